@@ -1,0 +1,2 @@
+//! The podfence agent.
+fn main() {}

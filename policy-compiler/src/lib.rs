@@ -1,0 +1,5 @@
+//! What Kubernetes NetworkPolicies mean, and the nftables ruleset that enforces them on a node.
+#![forbid(unsafe_code)]
+
+pub mod model;
+pub mod ruleset;

@@ -1,0 +1,2 @@
+//! The dry-run compiler.
+fn main() {}

@@ -1,0 +1,163 @@
+//! All objects of one cluster.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{Labels, NetworkPolicy, ObjectName, Origin, Pod, PortNumber, Protocol};
+
+/// The label that the API server puts on every namespace; its value is the namespace's name.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// The objects of a cluster that decide about connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    namespaces: BTreeMap<Arc<str>, Namespace>,
+    nodes: BTreeMap<Arc<str>, Node>,
+    pods: BTreeMap<ObjectName, Pod>,
+    services: BTreeMap<ObjectName, Service>,
+    policies: BTreeMap<ObjectName, NetworkPolicy>,
+}
+
+/// `core/v1 Namespace`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    name: Arc<str>,
+    labels: Labels,
+}
+
+impl Namespace {
+    /// A namespace; its name becomes a label too, as the API server sees to.
+    pub fn new(name: impl Into<Arc<str>>, mut labels: Labels) -> Self {
+        let name = name.into();
+        labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_string());
+        Self { name, labels }
+    }
+
+    /// `metadata.name`
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// `metadata.labels`, with [`NAMESPACE_NAME_LABEL`].
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+/// `core/v1 Node`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// The IP addresses in `status.addresses`.
+    pub addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`
+    pub pod_ranges: Vec<IpNet>,
+}
+
+/// `core/v1 Service`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `spec.selector`: labels that a backend has; `None` where the Service selects no pods.
+    pub selector: Option<Labels>,
+    /// `spec.clusterIPs`
+    pub addresses: Vec<IpAddr>,
+    /// `spec.ports`
+    pub ports: Vec<ServicePort>,
+    /// Where it was written.
+    pub origin: Option<Origin>,
+}
+
+/// `core/v1 ServicePort`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// `name`
+    pub name: Option<String>,
+    /// `protocol`
+    pub protocol: Protocol,
+    /// `port`
+    pub number: PortNumber,
+    /// `targetPort`; the same as `port` where it is left out.
+    pub target: TargetPort,
+}
+
+/// `targetPort`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetPort {
+    /// A port of the backend.
+    Number(PortNumber),
+    /// The name of a container port of the backend.
+    Name(String),
+}
+
+impl Cluster {
+    /// A cluster without objects.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a namespace in, in the place of one of the same name.
+    pub fn insert_namespace(&mut self, namespace: Namespace) {
+        self.namespaces.insert(namespace.name.clone(), namespace);
+    }
+
+    /// Puts a node in, in the place of one of the same name.
+    pub fn insert_node(&mut self, node: Node) {
+        self.nodes.insert(node.name.clone(), node);
+    }
+
+    /// Puts a pod in, in the place of one of the same name.
+    pub fn insert_pod(&mut self, pod: Pod) {
+        self.imply_namespace(&pod.name.namespace);
+        self.pods.insert(pod.name.clone(), pod);
+    }
+
+    /// Puts a Service in, in the place of one of the same name.
+    pub fn insert_service(&mut self, service: Service) {
+        self.imply_namespace(&service.name.namespace);
+        self.services.insert(service.name.clone(), service);
+    }
+
+    /// Puts a policy in, in the place of one of the same name.
+    pub fn insert_policy(&mut self, policy: NetworkPolicy) {
+        self.imply_namespace(&policy.name.namespace);
+        self.policies.insert(policy.name.clone(), policy);
+    }
+
+    /// Manifests often leave their namespace out: it exists all the same, with its name as its only label.
+    fn imply_namespace(&mut self, name: &Arc<str>) {
+        if !self.namespaces.contains_key(name) {
+            self.insert_namespace(Namespace::new(name.clone(), Labels::new()));
+        }
+    }
+
+    /// Every namespace that is declared or that an object lives in, by name.
+    pub fn namespaces(&self) -> &BTreeMap<Arc<str>, Namespace> {
+        &self.namespaces
+    }
+
+    /// The nodes, by name.
+    pub fn nodes(&self) -> &BTreeMap<Arc<str>, Node> {
+        &self.nodes
+    }
+
+    /// The pods and workloads, by namespace and name. Each one's namespace is in [`Self::namespaces`].
+    pub fn pods(&self) -> &BTreeMap<ObjectName, Pod> {
+        &self.pods
+    }
+
+    /// The Services, by namespace and name.
+    pub fn services(&self) -> &BTreeMap<ObjectName, Service> {
+        &self.services
+    }
+
+    /// The policies, by namespace and name. Each one's namespace is in [`Self::namespaces`].
+    pub fn policies(&self) -> &BTreeMap<ObjectName, NetworkPolicy> {
+        &self.policies
+    }
+}

@@ -1,0 +1,112 @@
+//! The objects that decide about packets, parsed into types.
+//!
+//! What stands here has been checked: a [`PortMatch`] range is not empty, an exception lies inside its
+//! block, a namespace carries its own name as a label. Nothing behind this module checks again.
+
+mod cluster;
+mod labels;
+mod pod;
+mod policy;
+mod port;
+
+pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
+pub use labels::{LabelSelector, Labels, Operator, Requirement};
+pub use pod::{ContainerPort, Pod};
+pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};
+pub use port::{PortNumber, Protocol};
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A namespaced object's name, shown as `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// `metadata.namespace`
+    pub namespace: Arc<str>,
+    /// `metadata.name`
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// The name of the object `name` in `namespace`.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where in the manifests something was written; shown as `file:line`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// The file as the user named it or as it was found below a directory; `-` is standard input.
+    pub file: Arc<str>,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// The direction of a connection as its subject sees it (`policyTypes`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// To the subject.
+    Ingress,
+    /// From the subject.
+    Egress,
+}
+
+impl Direction {
+    /// Both, in the order in which ruleset and reports name them.
+    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
+
+    /// `ingress` or `egress`
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// An address family of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4
+    Ipv4,
+    /// IPv6
+    Ipv6,
+}
+
+impl Family {
+    /// Both families.
+    pub const BOTH: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// The family of an address.
+    pub fn of(address: std::net::IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
+}

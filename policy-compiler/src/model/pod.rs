@@ -1,0 +1,61 @@
+//! Pods, and the workloads that stand for one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Family, Labels, ObjectName, Origin, PortNumber, Protocol};
+
+/// A pod, or a workload that stands for one pod of its template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `metadata.labels`
+    pub labels: Labels,
+    /// `spec.nodeName`; `None` until the pod is scheduled, and for workloads.
+    pub node: Option<Arc<str>>,
+    /// `spec.hostNetwork`: the pod shares its node's addresses and no selector matches it.
+    pub host_network: bool,
+    /// `status.phase` is `Succeeded` or `Failed`: the pod's addresses may belong to another by now.
+    pub finished: bool,
+    /// Every entry of `status.podIPs`; empty where the pod has none yet, and for workloads.
+    pub addresses: Vec<IpAddr>,
+    /// The ports of all containers and of restartable init containers, in the order of the object.
+    pub ports: Vec<ContainerPort>,
+    /// Where it was written.
+    pub origin: Option<Origin>,
+}
+
+/// `core/v1 ContainerPort`
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerPort {
+    /// `name`
+    pub name: Option<String>,
+    /// `protocol`
+    pub protocol: Protocol,
+    /// `containerPort`
+    pub number: PortNumber,
+}
+
+impl Pod {
+    /// Whether selectors can match it, as subject and as peer: it has a network of its own and lives.
+    pub fn selectable(&self) -> bool {
+        !self.host_network && !self.finished
+    }
+
+    /// Its addresses of one family.
+    pub fn addresses_of(&self, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().copied().filter(move |address| Family::of(*address) == family)
+    }
+
+    /// The numbers that a policy's named port has on this pod: by name and protocol, every one of them.
+    /// None on a `hostNetwork` pod.
+    pub fn resolve<'a>(&'a self, name: &'a str, protocol: Protocol) -> impl Iterator<Item = PortNumber> + 'a {
+        self.ports
+            .iter()
+            .filter(move |port| {
+                !self.host_network && port.protocol == protocol && port.name.as_deref() == Some(name)
+            })
+            .map(|port| port.number)
+    }
+}

@@ -1,0 +1,133 @@
+//! `networking.k8s.io/v1 NetworkPolicy`
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Direction, LabelSelector, ObjectName, Origin, PortNumber, Protocol};
+
+/// A policy whose `policyTypes` have been defaulted and applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkPolicy {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `spec.podSelector`: the pods of the policy's namespace that it isolates.
+    pub subjects: LabelSelector,
+    /// The ingress rules; `None` if `policyTypes` leaves ingress alone.
+    pub ingress: Option<Vec<Rule>>,
+    /// The egress rules; `None` if `policyTypes` leaves egress alone.
+    pub egress: Option<Vec<Rule>>,
+    /// Where it was written.
+    pub origin: Option<Origin>,
+}
+
+impl NetworkPolicy {
+    /// The rules of one direction; `None` if the policy does not isolate it.
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
+        }
+    }
+}
+
+/// One `ingress` or `egress` rule: one of its peers AND one of its ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// `from` or `to`. `None` is no restriction; what is unreadable in a list matches nothing, so a list
+    /// may be empty and then matches nothing.
+    pub peers: Option<Vec<Peer>>,
+    /// `ports`. `None` is every protocol; a list never covers other protocols than those it names, and an
+    /// empty one matches nothing.
+    pub ports: Option<Vec<PortMatch>>,
+    /// Where it was written.
+    pub origin: Option<Origin>,
+}
+
+/// `NetworkPolicyPeer`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// `podSelector`, `namespaceSelector` or both.
+    Pods(PodPeer),
+    /// `ipBlock`
+    Block(IpBlock),
+}
+
+/// Pods chosen by their labels and those of their namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodPeer {
+    /// Where the pods live.
+    pub namespaces: NamespaceScope,
+    /// `podSelector`; selects everything where the peer has none.
+    pub pods: LabelSelector,
+}
+
+/// The namespaces that a pod peer looks into.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NamespaceScope {
+    /// The policy's own: the peer has no `namespaceSelector`.
+    Own,
+    /// Those that `namespaceSelector` selects.
+    Matching(LabelSelector),
+}
+
+/// `IPBlock`
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IpBlock {
+    /// `cidr`, without host bits.
+    pub cidr: IpNet,
+    /// `except`: blocks of the same family inside `cidr`, without host bits.
+    pub except: Vec<IpNet>,
+}
+
+impl IpBlock {
+    /// Whether the address lies in the block and in none of its exceptions.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.cidr.contains(&address) && !self.except.iter().any(|hole| hole.contains(&address))
+    }
+}
+
+/// `NetworkPolicyPort`, its protocol defaulted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortMatch {
+    /// No `port`: every port of the protocol.
+    All(Protocol),
+    /// A numeric `port`, with or without `endPort`.
+    Range(Protocol, PortRange),
+    /// A port's name, resolved on the destination pod.
+    Named(Protocol, String),
+}
+
+/// `port` to `endPort`, both inclusive; one port where they are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    first: PortNumber,
+    last: PortNumber,
+}
+
+impl PortRange {
+    /// `None` if `last` lies below `first`.
+    pub fn new(first: PortNumber, last: PortNumber) -> Option<Self> {
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// The range of one port.
+    pub fn single(port: PortNumber) -> Self {
+        Self { first: port, last: port }
+    }
+
+    /// `port`
+    pub fn first(self) -> PortNumber {
+        self.first
+    }
+
+    /// `endPort`
+    pub fn last(self) -> PortNumber {
+        self.last
+    }
+
+    /// Whether `port` lies between the ends or is one of them.
+    pub fn contains(self, port: PortNumber) -> bool {
+        self.first <= port && port <= self.last
+    }
+}

@@ -1,0 +1,161 @@
+//! A ruleset as `nft -f` reads it, in the form of `nft list table`.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{
+    Chain, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetKind, SetName, Statement, TABLE,
+    Verdict,
+};
+use crate::model::{Family, Protocol};
+
+impl Display for Ruleset {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {TABLE} {{")?;
+        let mut separator = "";
+        for (name, set) in &self.sets {
+            f.write_str(separator)?;
+            write_set(f, name, set)?;
+            separator = "\n";
+        }
+        for (name, chain) in &self.chains {
+            f.write_str(separator)?;
+            writeln!(f, "\tchain {name} {{")?;
+            write_chain(f, chain)?;
+            writeln!(f, "\t}}")?;
+            separator = "\n";
+        }
+        writeln!(f, "}}")
+    }
+}
+
+fn write_set(f: &mut Formatter<'_>, name: &SetName, set: &Set) -> fmt::Result {
+    let SetKind { key, interval, verdicts } = set.kind;
+    writeln!(f, "\t{} {name} {{", if verdicts { "map" } else { "set" })?;
+    writeln!(f, "\t\ttype {key}{}", if verdicts { " : verdict" } else { "" })?;
+    if interval {
+        writeln!(f, "\t\tflags interval")?;
+    }
+    for (index, (key, element)) in set.elements.iter().enumerate() {
+        f.write_str(if index == 0 { "\t\telements = { " } else { ",\n\t\t\t     " })?;
+        write_element(f, *key, element)?;
+    }
+    if !set.elements.is_empty() {
+        f.write_str(" }\n")?;
+    }
+    writeln!(f, "\t}}")
+}
+
+fn write_element(f: &mut Formatter<'_>, key: ElementKey, element: &Element) -> fmt::Result {
+    write!(f, "{key}")?;
+    if let Some(comment) = &element.comment {
+        write!(f, " comment \"{comment}\"")?;
+    }
+    match &element.target {
+        Some(chain) => write!(f, " : goto {chain}"),
+        None => Ok(()),
+    }
+}
+
+fn write_chain(f: &mut Formatter<'_>, chain: &Chain) -> fmt::Result {
+    if let Some(hook) = chain.hook {
+        writeln!(f, "\t\ttype filter hook {hook} priority filter; policy accept;")?;
+    }
+    chain.rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))
+}
+
+impl Display for Hook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Forward => "forward",
+            Self::Output => "output",
+        })
+    }
+}
+
+impl Display for KeyType {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let address = |family| match family {
+            Family::Ipv4 => "ipv4_addr",
+            Family::Ipv6 => "ipv6_addr",
+        };
+        match *self {
+            Self::Address(family) => f.write_str(address(family)),
+            Self::AddressPair(family) => write!(f, "{0} . {0}", address(family)),
+            Self::ProtocolPort => f.write_str("inet_proto . inet_service"),
+        }
+    }
+}
+
+impl Display for ElementKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::AddressRange(first, last) if first == last => write!(f, "{first}"),
+            Self::AddressRange(first, last) => write!(f, "{first}-{last}"),
+            Self::AddressPair(source, destination) => write!(f, "{source} . {destination}"),
+            Self::ProtocolPort(protocol, first, last) => {
+                let protocol = match protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                    Protocol::Sctp => "sctp",
+                };
+                write!(f, "{protocol} . {first}")?;
+                if first == last { Ok(()) } else { write!(f, "-{last}") }
+            }
+        }
+    }
+}
+
+impl Display for Rule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, statement) in self.statements.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { " " })?;
+            write!(f, "{statement}")?;
+        }
+        match &self.comment {
+            Some(comment) => write!(f, " comment \"{comment}\""),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Statement {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EstablishedOrRelated => f.write_str("ct state established,related"),
+            Self::NeighbourDiscovery => f.write_str("icmpv6 type 133-137"),
+            Self::SourceIsLocal => f.write_str("fib saddr type local"),
+            Self::InSet(fields, set) => write!(f, "{fields} @{set}"),
+            Self::VerdictMap(fields, map) => write!(f, "{fields} vmap @{map}"),
+            Self::Counter => f.write_str("counter"),
+            Self::Verdict(verdict) => write!(f, "{verdict}"),
+        }
+    }
+}
+
+impl Display for Fields {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let header = |family| match family {
+            Family::Ipv4 => "ip",
+            Family::Ipv6 => "ip6",
+        };
+        match *self {
+            Self::Source(family) => write!(f, "{} saddr", header(family)),
+            Self::Destination(family) => write!(f, "{} daddr", header(family)),
+            Self::SourceAndDestination(family) => write!(f, "{0} saddr . {0} daddr", header(family)),
+            Self::ProtocolAndPort => f.write_str("meta l4proto . th dport"),
+        }
+    }
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+            Self::Return => f.write_str("return"),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+        }
+    }
+}
