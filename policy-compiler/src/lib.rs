@@ -1,5 +1,6 @@
-//! What Kubernetes NetworkPolicies mean, and the nftables ruleset that enforces them on a node.
+//! What Kubernetes network policies mean, and the nftables ruleset that enforces them on a node.
 #![forbid(unsafe_code)]
 
+pub mod judge;
 pub mod model;
 pub mod ruleset;
