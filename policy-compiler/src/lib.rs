@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod judge;
 pub mod manifest;
 pub mod model;
 pub mod ruleset;
