@@ -1,4 +1,4 @@
-//! A kernel in memory: takes transactions as strictly as nf_tables does, and judges packets by a ruleset.
+//! A kernel in memory: takes transactions as strictly as `nf_tables` does, and judges packets by a ruleset.
 
 use std::net::IpAddr;
 
