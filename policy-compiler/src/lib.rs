@@ -3,5 +3,6 @@
 
 pub mod compile;
 pub mod judge;
+pub mod manifest;
 pub mod model;
 pub mod ruleset;
