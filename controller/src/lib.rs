@@ -1,0 +1,3 @@
+//! What the podfence agent is made of.
+
+pub mod kernel;
