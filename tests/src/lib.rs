@@ -21,6 +21,7 @@
 
 mod endpoint;
 mod flow;
+pub mod interpreter;
 mod lab;
 mod namespace;
 mod node;
@@ -28,6 +29,7 @@ mod pod;
 mod privilege;
 mod probe;
 mod prober;
+pub mod random;
 mod raw;
 mod server;
 

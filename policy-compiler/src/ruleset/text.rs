@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    Chain, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetKind, SetName, Statement, TABLE,
-    Verdict,
+    Chain, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetKind, SetName, Statement,
+    TABLE, Verdict,
 };
 use crate::model::{Family, Protocol};
 

@@ -157,6 +157,7 @@ fn changes<'a, K: Ord, V: PartialEq>(
     new: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, Change<'a, V>)> {
     let gone_or_changed = old.iter().map(|(key, value)| (key, (Some(value), new.get(key))));
-    let come = new.iter().filter(|(key, _)| !old.contains_key(key)).map(|(key, value)| (key, (None, Some(value))));
+    let come =
+        new.iter().filter(|(key, _)| !old.contains_key(key)).map(|(key, value)| (key, (None, Some(value))));
     gone_or_changed.chain(come).filter(|(_, (old, new))| old != new)
 }
