@@ -56,6 +56,10 @@ ipv6/conf/default/dad_transmits 0
 ipv6/conf/default/router_solicitations 0
 ";
 
+/// The first pods on a bridge find each other as pods do, by ARP and neighbour discovery. Those that come later
+/// are told, and the others are told about them.
+const ASKING_PODS: usize = 8;
+
 /// The world's own addresses on the LAN.
 const WORLD_IPV4: &str = "192.168.77.254";
 const WORLD_IPV6: &str = "fd77::fe";
@@ -135,6 +139,7 @@ impl Lab {
     /// The kernel refuses, or the node is full (250 pods, removed ones included).
     pub fn pod(&mut self, node: &Node, name: &str) -> Result<Pod> {
         let pod = Pod::new(node, name).with_context(|| format!("cannot raise pod {name}"))?;
+        self.fix_neighbours(&pod)?;
         self.pods.push(pod.clone());
         Ok(pod)
     }
@@ -170,6 +175,18 @@ impl Lab {
         from.node().namespace().ip("neigh flush all")?;
         for pod in self.pods.iter().filter(|pod| pod.node().name() == from.node().name()) {
             pod.namespace().ip("neigh flush all")?;
+        }
+        self.fix_neighbours(to)
+    }
+
+    /// Fixes the neighbours of a pod on a bridge with many.
+    fn fix_neighbours(&self, pod: &Pod) -> Result<()> {
+        let siblings = || {
+            let same_node = |other: &&Pod| other.node().name() == pod.node().name();
+            self.pods.iter().filter(|other| other.name() != pod.name()).filter(same_node)
+        };
+        if self.topology == Topology::Bridge && siblings().count() >= ASKING_PODS {
+            pod.fix_neighbours(siblings())?;
         }
         Ok(())
     }

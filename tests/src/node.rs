@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::endpoint::Endpoint;
 use crate::lab::{QUIET_NETWORK, Topology, Underlay};
 use crate::namespace::Namespace;
+use crate::neighbour::LinkAddress;
 
 /// The bridge of a node's pods.
 const BRIDGE: &str = "pods";
@@ -151,8 +152,9 @@ impl Node {
     }
 
     /// Plugs the end `eth0` of a new veth pair into a pod's namespace.
-    pub(crate) fn plug(&self, link: &str, pod: &Namespace) -> Result<()> {
-        let pair = format!("link add {link} type veth peer name eth0 netns {}\n", pod.path());
+    pub(crate) fn plug(&self, link: &str, pod: &Namespace, number: u8) -> Result<()> {
+        let (address, inside) = (self.pod_link_address(number), pod.path());
+        let pair = format!("link add {link} type veth peer name eth0 address {address} netns {inside}\n");
         match self.topology {
             Topology::Bridge => self.namespace().ip(&format!(
                 "{pair}\
@@ -222,6 +224,11 @@ impl Node {
         )
     }
 
+    /// The link address of pod `number` of this node.
+    pub(crate) fn pod_link_address(&self, number: u8) -> LinkAddress {
+        LinkAddress([0x02, 0x44, 0, 0, self.number, number])
+    }
+
     /// The ranges of the pods' addresses (`spec.podCIDRs`).
     fn pod_ranges(&self) -> (String, String) {
         let (ipv4, ipv6) = self.pod_addresses(0);
@@ -248,7 +255,7 @@ impl Node {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, self.number.into())
     }
 
-    fn tunnel_link_address(&self) -> String {
-        format!("02:00:00:00:00:{:02x}", self.number)
+    fn tunnel_link_address(&self) -> LinkAddress {
+        LinkAddress([0x02, 0, 0, 0, 0, self.number])
     }
 }
