@@ -92,6 +92,7 @@ impl Lab {
              address add {WORLD_IPV6}/64 dev lan nodad\n\
              link set lan up\n"
         ))?;
+        world.namespace().wait_for_addresses()?;
         world.set_addresses(vec![WORLD_IPV4.parse()?, WORLD_IPV6.parse()?])?;
         Ok(Self { topology, underlay, world, nodes: Vec::new(), pods: Vec::new(), services: Vec::new() })
     }
@@ -108,6 +109,7 @@ impl Lab {
     pub fn add_world_address(&self, address: IpAddr) -> Result<()> {
         let suffix = if address.is_ipv4() { "/32" } else { "/128 nodad" };
         self.world.namespace().ip(&format!("address add {address}{suffix} dev lan"))?;
+        self.world.namespace().wait_for_addresses()?;
         let mut addresses = self.world.addresses();
         addresses.push(address);
         self.world.set_addresses(addresses)

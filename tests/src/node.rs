@@ -84,14 +84,15 @@ impl Node {
             world.ipv4(),
             world.ipv6()
         ))?;
-        world.namespace().wait_for_link(&format!("node{number}"))?;
-        node.namespace().wait_for_link("lan")?;
         if topology == Topology::Bridge {
             node.raise_bridge()?;
         }
         if underlay == Underlay::Vxlan {
             node.raise_tunnel()?;
         }
+        world.namespace().wait_for_link(&format!("node{number}"))?;
+        node.namespace().wait_for_link("lan")?;
+        node.namespace().wait_for_addresses()?;
         node.set_addresses(vec![ipv4.into(), ipv6.into()])?;
         Ok(node)
     }
@@ -191,6 +192,10 @@ impl Node {
             let routes: Vec<_> =
                 addresses.iter().map(|to| format!("route replace {to} dev {link}\n")).collect();
             self.namespace().ip(&routes.concat())?;
+        }
+        for (namespace, link) in [(self.namespace(), link), (pod, "eth0")] {
+            namespace.wait_for_link(link)?;
+            namespace.wait_for_addresses()?;
         }
         Ok(())
     }

@@ -39,8 +39,6 @@ impl Pod {
         node.plug(&pod.link(), pod.namespace(), number)?;
         let (ipv4, ipv6) = node.pod_addresses(number);
         pod.assign(vec![ipv4.into(), ipv6.into()])?;
-        pod.namespace().wait_for_link("eth0")?;
-        node.namespace().wait_for_link(&pod.link())?;
         Ok(pod)
     }
 
