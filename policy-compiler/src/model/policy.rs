@@ -44,6 +44,16 @@ pub struct Rule {
     pub origin: Option<Origin>,
 }
 
+impl Rule {
+    /// The rule's `ipBlock` peers.
+    pub fn blocks(&self) -> impl Iterator<Item = &IpBlock> {
+        self.peers.iter().flatten().filter_map(|peer| match peer {
+            Peer::Block(block) => Some(block),
+            Peer::Pods(_) => None,
+        })
+    }
+}
+
 /// `NetworkPolicyPeer`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {

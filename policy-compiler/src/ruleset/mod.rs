@@ -9,6 +9,7 @@
 mod text;
 mod transaction;
 
+pub(crate) use transaction::Difference;
 pub use transaction::{Operation, Transaction};
 
 use std::borrow::Borrow;

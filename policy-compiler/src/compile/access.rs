@@ -1,0 +1,120 @@
+//! Which ports a number of rules open together, and which rule counts a packet.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::model::{PortMatch, PortNumber, Protocol};
+use crate::ruleset::{ChainName, Element, ElementKey, KeyType, SetKind};
+
+/// The numbers that a rule's named ports have on one destination: sorted, each once.
+pub(super) type Resolved = Vec<(Protocol, PortNumber)>;
+
+/// What some rules allow between two ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Every protocol and port; this rule says so.
+    Everything(ChainName),
+    /// These ports, sorted and without overlaps.
+    Ports(Vec<Opening>),
+}
+
+/// A range of ports that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Opening {
+    protocol: Protocol,
+    first: u16,
+    last: u16,
+    /// The chain of the first rule that opens it.
+    rule: ChainName,
+}
+
+impl fmt::Display for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}-{} {}", self.protocol, self.first, self.last, self.rule)
+    }
+}
+
+impl Access {
+    /// What `rules` allow together: of each the chain, its `ports`, and what its named ports resolve to.
+    /// `None` if that is nothing.
+    pub(super) fn of<'a>(
+        rules: impl Iterator<Item = (&'a ChainName, Option<&'a [PortMatch]>, Resolved)>,
+    ) -> Option<Self> {
+        let mut opened: BTreeMap<Protocol, Vec<(u16, u16, &ChainName)>> = BTreeMap::new();
+        for (chain, ports, named) in rules {
+            let Some(ports) = ports else {
+                return Some(Self::Everything(chain.clone()));
+            };
+            let numeric = ports.iter().filter_map(|port| match port {
+                PortMatch::All(protocol) => Some((*protocol, 0, u16::MAX)),
+                PortMatch::Range(protocol, range) => {
+                    Some((*protocol, range.first().get(), range.last().get()))
+                }
+                PortMatch::Named(..) => None,
+            });
+            let named = named.into_iter().map(|(protocol, port)| (protocol, port.get(), port.get()));
+            for (protocol, first, last) in numeric.chain(named) {
+                opened.entry(protocol).or_default().push((first, last, chain));
+            }
+        }
+        let ports: Vec<_> = opened
+            .into_iter()
+            .flat_map(|(protocol, ranges)| {
+                let pieces = disjoint(&ranges).into_iter();
+                pieces.map(move |(first, last, rule)| Opening { protocol, first, last, rule: rule.clone() })
+            })
+            .collect();
+        (!ports.is_empty()).then_some(Self::Ports(ports))
+    }
+}
+
+/// The map that open ports become.
+pub(super) fn port_map(ports: &[Opening]) -> (SetKind, BTreeMap<ElementKey, Element>) {
+    let interval = ports.iter().any(|port| port.first != port.last);
+    let elements = ports.iter().map(|port| {
+        let element = Element { target: Some(port.rule.clone()), comment: None };
+        (ElementKey::ProtocolPort(port.protocol, port.first, port.last), element)
+    });
+    (SetKind { key: KeyType::ProtocolPort, interval, verdicts: true }, elements.collect())
+}
+
+/// Cuts ranges so that none overlap; where some did, the one that came first has it.
+fn disjoint<'a>(ranges: &[(u16, u16, &'a ChainName)]) -> Vec<(u16, u16, &'a ChainName)> {
+    let mut cuts: Vec<u32> =
+        ranges.iter().flat_map(|(first, last, _)| [u32::from(*first), u32::from(*last) + 1]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut pieces: Vec<(u16, u16, &ChainName)> = Vec::new();
+    for (start, end) in cuts.iter().zip(cuts.iter().skip(1)) {
+        let (Ok(first), Ok(last)) = (u16::try_from(*start), u16::try_from(end - 1)) else { continue };
+        let Some((_, _, chain)) = ranges.iter().find(|(from, to, _)| *from <= first && last <= *to) else {
+            continue;
+        };
+        match pieces.last_mut() {
+            Some((_, end, before)) if *before == *chain && end.checked_add(1) == Some(first) => *end = last,
+            _ => pieces.push((first, last, chain)),
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_ranges_are_cut_in_favour_of_the_first() {
+        let [a, b] = ["a", "b"].map(ChainName::new);
+        let cases: [(&[(u16, u16, &ChainName)], &[(u16, u16, &ChainName)]); 6] = [
+            (&[(80, 80, &a), (443, 443, &b)], &[(80, 80, &a), (443, 443, &b)]),
+            (&[(80, 80, &a), (80, 80, &b)], &[(80, 80, &a)]),
+            (&[(50, 60, &a), (0, u16::MAX, &b)], &[(0, 49, &b), (50, 60, &a), (61, u16::MAX, &b)]),
+            (&[(10, 20, &a), (15, 30, &b)], &[(10, 20, &a), (21, 30, &b)]),
+            (&[(10, 20, &a), (21, 30, &a)], &[(10, 30, &a)]),
+            (&[(u16::MAX, u16::MAX, &a), (1, u16::MAX, &a)], &[(1, u16::MAX, &a)]),
+        ];
+        for (ranges, expected) in cases {
+            assert_eq!(disjoint(ranges), expected, "{ranges:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! From objects to the ruleset of one node.
+//!
+//! [`compile`] does it at once. A [`Compiler`] keeps a ruleset in step with objects that come, change and
+//! go: an update costs what the change concerns, and yields the [`Transaction`] that leads there. Both are
+//! the same code, and names in the ruleset depend on nothing but its content, so whatever the history, the
+//! same objects give the same ruleset.
+//!
+//! How a packet finds its verdict, for each direction alike (names for ingress):
+//!
+//! 1. `ingress`: the source's address in `ingress_peers_*`, or else in `ingress_blocks_*`, gives its
+//!    *identity*: the rules that name it. Whoever no rule names goes on at 4.
+//! 2. `ingress_peer_…`, an identity's chain: the destination's address gives the ports that those rules
+//!    open between the two.
+//! 3. `ingress_ports_…`: protocol and port give the rule, whose chain counts the packet and returns.
+//! 4. `ingress_unlisted`: if the destination is in `ingress_isolated_*`, the chain of its group looks for
+//!    ports that are open to everybody, lets a pod reach itself, and drops the rest. A pod that no policy
+//!    isolates is not in the map: its packets return.
+
+mod access;
+mod blocks;
+mod draft;
+mod names;
+mod rule;
+mod side;
+mod skeleton;
+mod world;
+
+pub use names::Counted;
+
+use std::sync::Arc;
+
+use crate::model::{Cluster, Direction, Namespace, NetworkPolicy, ObjectName, Pod};
+use crate::ruleset::{Ruleset, Transaction};
+use draft::Draft;
+use side::Side;
+use world::{Changed, World};
+
+/// The ruleset for the pods whose `spec.nodeName` is `node`; with `None`, as if one node ran every pod that
+/// has an address.
+///
+/// ```
+/// use policy_compiler::{compile::compile, model::Cluster};
+///
+/// let ruleset = compile(&Cluster::new(), Some("node-1"));
+/// assert!(ruleset.to_string().starts_with("table inet podfence {"));
+/// ```
+pub fn compile(cluster: &Cluster, node: Option<&str>) -> Ruleset {
+    let mut compiler = Compiler::new(node);
+    for (name, namespace) in cluster.namespaces() {
+        compiler.put_namespace(name, Some(namespace.clone()));
+    }
+    for (name, pod) in cluster.pods() {
+        compiler.put_pod(name, Some(pod.clone()));
+    }
+    for (name, policy) in cluster.policies() {
+        compiler.put_policy(name, Some(policy.clone()));
+    }
+    compiler.update();
+    compiler.draft.into_ruleset()
+}
+
+/// Keeps one node's ruleset in step with the cluster's objects.
+pub struct Compiler {
+    world: World,
+    changed: Changed,
+    sides: [Side; 2],
+    draft: Draft,
+}
+
+impl Compiler {
+    /// A compiler that knows no object yet; `node` as for [`compile`].
+    pub fn new(node: Option<&str>) -> Self {
+        let mut draft = Draft::default();
+        skeleton::build(&mut draft);
+        Self {
+            world: World::new(node.map(Arc::from)),
+            changed: Changed::default(),
+            sides: Direction::BOTH.map(Side::new),
+            draft,
+        }
+    }
+
+    /// A namespace as it is now; `None` if it is gone.
+    pub fn put_namespace(&mut self, name: &Arc<str>, namespace: Option<Namespace>) {
+        self.world.put_namespace(name, namespace, &mut self.changed);
+    }
+
+    /// A pod as it is now; `None` if it is gone.
+    pub fn put_pod(&mut self, name: &ObjectName, pod: Option<Pod>) {
+        self.world.put_pod(name, pod, &mut self.changed);
+    }
+
+    /// A policy as it is now; `None` if it is gone.
+    pub fn put_policy(&mut self, name: &ObjectName, policy: Option<NetworkPolicy>) {
+        self.world.put_policy(name, policy, &mut self.changed);
+    }
+
+    /// Brings the ruleset up to date with all that was put since the last update, and returns the way from
+    /// the ruleset before to the one now. The first update leads from an empty table.
+    pub fn update(&mut self) -> Transaction {
+        let changed = std::mem::take(&mut self.changed);
+        for side in &mut self.sides {
+            side.update(&self.world, &changed, &mut self.draft);
+        }
+        let (collected, transaction) = self.draft.finish();
+        for side in &mut self.sides {
+            side.forget(&collected);
+        }
+        transaction
+    }
+
+    /// The ruleset as of the last update.
+    pub fn ruleset(&self) -> &Ruleset {
+        self.draft.ruleset()
+    }
+}

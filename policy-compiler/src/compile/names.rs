@@ -1,0 +1,104 @@
+//! Names in the table. Each is a function of what it names and of nothing else, so the agent and the dry
+//! run agree, and a restarted agent finds its own work again.
+
+use sha2::{Digest, Sha256};
+
+use crate::model::{Direction, Family, ObjectName};
+use crate::ruleset::{COMMENT_MAX, ChainName, NAME_MAX, SetName};
+
+/// The chain that says that a rule let a packet through: `ingress/NAMESPACE/POLICY/INDEX`.
+pub(super) fn rule_chain(direction: Direction, policy: &ObjectName, index: usize) -> ChainName {
+    ChainName::new(identifier(&format!("{direction}/{}/{}/{index}", policy.namespace, policy.name)))
+}
+
+/// What the counter of a chain counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counted {
+    /// Packets that a policy's rule let through. Names that are too long for the kernel appear cut.
+    Allowed {
+        /// The direction in which the rule applies.
+        direction: Direction,
+        /// The policy.
+        policy: ObjectName,
+        /// The rule's index in `spec.ingress` or `spec.egress`.
+        rule: usize,
+    },
+    /// Packets that no rule let through, of the pods that the same policies isolate.
+    Denied(Direction),
+}
+
+impl Counted {
+    /// What a chain counts; `None` for chains that do not count.
+    pub fn by(chain: &ChainName) -> Option<Self> {
+        let direction_of = |text| Direction::BOTH.into_iter().find(|direction| direction.as_str() == text);
+        if let Some((direction, _)) = chain.as_str().split_once(ISOLATION) {
+            return direction_of(direction).map(Self::Denied);
+        }
+        let mut parts = chain.as_str().split('/');
+        let direction = direction_of(parts.next()?)?;
+        let policy = ObjectName::new(parts.next()?, parts.next()?);
+        let rule = parts.next()?.parse().ok()?;
+        Some(Self::Allowed { direction, policy, rule })
+    }
+}
+
+/// The chain of a group of pods that the same policies isolate.
+pub(super) fn isolation_chain<'a>(direction: Direction, content: impl Iterator<Item = &'a str>) -> ChainName {
+    ChainName::new(format!("{direction}{ISOLATION}{}", digest(content)))
+}
+
+const ISOLATION: &str = "_isolate_";
+
+/// The sets that exist in every table, one for each family.
+pub(super) fn family_set(name: &str, family: Family) -> SetName {
+    let suffix = match family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
+    };
+    SetName::new(format!("{name}_{suffix}"))
+}
+
+/// A name for something that is known by its content alone.
+///
+/// 128 bits: whoever writes policies can choose their content, and two contents under one name would
+/// grant one's rights to the other.
+pub(super) fn of_content<'a>(prefix: &str, content: impl Iterator<Item = &'a str>) -> String {
+    format!("{prefix}_{}", digest(content))
+}
+
+fn digest<'a>(content: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for part in content {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let bytes: [u8; 32] = hash.finalize().into();
+    let (high, _) = bytes.split_at(16);
+    high.iter()
+        .flat_map(|byte| [byte >> 4, byte & 0xf])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}
+
+/// The text itself where nft can read it as a name; otherwise as much of it as can be kept, and a digest.
+fn identifier(text: &str) -> String {
+    let readable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
+    if text.len() <= NAME_MAX && text.chars().all(readable) {
+        return text.to_owned();
+    }
+    let digest = digest(std::iter::once(text));
+    let kept = text.chars().map(|c| if readable(c) { c } else { '_' }).take(NAME_MAX - digest.len() - 1);
+    kept.chain(['_']).chain(digest.chars()).collect()
+}
+
+/// `text` as nft can print and read it in a comment.
+pub(super) fn comment(text: &str) -> String {
+    let mut comment = String::new();
+    for c in text.chars().map(|c| if c == '"' || c.is_control() { '_' } else { c }) {
+        if comment.len() + c.len_utf8() > COMMENT_MAX - 1 {
+            break;
+        }
+        comment.push(c);
+    }
+    comment
+}

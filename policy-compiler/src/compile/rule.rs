@@ -1,0 +1,146 @@
+//! A policy's rule made ready for look-ups, and what it grants to one address.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::access::{Access, Resolved};
+use super::names::of_content;
+use crate::model::{
+    Direction, IpBlock, LabelSelector, NamespaceScope, ObjectName, Peer, Pod, PortMatch, Rule,
+};
+use crate::ruleset::ChainName;
+
+/// A rule of a policy that isolates one of the node's pods.
+pub(super) struct ActiveRule {
+    pub(super) policy: ObjectName,
+    /// The rule has no `from` or `to`.
+    pub(super) any_peer: bool,
+    pub(super) pods: Vec<(NamespaceScope, Arc<LabelSelector>)>,
+    pub(super) blocks: Vec<IpBlock>,
+    ports: Option<Vec<PortMatch>>,
+    /// The identities that hold a grant of the rule.
+    pub(super) identities: BTreeSet<ChainName>,
+}
+
+/// That a rule names an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Grant {
+    pub(super) rule: ChainName,
+    /// For egress, what the rule's named ports are on the pod that has the address. For ingress they are
+    /// the subject's affair.
+    named: Resolved,
+}
+
+/// All that the rules grant to an address. Addresses with equal grants share one chain.
+pub(super) struct Identity {
+    pub(super) chain: ChainName,
+    /// Sorted by rule, one for each.
+    pub(super) grants: Vec<Grant>,
+}
+
+impl ActiveRule {
+    pub(super) fn new(policy: &ObjectName, rule: &Rule) -> Self {
+        let mut pods = Vec::new();
+        let mut blocks = Vec::new();
+        for peer in rule.peers.iter().flatten() {
+            match peer {
+                Peer::Pods(peer) => pods.push((peer.namespaces.clone(), Arc::new(peer.pods.clone()))),
+                Peer::Block(block) => blocks.push(block.clone()),
+            }
+        }
+        Self {
+            policy: policy.clone(),
+            any_peer: rule.peers.is_none(),
+            pods,
+            blocks,
+            ports: rule.ports.clone(),
+            identities: BTreeSet::new(),
+        }
+    }
+
+    /// Whether the rule has ports that only a destination pod can tell the numbers of.
+    pub(super) fn has_named_ports(&self) -> bool {
+        self.ports.iter().flatten().any(|port| matches!(port, PortMatch::Named(..)))
+    }
+
+    /// What the rule grants to an address that it names, `owner` being the pod that has the address.
+    pub(super) fn grant(
+        &self,
+        direction: Direction,
+        chain: &ChainName,
+        owner: Option<&Pod>,
+    ) -> Option<Grant> {
+        let named = match (direction, owner) {
+            (Direction::Egress, Some(destination)) => self.resolve(destination),
+            _ => Vec::new(),
+        };
+        let grants = match (direction, &self.ports) {
+            (_, None) => true,
+            (Direction::Ingress, Some(ports)) => !ports.is_empty(),
+            // Without peers the numbers are open to everybody: only the names need the peer.
+            (Direction::Egress, Some(_)) if self.any_peer => !named.is_empty(),
+            (Direction::Egress, Some(ports)) => {
+                !named.is_empty() || ports.iter().any(|port| !matches!(port, PortMatch::Named(..)))
+            }
+        };
+        grants.then(|| Grant { rule: chain.clone(), named })
+    }
+
+    fn resolve(&self, destination: &Pod) -> Resolved {
+        let mut numbers: Resolved = Vec::new();
+        for port in self.ports.iter().flatten() {
+            if let PortMatch::Named(protocol, name) = port {
+                numbers.extend(destination.resolve(name, *protocol).map(|number| (*protocol, number)));
+            }
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+}
+
+/// What the rules allow between `subject` and whoever has these grants.
+pub(super) fn access<'a>(
+    direction: Direction,
+    subject: &Pod,
+    grants: impl Iterator<Item = (&'a ActiveRule, &'a Grant)>,
+) -> Option<Access> {
+    Access::of(grants.map(|(rule, grant)| {
+        let named = match direction {
+            Direction::Ingress => rule.resolve(subject),
+            Direction::Egress => grant.named.clone(),
+        };
+        (&grant.rule, rule.ports.as_deref(), named)
+    }))
+}
+
+/// What the rules without peers among `rules` allow between `subject` and everybody.
+pub(super) fn open_access<'a>(
+    direction: Direction,
+    subject: &Pod,
+    rules: impl Iterator<Item = (&'a ChainName, &'a ActiveRule)>,
+) -> Option<Access> {
+    Access::of(rules.filter(|(_, rule)| rule.any_peer).map(|(chain, rule)| {
+        let named = match direction {
+            Direction::Ingress => rule.resolve(subject),
+            Direction::Egress => Vec::new(),
+        };
+        (chain, rule.ports.as_deref(), named)
+    }))
+}
+
+impl Identity {
+    /// The identity of these grants, which are sorted by rule.
+    pub(super) fn new(direction: Direction, grants: Vec<Grant>) -> Self {
+        let numbers: Vec<String> = grants.iter().map(|grant| format!("{:?}", grant.named)).collect();
+        let content = grants.iter().zip(&numbers).flat_map(|(grant, numbers)| [grant.rule.as_str(), numbers]);
+        let chain = ChainName::new(of_content(&format!("{direction}_peer"), content));
+        Self { chain, grants }
+    }
+
+    /// The grant of a rule.
+    pub(super) fn grant(&self, rule: &ChainName) -> Option<&Grant> {
+        let index = self.grants.binary_search_by(|grant| grant.rule.cmp(rule)).ok()?;
+        self.grants.get(index)
+    }
+}

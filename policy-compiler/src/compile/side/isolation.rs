@@ -1,0 +1,69 @@
+//! What happens to a packet of an isolated pod that no rule with peers has let through.
+
+use std::net::IpAddr;
+
+use super::subjects::Subject;
+use super::{Pass, Side};
+use crate::compile::access::Access;
+use crate::compile::draft::Draft;
+use crate::compile::names::{comment, isolation_chain};
+use crate::compile::rule::open_access;
+use crate::compile::skeleton;
+use crate::model::Family;
+use crate::ruleset::{ChainName, Element, ElementKey, Fields, Rule, SetName, Statement, Verdict};
+
+impl Side {
+    pub(super) fn update_isolation(&self, draft: &mut Draft, pass: &Pass) {
+        // All removals come first: an address may have moved from one subject to another.
+        for address in pass.subjects.values().flatten().flat_map(|old| &old.addresses) {
+            draft.remove_element(&self.isolated(*address), ElementKey::Address(*address));
+            draft.remove_element(&self.itself(*address), ElementKey::AddressPair(*address, *address));
+        }
+        for subject in pass.subjects.keys().filter_map(|name| self.subjects.get(name)) {
+            self.isolate(draft, subject);
+        }
+    }
+
+    fn isolate(&self, draft: &mut Draft, subject: &Subject) {
+        let chain = self.put_isolation(draft, subject);
+        let pod = comment(&subject.pod.name.to_string());
+        for address in &subject.addresses {
+            let element = Element { target: Some(chain.clone()), comment: Some(pod.clone().into()) };
+            draft.put_element(&self.isolated(*address), ElementKey::Address(*address), element);
+            let oneself = ElementKey::AddressPair(*address, *address);
+            draft.put_element(&self.itself(*address), oneself, Element { target: None, comment: None });
+        }
+    }
+
+    /// Makes sure of the chain of a subject's group: the pods that the same policies isolate and that have
+    /// the same ports open to everybody.
+    fn put_isolation(&self, draft: &mut Draft, subject: &Subject) -> ChainName {
+        let rules = subject.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
+        let mut body = match open_access(self.direction, &subject.pod, rules) {
+            Some(Access::Everything(rule)) => vec![Rule::new([Statement::Verdict(Verdict::Goto(rule))])],
+            Some(Access::Ports(ports)) => {
+                let map = self.put_ports(draft, &ports);
+                vec![Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, map)])]
+            }
+            None => Vec::new(),
+        };
+        let policies: Vec<String> = subject.policies.iter().map(|policy| policy.name.to_string()).collect();
+        let denied = format!("isolated by {}", policies.join(", "));
+        body.extend(skeleton::to_itself(self.direction));
+        let deny = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
+        body.push(deny.comment(comment(&denied)));
+
+        let content: Vec<String> = body.iter().map(ToString::to_string).chain(policies).collect();
+        let name = isolation_chain(self.direction, content.iter().map(String::as_str));
+        draft.put_chain(&name, None, body);
+        name
+    }
+
+    fn isolated(&self, address: IpAddr) -> SetName {
+        skeleton::isolated(self.direction, Family::of(address))
+    }
+
+    fn itself(&self, address: IpAddr) -> SetName {
+        skeleton::itself(self.direction, Family::of(address))
+    }
+}

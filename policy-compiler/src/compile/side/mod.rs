@@ -1,0 +1,107 @@
+//! One direction of the node's policies.
+//!
+//! An update goes down the list of the modules: which pods are isolated and by which policies
+//! ([`subjects`]), whom the rules of those policies name ([`peers`]), what each of the named may reach
+//! ([`pairs`]), and what happens to the rest ([`isolation`]).
+
+mod isolation;
+mod pairs;
+mod peers;
+mod subjects;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::draft::Draft;
+use super::rule::{ActiveRule, Identity};
+use super::world::{Changed, World};
+use crate::model::{Direction, IpBlock, LabelSelector, NetworkPolicy, ObjectName};
+use crate::ruleset::{ChainName, Element};
+use subjects::Subject;
+
+/// Everything that is known of one direction.
+pub(super) struct Side {
+    direction: Direction,
+    /// The isolated pods that the node runs.
+    subjects: BTreeMap<ObjectName, Subject>,
+    /// The policies that isolate at least one of them.
+    active: BTreeMap<ObjectName, Active>,
+    /// The rules of the active policies.
+    rules: BTreeMap<ChainName, ActiveRule>,
+    /// The blocks that those rules name.
+    blocks: Vec<(IpBlock, ChainName)>,
+    /// The rules that can name a pod of a namespace; worked out when first asked for.
+    reaching: HashMap<Arc<str>, Arc<[Reaching]>>,
+    /// The identity of every pod address that a rule names.
+    peers: HashMap<IpAddr, Arc<Identity>>,
+    /// Every identity in use, by its chain.
+    identities: HashMap<ChainName, Arc<Identity>>,
+}
+
+#[derive(Default)]
+struct Active {
+    /// `None` from the arrival of the first subject until the rules are made.
+    policy: Option<Arc<NetworkPolicy>>,
+    subjects: BTreeSet<ObjectName>,
+}
+
+/// A rule that names those pods of a namespace whose labels match.
+struct Reaching {
+    rule: ChainName,
+    selector: Arc<LabelSelector>,
+}
+
+/// What one update has found out so far.
+#[derive(Default)]
+struct Pass {
+    /// Subjects that came, went or changed, with what they were before.
+    subjects: BTreeMap<ObjectName, Option<Subject>>,
+    /// Policies that became active or inactive or have other contents: as they were and as they are.
+    policies: Vec<Arc<NetworkPolicy>>,
+    /// Identities that no address had before.
+    identities: Vec<Arc<Identity>>,
+}
+
+impl Side {
+    pub(super) fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            subjects: BTreeMap::new(),
+            active: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            blocks: Vec::new(),
+            reaching: HashMap::new(),
+            peers: HashMap::new(),
+            identities: HashMap::new(),
+        }
+    }
+
+    /// Brings this direction's part of the draft in step with the world.
+    pub(super) fn update(&mut self, world: &World, changed: &Changed, draft: &mut Draft) {
+        let mut pass = Pass::default();
+        self.update_subjects(world, changed, &mut pass);
+        self.update_rules(world, changed, draft, &mut pass);
+        self.update_peers(world, changed, draft, &mut pass);
+        self.update_blocks(draft, &mut pass);
+        self.update_pairs(draft, &pass);
+        self.update_isolation(draft, &pass);
+    }
+
+    /// Forgets identities whose chains nothing leads to any more.
+    pub(super) fn forget(&mut self, collected: &[ChainName]) {
+        for chain in collected {
+            let Some(identity) = self.identities.remove(chain) else { continue };
+            for grant in &identity.grants {
+                if let Some(rule) = self.rules.get_mut(&grant.rule) {
+                    rule.identities.remove(chain);
+                }
+            }
+        }
+    }
+}
+
+/// An element of a verdict map.
+fn goto(chain: &ChainName) -> Element {
+    Element { target: Some(chain.clone()), comment: None }
+}

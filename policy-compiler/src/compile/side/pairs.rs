@@ -1,0 +1,110 @@
+//! What each identity may reach: for every subject that grants it something, the ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::subjects::Subject;
+use super::{Pass, Side, goto};
+use crate::compile::access::{Access, Opening, port_map};
+use crate::compile::draft::Draft;
+use crate::compile::names::{family_set, of_content};
+use crate::compile::rule::{Identity, access};
+use crate::compile::skeleton;
+use crate::model::{Family, ObjectName};
+use crate::ruleset::{ChainName, ElementKey, Fields, KeyType, Rule, SetKind, SetName, Statement, Verdict};
+
+impl Side {
+    pub(super) fn update_pairs(&self, draft: &mut Draft, pass: &Pass) {
+        for (identity, subjects) in self.pairs_in_question(pass) {
+            let Some(identity) = self.identities.get(identity) else { continue };
+            // All removals come first: an address may have moved from one subject to another.
+            let old = subjects.iter().filter_map(|name| pass.subjects.get(*name)?.as_ref());
+            for address in old.flat_map(|subject| &subject.addresses) {
+                draft.remove_element(&reached(identity, Family::of(*address)), ElementKey::Address(*address));
+            }
+            for subject in subjects.iter().filter_map(|name| self.subjects.get(*name)) {
+                self.put_pair(draft, identity, subject);
+            }
+            self.put_identity(draft, identity);
+        }
+    }
+
+    fn pairs_in_question<'a>(&'a self, pass: &'a Pass) -> BTreeMap<&'a ChainName, BTreeSet<&'a ObjectName>> {
+        let mut pairs: BTreeMap<&ChainName, BTreeSet<&ObjectName>> = BTreeMap::new();
+        for identity in &pass.identities {
+            let subjects = pairs.entry(&identity.chain).or_default();
+            let rules = identity.grants.iter().filter_map(|grant| self.rules.get(&grant.rule));
+            let policies = rules.filter_map(|rule| self.active.get(&rule.policy));
+            subjects.extend(policies.flat_map(|active| &active.subjects));
+        }
+        for (name, old) in &pass.subjects {
+            let subjects = old.iter().chain(self.subjects.get(name));
+            let rules = subjects.flat_map(|subject| &subject.rules).filter_map(|chain| self.rules.get(chain));
+            for identity in rules.flat_map(|rule| &rule.identities) {
+                pairs.entry(identity).or_default().insert(name);
+            }
+        }
+        pairs
+    }
+
+    fn put_pair(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) {
+        let rules = subject.rules.iter();
+        let granted = rules.filter_map(|chain| Some((self.rules.get(chain)?, identity.grant(chain)?)));
+        let Some(access) = access(self.direction, &subject.pod, granted) else { return };
+        let chain = self.put_access(draft, &access);
+        for address in &subject.addresses {
+            let family = Family::of(*address);
+            let map = reached(identity, family);
+            draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
+            draft.put_element(&map, ElementKey::Address(*address), goto(&chain));
+        }
+    }
+
+    /// Puts an identity's chain, which looks only into maps that have something in them.
+    fn put_identity(&self, draft: &mut Draft, identity: &Identity) {
+        let maps = Family::BOTH.into_iter().map(|family| (family, reached(identity, family)));
+        let filled = maps.filter(|(_, map)| draft.has_elements(map));
+        let look_ups = filled.map(|(family, map)| {
+            Rule::new([Statement::VerdictMap(skeleton::subject_field(self.direction, family), map)])
+        });
+        let rules = look_ups.chain([self.to_unlisted()]).collect();
+        draft.put_chain(&identity.chain, None, rules);
+    }
+
+    /// Makes sure of a chain that returns for what `access` allows; its name.
+    fn put_access(&self, draft: &mut Draft, access: &Access) -> ChainName {
+        match access {
+            Access::Everything(rule) => rule.clone(),
+            Access::Ports(ports) => {
+                let map = self.put_ports(draft, ports);
+                let chain = ChainName::new(map.as_str());
+                if !draft.has_chain(&chain) {
+                    let look_up = Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, map)]);
+                    draft.put_chain(&chain, None, vec![look_up, self.to_unlisted()]);
+                }
+                chain
+            }
+        }
+    }
+
+    /// Makes sure of the map from ports to the rules that open them; its name.
+    pub(super) fn put_ports(&self, draft: &mut Draft, ports: &[Opening]) -> SetName {
+        let content: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        let name = of_content(&format!("{}_ports", self.direction), content.iter().map(String::as_str));
+        let name = SetName::new(name);
+        if !draft.has_elements(&name) {
+            let (kind, elements) = port_map(ports);
+            draft.put_set(&name, kind);
+            draft.replace_elements(&name, elements);
+        }
+        name
+    }
+
+    fn to_unlisted(&self) -> Rule {
+        Rule::new([Statement::Verdict(Verdict::Goto(skeleton::unlisted(self.direction)))])
+    }
+}
+
+/// The map of the subjects that an identity reaches.
+fn reached(identity: &Identity, family: Family) -> SetName {
+    family_set(identity.chain.as_str(), family)
+}

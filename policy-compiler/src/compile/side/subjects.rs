@@ -1,0 +1,146 @@
+//! Which pods are isolated, by which policies, and the rules that come with those.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Pass, Side};
+use crate::compile::draft::Draft;
+use crate::compile::names::rule_chain;
+use crate::compile::rule::ActiveRule;
+use crate::compile::world::{Changed, World};
+use crate::model::{Direction, NetworkPolicy, ObjectName, Pod};
+use crate::ruleset::{ChainName, Rule, Statement, Verdict};
+
+/// An isolated pod.
+pub(super) struct Subject {
+    pub(super) pod: Arc<Pod>,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) policies: Vec<Arc<NetworkPolicy>>,
+    /// The chains of all rules of `policies`, sorted.
+    pub(super) rules: Vec<ChainName>,
+}
+
+impl Subject {
+    /// `None` if the pod is not the node's, or not isolated, or has no address yet.
+    fn of(pod: &Arc<Pod>, direction: Direction, world: &World) -> Option<Self> {
+        if !world.is_local(pod) {
+            return None;
+        }
+        let addresses: Vec<_> = world.addresses(pod).collect();
+        let policies: Vec<_> = world.isolating(pod, direction).cloned().collect();
+        if addresses.is_empty() || policies.is_empty() {
+            return None;
+        }
+        let mut rules: Vec<_> = policies.iter().flat_map(|policy| rule_chains(policy, direction)).collect();
+        rules.sort_unstable();
+        Some(Self { pod: pod.clone(), addresses, policies, rules })
+    }
+
+    /// Whether the table treats both alike.
+    fn is_like(&self, other: &Self) -> bool {
+        self.addresses == other.addresses
+            && self.pod.ports == other.pod.ports
+            && self.policies.len() == other.policies.len()
+            && self.policies.iter().zip(&other.policies).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
+
+impl Side {
+    pub(super) fn update_subjects(&mut self, world: &World, changed: &Changed, pass: &mut Pass) {
+        let namespaces: BTreeSet<_> = changed.policies.iter().map(|policy| &policy.namespace).collect();
+        let beside_policies = namespaces.into_iter().flat_map(|namespace| world.pods_in(namespace));
+        let candidates: BTreeSet<&ObjectName> =
+            changed.pods.iter().chain(beside_policies.map(|pod| &pod.name)).collect();
+        for name in candidates {
+            let new = world.pod(name).and_then(|pod| Subject::of(pod, self.direction, world));
+            let old = self.subjects.remove(name);
+            match (old, new) {
+                (None, None) => {}
+                (Some(old), Some(new)) if old.is_like(&new) => {
+                    self.subjects.insert(name.clone(), new);
+                }
+                (old, new) => {
+                    self.enlist(name, old.as_ref(), new.as_ref());
+                    self.subjects.extend(new.map(|new| (name.clone(), new)));
+                    pass.subjects.insert(name.clone(), old);
+                }
+            }
+        }
+    }
+
+    /// Tells the policies about a subject's change.
+    fn enlist(&mut self, name: &ObjectName, old: Option<&Subject>, new: Option<&Subject>) {
+        for policy in old.into_iter().flat_map(|subject| &subject.policies) {
+            if let Some(active) = self.active.get_mut(&policy.name) {
+                active.subjects.remove(name);
+            }
+        }
+        for policy in new.into_iter().flat_map(|subject| &subject.policies) {
+            self.active.entry(policy.name.clone()).or_default().subjects.insert(name.clone());
+        }
+    }
+
+    pub(super) fn update_rules(
+        &mut self,
+        world: &World,
+        changed: &Changed,
+        draft: &mut Draft,
+        pass: &mut Pass,
+    ) {
+        let before = pass.subjects.values().flatten();
+        let after = pass.subjects.keys().filter_map(|name| self.subjects.get(name));
+        let of_subjects =
+            before.chain(after).flat_map(|subject| &subject.policies).map(|policy| &policy.name);
+        let touched: BTreeSet<ObjectName> = of_subjects.chain(&changed.policies).cloned().collect();
+        for name in touched {
+            let Some(active) = self.active.get_mut(&name) else { continue };
+            let new = world.policy(&name).filter(|_| !active.subjects.is_empty()).cloned();
+            let old = std::mem::replace(&mut active.policy, new.clone());
+            if new.is_none() {
+                self.active.remove(&name);
+            }
+            if !old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| Arc::ptr_eq(old, new)) {
+                self.replace_rules(old.as_deref(), new.as_deref(), draft);
+                pass.policies.extend(old.into_iter().chain(new));
+            }
+        }
+        if !pass.policies.is_empty() {
+            self.reaching.clear();
+            let named = self.rules.iter();
+            let blocks = named
+                .flat_map(|(chain, rule)| rule.blocks.iter().map(|block| (block.clone(), chain.clone())));
+            self.blocks = blocks.collect();
+        }
+    }
+
+    fn replace_rules(&mut self, old: Option<&NetworkPolicy>, new: Option<&NetworkPolicy>, draft: &mut Draft) {
+        let mut gone: BTreeMap<ChainName, ActiveRule> = BTreeMap::new();
+        for chain in old.into_iter().flat_map(|policy| rule_chains(policy, self.direction)) {
+            gone.extend(self.rules.remove(&chain).map(|rule| (chain, rule)));
+        }
+        let come = new.into_iter().flat_map(|policy| {
+            let rules = policy.rules(self.direction).unwrap_or_default().iter();
+            rule_chains(policy, self.direction).zip(rules.map(|rule| ActiveRule::new(&policy.name, rule)))
+        });
+        for (chain, mut rule) in come {
+            if let Some(before) = gone.remove(&chain) {
+                rule.identities = before.identities;
+            } else {
+                draft.pin(&chain);
+                let count = [Statement::Counter, Statement::Verdict(Verdict::Return)];
+                draft.put_chain(&chain, None, vec![Rule::new(count)]);
+            }
+            self.rules.insert(chain, rule);
+        }
+        for chain in gone.keys() {
+            draft.unpin(chain);
+        }
+    }
+}
+
+/// The chains of a policy's rules, in the order of the rules.
+fn rule_chains(policy: &NetworkPolicy, direction: Direction) -> impl Iterator<Item = ChainName> {
+    let rules = policy.rules(direction).unwrap_or_default();
+    (0..rules.len()).map(move |index| rule_chain(direction, &policy.name, index))
+}

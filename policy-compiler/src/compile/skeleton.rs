@@ -1,0 +1,113 @@
+//! The part of the table that is there whatever the policies are.
+
+use super::draft::Draft;
+use super::names::family_set;
+use crate::model::{Direction, Family};
+use crate::ruleset::{ChainName, Fields, Hook, KeyType, Rule, SetKind, SetName, Statement, Verdict};
+
+/// Every address that a policy of this node names as a peer and that belongs to a pod.
+pub(super) fn peers(direction: Direction, family: Family) -> SetName {
+    family_set(&format!("{direction}_peers"), family)
+}
+
+/// The address blocks that the policies name, for addresses that belong to no pod.
+pub(super) fn blocks(direction: Direction, family: Family) -> SetName {
+    family_set(&format!("{direction}_blocks"), family)
+}
+
+/// The pods that are isolated.
+pub(super) fn isolated(direction: Direction, family: Family) -> SetName {
+    family_set(&format!("{direction}_isolated"), family)
+}
+
+/// Every isolated pod with itself.
+pub(super) fn itself(direction: Direction, family: Family) -> SetName {
+    family_set(&format!("{direction}_itself"), family)
+}
+
+/// Where a packet goes that no rule has let through: denied if the pod is isolated, else back.
+pub(super) fn unlisted(direction: Direction) -> ChainName {
+    ChainName::new(format!("{direction}_unlisted"))
+}
+
+/// A direction's own chain: it returns for what is allowed.
+fn entry(direction: Direction) -> ChainName {
+    ChainName::new(direction.as_str())
+}
+
+/// The field that holds the subject's address in a direction.
+pub(super) fn subject_field(direction: Direction, family: Family) -> Fields {
+    match direction {
+        Direction::Ingress => Fields::Destination(family),
+        Direction::Egress => Fields::Source(family),
+    }
+}
+
+fn peer_field(direction: Direction, family: Family) -> Fields {
+    match direction {
+        Direction::Ingress => Fields::Source(family),
+        Direction::Egress => Fields::Destination(family),
+    }
+}
+
+/// Sets, base chains and the chains that all packets share.
+pub(super) fn build(draft: &mut Draft) {
+    for family in Family::BOTH {
+        for direction in Direction::BOTH {
+            let pair = SetKind { key: KeyType::AddressPair(family), interval: false, verdicts: false };
+            draft.put_set(&itself(direction, family), pair);
+            draft.pin_set(&itself(direction, family));
+            let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
+            draft.put_set(&peers(direction, family), address);
+            draft.put_set(&isolated(direction, family), address);
+            draft.put_set(&blocks(direction, family), SetKind { interval: true, ..address });
+        }
+    }
+    for direction in Direction::BOTH {
+        build_direction(draft, direction);
+    }
+    for hook in [Hook::Forward, Hook::Output] {
+        let name = ChainName::new(hook.to_string());
+        draft.pin(&name);
+        draft.put_chain(&name, Some(hook), base_chain(hook));
+    }
+}
+
+fn base_chain(hook: Hook) -> Vec<Rule> {
+    let accept = || Statement::Verdict(Verdict::Accept);
+    let mut rules = vec![Rule::new([Statement::EstablishedOrRelated, accept()])];
+    if hook == Hook::Output {
+        // What the node itself sends passes. What else leaves here has been sent on a pod's behalf.
+        rules.push(Rule::new([Statement::SourceIsLocal, accept()]));
+    }
+    rules.push(Rule::new([Statement::NeighbourDiscovery, accept()]));
+    for direction in Direction::BOTH {
+        rules.push(Rule::new([Statement::Verdict(Verdict::Jump(entry(direction)))]));
+    }
+    rules
+}
+
+fn build_direction(draft: &mut Draft, direction: Direction) {
+    let look_up = |fields, map| Rule::new([Statement::VerdictMap(fields, map)]);
+    let to_unlisted = Rule::new([Statement::Verdict(Verdict::Goto(unlisted(direction)))]);
+
+    let mut rules = Vec::new();
+    for family in Family::BOTH {
+        rules.push(look_up(peer_field(direction, family), peers(direction, family)));
+        rules.push(look_up(peer_field(direction, family), blocks(direction, family)));
+    }
+    rules.push(to_unlisted);
+    draft.put_chain(&entry(direction), None, rules);
+
+    let isolation =
+        Family::BOTH.map(|family| look_up(subject_field(direction, family), isolated(direction, family)));
+    draft.put_chain(&unlisted(direction), None, isolation.into());
+}
+
+/// Lets a pod reach itself, as it does through a Service.
+pub(super) fn to_itself(direction: Direction) -> [Rule; 2] {
+    Family::BOTH.map(|family| {
+        let fields = Fields::SourceAndDestination(family);
+        Rule::new([Statement::InSet(fields, itself(direction, family)), Statement::Verdict(Verdict::Return)])
+    })
+}

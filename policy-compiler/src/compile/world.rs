@@ -1,0 +1,195 @@
+//! The objects that the compiler knows, with the look-ups it needs.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{Direction, Labels, Namespace, NamespaceScope, NetworkPolicy, ObjectName, Pod};
+
+/// The cluster as one node sees it.
+pub(super) struct World {
+    /// The node that is compiled for; `None`: one node runs every pod.
+    node: Option<Arc<str>>,
+    namespaces: HashMap<Arc<str>, Namespace>,
+    pods: BTreeMap<ObjectName, Arc<Pod>>,
+    policies: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
+    /// How many pods live in each namespace.
+    population: BTreeMap<Arc<str>, usize>,
+    /// The pods that have an address: one, unless a pod that is on its way out still shows it.
+    claims: HashMap<IpAddr, BTreeSet<ObjectName>>,
+}
+
+/// What has changed since the last update.
+#[derive(Default)]
+pub(super) struct Changed {
+    pub(super) namespaces: BTreeSet<Arc<str>>,
+    pub(super) pods: BTreeSet<ObjectName>,
+    pub(super) policies: BTreeSet<ObjectName>,
+    /// Addresses that a changed pod has or had.
+    pub(super) addresses: BTreeSet<IpAddr>,
+}
+
+impl World {
+    pub(super) fn new(node: Option<Arc<str>>) -> Self {
+        Self {
+            node,
+            namespaces: HashMap::new(),
+            pods: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            population: BTreeMap::new(),
+            claims: HashMap::new(),
+        }
+    }
+
+    pub(super) fn put_namespace(
+        &mut self,
+        name: &Arc<str>,
+        namespace: Option<Namespace>,
+        changed: &mut Changed,
+    ) {
+        let old = match namespace {
+            Some(namespace) if self.namespaces.get(name) == Some(&namespace) => return,
+            Some(namespace) => self.namespaces.insert(name.clone(), namespace),
+            None => self.namespaces.remove(name),
+        };
+        if old.as_ref() != self.namespaces.get(name) {
+            changed.namespaces.insert(name.clone());
+        }
+    }
+
+    pub(super) fn put_pod(&mut self, name: &ObjectName, pod: Option<Pod>, changed: &mut Changed) {
+        let new = pod.map(Arc::new);
+        if self.pods.get(name) == new.as_ref() {
+            return;
+        }
+        let old = match &new {
+            Some(pod) => self.pods.insert(name.clone(), pod.clone()),
+            None => self.pods.remove(name),
+        };
+        match (&old, &new) {
+            (None, Some(_)) => *self.population.entry(name.namespace.clone()).or_default() += 1,
+            (Some(_), None) => {
+                if let Some(count) = self.population.get_mut(&name.namespace) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.population.remove(&name.namespace);
+                    }
+                }
+            }
+            _ => {}
+        }
+        for address in claimed(old.as_deref()) {
+            if let Some(claimants) = self.claims.get_mut(&address) {
+                claimants.remove(name);
+                if claimants.is_empty() {
+                    self.claims.remove(&address);
+                }
+            }
+        }
+        for address in claimed(new.as_deref()) {
+            self.claims.entry(address).or_default().insert(name.clone());
+        }
+        for address in claimed(old.as_deref()).chain(claimed(new.as_deref())) {
+            // Whoever shares the address may gain or lose it by this.
+            changed.pods.extend(self.claims.get(&address).into_iter().flatten().cloned());
+            changed.addresses.insert(address);
+        }
+        changed.pods.insert(name.clone());
+    }
+
+    pub(super) fn put_policy(
+        &mut self,
+        name: &ObjectName,
+        policy: Option<NetworkPolicy>,
+        changed: &mut Changed,
+    ) {
+        if self.policies.get(name).map(AsRef::as_ref) == policy.as_ref() {
+            return;
+        }
+        match policy {
+            Some(policy) => self.policies.insert(name.clone(), Arc::new(policy)),
+            None => self.policies.remove(name),
+        };
+        changed.policies.insert(name.clone());
+    }
+
+    pub(super) fn pod(&self, name: &ObjectName) -> Option<&Arc<Pod>> {
+        self.pods.get(name)
+    }
+
+    pub(super) fn policy(&self, name: &ObjectName) -> Option<&Arc<NetworkPolicy>> {
+        self.policies.get(name)
+    }
+
+    /// The pods of a namespace.
+    pub(super) fn pods_in<'a>(&'a self, namespace: &Arc<str>) -> impl Iterator<Item = &'a Arc<Pod>> {
+        in_namespace(&self.pods, namespace)
+    }
+
+    /// The namespaces that pods live in.
+    pub(super) fn namespaces_with_pods(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.population.keys()
+    }
+
+    /// Every address that a pod has.
+    pub(super) fn owned_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.claims.keys().copied()
+    }
+
+    /// Whether a peer of `policy` looks into a namespace.
+    pub(super) fn in_scope(&self, scope: &NamespaceScope, policy: &ObjectName, namespace: &Arc<str>) -> bool {
+        match scope {
+            NamespaceScope::Own => policy.namespace == *namespace,
+            NamespaceScope::Matching(selector) => selector.matches(&self.namespace_labels(namespace)),
+        }
+    }
+
+    /// The pod that packets from or to an address belong to. Where several pods show it, only one can have
+    /// it; the choice must not depend on the order of events, so it is the first by name.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<&Arc<Pod>> {
+        self.pods.get(self.claims.get(&address)?.first()?)
+    }
+
+    /// The addresses that are the pod's own.
+    pub(super) fn addresses<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = IpAddr> + 'a {
+        claimed(Some(pod)).filter(|address| self.owner(*address).is_some_and(|owner| owner.name == pod.name))
+    }
+
+    /// Whether the node runs the pod and policies apply to it.
+    pub(super) fn is_local(&self, pod: &Pod) -> bool {
+        pod.selectable() && self.node.as_ref().is_none_or(|node| pod.node.as_ref() == Some(node))
+    }
+
+    /// The policies that isolate a pod in a direction, by name.
+    pub(super) fn isolating(
+        &self,
+        pod: &Pod,
+        direction: Direction,
+    ) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
+        in_namespace(&self.policies, &pod.name.namespace)
+            .filter(move |policy| policy.rules(direction).is_some() && policy.subjects.matches(&pod.labels))
+    }
+
+    /// A namespace's labels; of one that has not been seen, its name is known all the same.
+    fn namespace_labels(&self, name: &Arc<str>) -> Cow<'_, Labels> {
+        match self.namespaces.get(name) {
+            Some(namespace) => Cow::Borrowed(namespace.labels()),
+            None => Cow::Owned(Namespace::new(name.clone(), Labels::new()).labels().clone()),
+        }
+    }
+}
+
+/// The addresses that a pod shows and that can be its own: not those of its node, and none when it is over.
+fn claimed(pod: Option<&Pod>) -> impl Iterator<Item = IpAddr> {
+    pod.filter(|pod| pod.selectable()).into_iter().flat_map(|pod| pod.addresses.iter().copied())
+}
+
+fn in_namespace<'a, T>(
+    objects: &'a BTreeMap<ObjectName, T>,
+    namespace: &Arc<str>,
+) -> impl Iterator<Item = &'a T> + use<'a, T> {
+    let namespace = namespace.clone();
+    let first = ObjectName::new(namespace.clone(), "");
+    objects.range(first..).take_while(move |(name, _)| name.namespace == namespace).map(|(_, object)| object)
+}

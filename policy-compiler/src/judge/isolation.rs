@@ -1,0 +1,100 @@
+//! Every selector, resolved to the pods that it matches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::pod_set::{Member, PodSet};
+use crate::model::{
+    Cluster, Direction, IpBlock, LabelSelector, Namespace, NamespaceScope, NetworkPolicy, Peer, Pod, PodPeer,
+    Rule,
+};
+
+/// A policy that isolates one direction.
+#[derive(Debug)]
+pub(super) struct Isolation<'a> {
+    pub(super) policy: &'a NetworkPolicy,
+    pub(super) rules: Vec<ResolvedRule<'a>>,
+}
+
+/// A rule and whom its peers cover: everybody where it has no list of them.
+#[derive(Debug)]
+pub(super) struct ResolvedRule<'a> {
+    pub(super) rule: &'a Rule,
+    pub(super) pods: PodSet,
+    pub(super) blocks: Vec<&'a IpBlock>,
+}
+
+/// What isolates each member, in one direction.
+pub(super) type Isolations<'a> = Vec<Vec<Arc<Isolation<'a>>>>;
+
+/// The pods that selectors can match.
+pub(super) fn members(cluster: &Cluster) -> impl Iterator<Item = (Member, &Pod)> {
+    cluster.pods().values().filter(|pod| pod.selectable()).enumerate()
+}
+
+/// Finds what isolates each member in `direction`, policies by name.
+pub(super) fn isolations(cluster: &Cluster, direction: Direction) -> Isolations<'_> {
+    let world = World::new(cluster);
+    let mut isolations: Isolations = members(cluster).map(|_| Vec::new()).collect();
+    for policy in cluster.policies().values() {
+        let Some(rules) = policy.rules(direction) else { continue };
+        let rules = rules.iter().map(|rule| world.resolve(policy, rule)).collect();
+        let isolation = Arc::new(Isolation { policy, rules });
+        for subject in world.select(policy, &NamespaceScope::Own, &policy.subjects) {
+            if let Some(isolating) = isolations.get_mut(subject) {
+                isolating.push(Arc::clone(&isolation));
+            }
+        }
+    }
+    isolations
+}
+
+/// The members by their namespace.
+struct World<'a> {
+    cluster: &'a Cluster,
+    members: BTreeMap<&'a str, Vec<(Member, &'a Pod)>>,
+}
+
+impl<'a> World<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let mut by_namespace: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (member, pod) in members(cluster) {
+            by_namespace.entry(&*pod.name.namespace).or_default().push((member, pod));
+        }
+        Self { cluster, members: by_namespace }
+    }
+
+    /// The members that a pod selector of `policy` matches in a scope.
+    fn select<'s>(
+        &'s self,
+        policy: &'s NetworkPolicy,
+        scope: &'s NamespaceScope,
+        pods: &'s LabelSelector,
+    ) -> impl Iterator<Item = Member> + 's {
+        let in_scope = move |namespace: &&Namespace| match scope {
+            NamespaceScope::Own => *namespace.name() == policy.name.namespace,
+            NamespaceScope::Matching(selector) => selector.matches(namespace.labels()),
+        };
+        self.cluster
+            .namespaces()
+            .values()
+            .filter(in_scope)
+            .filter_map(|namespace| self.members.get(&**namespace.name()))
+            .flatten()
+            .filter(|(_, pod)| pods.matches(&pod.labels))
+            .map(|(member, _)| *member)
+    }
+
+    fn resolve(&self, policy: &NetworkPolicy, rule: &'a Rule) -> ResolvedRule<'a> {
+        let mut resolved = ResolvedRule { rule, pods: PodSet::default(), blocks: Vec::new() };
+        for peer in rule.peers.iter().flatten() {
+            match peer {
+                Peer::Pods(PodPeer { namespaces, pods }) => {
+                    resolved.pods.extend(self.select(policy, namespaces, pods));
+                }
+                Peer::Block(block) => resolved.blocks.push(block),
+            }
+        }
+        resolved
+    }
+}

@@ -1,0 +1,197 @@
+//! Why a rule does not cover a connection.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Connection, Party, PolicyRule, covers_port};
+use crate::model::{
+    Cluster, Direction, IpBlock, LabelSelector, Labels, NamespaceScope, Operator, Peer, Pod, PodPeer,
+    PortMatch,
+};
+
+/// What a rule lacks to cover a connection. At least one of the two is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleMiss<'a> {
+    /// Why each of the rule's peers, in their order, does not cover the other end.
+    pub peers: Option<Vec<PeerMiss<'a>>>,
+    /// The rule's ports, none of which covers the traffic.
+    pub ports: Option<&'a [PortMatch]>,
+}
+
+/// Why a peer does not cover the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerMiss<'a> {
+    /// It selects pods; the other end is a pod in its node's network, which no selector matches.
+    HostNetwork,
+    /// It selects pods; the other end is no pod of the cluster.
+    NoPod,
+    /// Its selectors do not match.
+    Selectors {
+        /// The other end's pod.
+        pod: &'a Pod,
+        /// The only namespace that the peer looks into, if that is what fails: it has no `namespaceSelector`.
+        only: Option<&'a str>,
+        /// What `namespaceSelector` asks in vain of the pod's namespace.
+        namespace_labels: Vec<LabelMiss<'a>>,
+        /// What `podSelector` asks in vain of the pod.
+        pod_labels: Vec<LabelMiss<'a>>,
+    },
+    /// It is a block, and the other end has no address in the family of the connection.
+    NoAddress,
+    /// It is a block in which this address of the other end does not lie.
+    OutsideBlock(IpAddr, IpNet),
+    /// It is a block one of whose exceptions has this address of the other end.
+    Excepted(IpAddr, IpNet),
+}
+
+/// A requirement of a selector that labels do not meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelMiss<'a> {
+    /// The label's key.
+    pub key: &'a str,
+    /// What is asked of it.
+    pub operator: &'a Operator,
+    /// What it is; `None` where the label is missing.
+    pub value: Option<&'a str>,
+}
+
+impl RuleMiss<'_> {
+    /// How far the rule is from covering the connection: the smaller, the nearer. Only the order counts.
+    pub fn distance(&self) -> usize {
+        let peers = self.peers.iter().map(|peers| peers.iter().map(PeerMiss::distance).min().unwrap_or(FAR));
+        peers.sum::<usize>() + usize::from(self.ports.is_some())
+    }
+}
+
+/// The distance to a peer that no label would mend.
+const FAR: usize = 100;
+
+impl PeerMiss<'_> {
+    fn distance(&self) -> usize {
+        match self {
+            Self::Selectors { only, namespace_labels, pod_labels, .. } => {
+                2 * (usize::from(only.is_some()) + namespace_labels.len() + pod_labels.len())
+            }
+            Self::Excepted(..) => 2,
+            Self::HostNetwork | Self::NoPod | Self::NoAddress | Self::OutsideBlock(..) => FAR,
+        }
+    }
+}
+
+/// What keeps `rule` from covering the connection.
+pub(super) fn of<'a>(
+    cluster: &'a Cluster,
+    direction: Direction,
+    rule: PolicyRule<'a>,
+    connection: &Connection<'a>,
+) -> Option<RuleMiss<'a>> {
+    let (_, other) = connection.subject_and_peer(direction);
+    let peers = rule.rule.peers.as_deref().and_then(|peers| {
+        peers
+            .iter()
+            .map(|peer| match peer {
+                Peer::Pods(peer) => selectors_miss(cluster, &rule.policy.name.namespace, peer, other),
+                Peer::Block(block) => block_miss(block, other, connection),
+            })
+            .collect::<Option<Vec<_>>>()
+    });
+    let ports = rule.rule.ports.as_deref().filter(|_| !covers_port(rule.rule, connection));
+    (peers.is_some() || ports.is_some()).then_some(RuleMiss { peers, ports })
+}
+
+fn selectors_miss<'a>(
+    cluster: &'a Cluster,
+    own: &'a str,
+    peer: &'a PodPeer,
+    other: &Party<'a>,
+) -> Option<PeerMiss<'a>> {
+    let Some(pod) = other.pod else { return Some(PeerMiss::NoPod) };
+    if !pod.selectable() {
+        return Some(PeerMiss::HostNetwork);
+    }
+    let namespace = &pod.name.namespace;
+    let (only, namespace_labels) = match &peer.namespaces {
+        NamespaceScope::Own => ((**namespace != *own).then_some(own), Vec::new()),
+        NamespaceScope::Matching(selector) => (
+            None,
+            cluster
+                .namespaces()
+                .get(namespace)
+                .map_or_else(Vec::new, |it| label_misses(selector, it.labels())),
+        ),
+    };
+    let pod_labels = label_misses(&peer.pods, &pod.labels);
+    (only.is_some() || !namespace_labels.is_empty() || !pod_labels.is_empty())
+        .then_some(PeerMiss::Selectors { pod, only, namespace_labels, pod_labels })
+}
+
+fn label_misses<'a>(selector: &'a LabelSelector, labels: &'a Labels) -> Vec<LabelMiss<'a>> {
+    let unmet = selector.requirements.iter().filter(|requirement| !requirement.matches(labels));
+    unmet
+        .map(|requirement| LabelMiss {
+            key: &requirement.key,
+            operator: &requirement.operator,
+            value: labels.get(&requirement.key).map(String::as_str),
+        })
+        .collect()
+}
+
+fn block_miss<'a>(block: &IpBlock, other: &Party<'_>, connection: &Connection<'_>) -> Option<PeerMiss<'a>> {
+    let mut miss = PeerMiss::NoAddress;
+    for address in connection.family.iter().flat_map(|family| other.addresses_of(*family)) {
+        miss = match block.except.iter().find(|hole| hole.contains(&address)) {
+            _ if !block.cidr.contains(&address) => PeerMiss::OutsideBlock(address, block.cidr),
+            Some(hole) => PeerMiss::Excepted(address, *hole),
+            None => return None,
+        };
+    }
+    Some(miss)
+}
+
+impl fmt::Display for PeerMiss<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostNetwork => f.write_str("selectors never match a hostNetwork pod, only an ipBlock does"),
+            Self::NoPod => f.write_str("selectors never match an address outside the cluster"),
+            Self::Selectors { pod, only, namespace_labels, pod_labels } => {
+                let mut parts = Vec::new();
+                if let Some(only) = only {
+                    parts.push(format!("without a namespaceSelector it only looks in namespace {only}"));
+                }
+                let of_namespace = |miss| format!("namespace {} {miss}", pod.name.namespace);
+                parts.extend(namespace_labels.iter().map(of_namespace));
+                parts.extend(pod_labels.iter().map(|miss| format!("pod {} {miss}", pod.name.name)));
+                f.write_str(&parts.join("; "))
+            }
+            Self::NoAddress => f.write_str("an ipBlock, but the other end has no address to compare"),
+            Self::OutsideBlock(address, cidr) => write!(f, "{address} is outside {cidr}"),
+            Self::Excepted(address, hole) => write!(f, "{address} is in the exception {hole}"),
+        }
+    }
+}
+
+impl fmt::Display for LabelMiss<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, operator, value } = self;
+        match value {
+            Some(value) => write!(f, "has {key}={value}")?,
+            None => write!(f, "has no label {key}")?,
+        }
+        match operator {
+            Operator::In(values) => match (values.len(), values.first()) {
+                (1, Some(value)) => write!(f, " (needs {key}={value})"),
+                _ => write!(f, " (needs {key} in {})", list(values)),
+            },
+            Operator::NotIn(values) => write!(f, " (needs {key} not in {})", list(values)),
+            Operator::Exists => f.write_str(" (needs one)"),
+            Operator::DoesNotExist => f.write_str(" (needs none)"),
+        }
+    }
+}
+
+fn list(values: &BTreeSet<String>) -> String {
+    format!("({})", values.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+}

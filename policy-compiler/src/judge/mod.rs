@@ -1,0 +1,274 @@
+//! Whether a connection is allowed, and which policies and rules decide.
+//!
+//! Written from the specification alone, apart from what compiles rulesets, so that the two can be held
+//! against each other. A [`Judge`] resolves every selector once; after that a question costs a few look-ups.
+//!
+//! ```
+//! use std::collections::BTreeSet;
+//! use policy_compiler::judge::{Connection, Endpoint, Judge, Traffic};
+//! use policy_compiler::model::{
+//!     Cluster, ContainerPort, LabelSelector, Labels, NamespaceScope, NetworkPolicy, ObjectName, Operator, Peer,
+//!     Pod, PodPeer, PortMatch, PortNumber, PortRange, Protocol, Requirement, Rule,
+//! };
+//!
+//! let port = PortNumber::new(8080).unwrap();
+//! let pod = |name: &str| Pod {
+//!     name: ObjectName::new("shop", name),
+//!     labels: Labels::from([("app".to_owned(), name.to_owned())]),
+//!     node: None,
+//!     host_network: false,
+//!     finished: false,
+//!     addresses: vec![],
+//!     ports: vec![ContainerPort { name: Some("http".to_owned()), protocol: Protocol::Tcp, number: port }],
+//!     origin: None,
+//! };
+//! let app = |name: &str| LabelSelector {
+//!     requirements: vec![Requirement {
+//!         key: "app".to_owned(),
+//!         operator: Operator::In(BTreeSet::from([name.to_owned()])),
+//!     }],
+//! };
+//! let mut cluster = Cluster::new();
+//! ["web", "db", "batch"].map(|name| cluster.insert_pod(pod(name)));
+//! cluster.insert_policy(NetworkPolicy {
+//!     name: ObjectName::new("shop", "db"),
+//!     subjects: app("db"),
+//!     ingress: Some(vec![Rule {
+//!         peers: Some(vec![Peer::Pods(PodPeer { namespaces: NamespaceScope::Own, pods: app("web") })]),
+//!         ports: Some(vec![PortMatch::Range(Protocol::Tcp, PortRange::single(port))]),
+//!         origin: None,
+//!     }]),
+//!     egress: None,
+//!     origin: None,
+//! });
+//!
+//! let judge = Judge::new(&cluster);
+//! let allowed = |from, to| {
+//!     let end = |name| judge.party(Endpoint::Pod(&cluster.pods()[&ObjectName::new("shop", name)]));
+//!     let (from, to) = (end(from), end(to));
+//!     from.families_with(&to).iter().all(|&family| {
+//!         judge.verdict(&Connection { from, to, family, traffic: Traffic::Port(Protocol::Tcp, port) }).allowed()
+//!     })
+//! };
+//! assert!(allowed("web", "db"));
+//! assert!(!allowed("batch", "db"));
+//! assert!(allowed("db", "batch"));
+//! ```
+
+mod isolation;
+mod miss;
+mod party;
+mod pod_set;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+pub use miss::{LabelMiss, PeerMiss, RuleMiss};
+pub use party::{Endpoint, Party};
+pub use verdict::{Exemption, PolicyRule, Ruling, Verdict};
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{Cluster, Direction, Family, ObjectName, Pod, PortMatch, PortNumber, Protocol, Rule};
+use isolation::{Isolation, Isolations, ResolvedRule, isolations, members};
+use pod_set::Member;
+
+/// What a connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Traffic {
+    /// A protocol that policies can name, to this port of the destination.
+    Port(Protocol, PortNumber),
+    /// ICMP or any other protocol that no policy can name: only rules without `ports` cover it.
+    Other,
+}
+
+/// A connection as the judge sees it: after destination NAT and before source NAT.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection<'a> {
+    /// Who opens it.
+    pub from: Party<'a>,
+    /// Who is connected to.
+    pub to: Party<'a>,
+    /// The family of its packets, one of [`Party::families_with`]. No block matches without one.
+    pub family: Option<Family>,
+    /// What it carries.
+    pub traffic: Traffic,
+}
+
+impl<'a> Connection<'a> {
+    /// The ends as one direction sees them: whose policies judge, and what their peers are matched with.
+    fn subject_and_peer(&self, direction: Direction) -> (&Party<'a>, &Party<'a>) {
+        match direction {
+            Direction::Egress => (&self.from, &self.to),
+            Direction::Ingress => (&self.to, &self.from),
+        }
+    }
+}
+
+/// A cluster's policies with every selector resolved.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    cluster: &'a Cluster,
+    members: HashMap<&'a ObjectName, Member>,
+    egress: Isolations<'a>,
+    ingress: Isolations<'a>,
+    /// Whose an address is; of two pods that claim it, the first by name has it.
+    owners: HashMap<IpAddr, &'a Pod>,
+    /// The addresses of each node: the Node object's, and those of its `hostNetwork` pods.
+    node_addresses: HashSet<(&'a str, IpAddr)>,
+}
+
+impl<'a> Judge<'a> {
+    /// Resolves every selector. Takes about a label match for each policy's every peer and every pod.
+    pub fn new(cluster: &'a Cluster) -> Self {
+        let mut owners = HashMap::new();
+        for (_, pod) in members(cluster) {
+            for address in &pod.addresses {
+                owners.entry(*address).or_insert(pod);
+            }
+        }
+        let of_nodes = cluster
+            .nodes()
+            .values()
+            .flat_map(|node| node.addresses.iter().map(|address| (&*node.name, *address)));
+        let of_host_network_pods = cluster
+            .pods()
+            .values()
+            .filter(|pod| pod.host_network && !pod.finished)
+            .filter_map(|pod| Some((pod.node.as_deref()?, &pod.addresses)))
+            .flat_map(|(node, addresses)| addresses.iter().map(move |address| (node, *address)));
+        Self {
+            cluster,
+            members: members(cluster).map(|(member, pod)| (&pod.name, member)).collect(),
+            egress: isolations(cluster, Direction::Egress),
+            ingress: isolations(cluster, Direction::Ingress),
+            owners,
+            node_addresses: of_nodes.chain(of_host_network_pods).collect(),
+        }
+    }
+
+    /// Looks up one end of a connection. A pod that has finished or is not of this cluster is nobody: no
+    /// policy judges it and no peer covers it.
+    pub fn party(&self, endpoint: Endpoint<'_>) -> Party<'a> {
+        let (pod, address) = match endpoint {
+            Endpoint::Pod(pod) => (self.cluster.pods().get(&pod.name).filter(|pod| !pod.finished), None),
+            Endpoint::Address(address) => (self.owners.get(&address).copied(), Some(address)),
+        };
+        let member = pod.and_then(|pod| self.members.get(&pod.name).copied());
+        Party { pod, member, address }
+    }
+
+    /// Whether a connection is allowed, and why.
+    pub fn verdict(&self, connection: &Connection<'a>) -> Verdict<'a> {
+        Verdict {
+            egress: self.ruling(Direction::Egress, connection),
+            ingress: self.ruling(Direction::Ingress, connection),
+        }
+    }
+
+    /// Whether one direction of a connection is allowed: [`Self::verdict`] without the reasons.
+    pub fn allows(&self, direction: Direction, connection: &Connection<'a>) -> bool {
+        self.exemption(direction, connection).is_some()
+            || self.allowing(direction, connection).next().is_some()
+    }
+
+    /// What keeps `rule` from covering the connection; `None` if it does cover it.
+    pub fn miss(
+        &self,
+        direction: Direction,
+        rule: PolicyRule<'a>,
+        connection: &Connection<'a>,
+    ) -> Option<RuleMiss<'a>> {
+        miss::of(self.cluster, direction, rule, connection)
+    }
+
+    /// Whether one direction of a connection is allowed, and why.
+    pub fn ruling(&self, direction: Direction, connection: &Connection<'a>) -> Ruling<'a> {
+        match self.exemption(direction, connection) {
+            Some(exemption) => Ruling::Exempt(exemption),
+            None => Ruling::Isolated {
+                by: self.isolating(direction, connection).iter().map(|isolation| isolation.policy).collect(),
+                allowed_by: self.allowing(direction, connection).collect(),
+            },
+        }
+    }
+
+    fn exemption(&self, direction: Direction, connection: &Connection<'a>) -> Option<Exemption> {
+        let (subject, peer) = connection.subject_and_peer(direction);
+        match subject.pod {
+            Some(pod) if subject.member.is_some() => {
+                if subject.member == peer.member {
+                    Some(Exemption::Itself)
+                } else if self.isolating(direction, connection).is_empty() {
+                    Some(Exemption::NotIsolated)
+                } else {
+                    self.is_own_node(pod, peer).then_some(Exemption::OwnNode)
+                }
+            }
+            _ => Some(Exemption::NotSubject),
+        }
+    }
+
+    /// Whether `peer` is the node that runs `pod`: a `hostNetwork` pod there, or an address of the node.
+    fn is_own_node(&self, pod: &Pod, peer: &Party<'_>) -> bool {
+        let Some(node) = pod.node.as_deref() else { return false };
+        peer.member.is_none()
+            && (peer.pod.is_some_and(|peer| peer.node.as_deref() == Some(node))
+                || peer.addresses().iter().any(|address| self.node_addresses.contains(&(node, *address))))
+    }
+
+    fn isolating(&self, direction: Direction, connection: &Connection<'a>) -> &[Arc<Isolation<'a>>] {
+        let (subject, _) = connection.subject_and_peer(direction);
+        let isolations = match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        };
+        subject.member.and_then(|member| isolations.get(member)).map_or(&[], Vec::as_slice)
+    }
+
+    fn allowing(
+        &self,
+        direction: Direction,
+        connection: &Connection<'a>,
+    ) -> impl Iterator<Item = PolicyRule<'a>> {
+        let (_, peer) = connection.subject_and_peer(direction);
+        self.isolating(direction, connection).iter().flat_map(move |isolation| {
+            isolation
+                .rules
+                .iter()
+                .enumerate()
+                .filter(move |(_, rule)| {
+                    covers_peer(rule, peer, connection.family) && covers_port(rule.rule, connection)
+                })
+                .map(|(index, resolved)| PolicyRule { policy: isolation.policy, index, rule: resolved.rule })
+        })
+    }
+}
+
+fn covers_peer(rule: &ResolvedRule<'_>, peer: &Party<'_>, family: Option<Family>) -> bool {
+    rule.rule.peers.is_none()
+        || peer.member.is_some_and(|member| rule.pods.contains(member))
+        || family.is_some_and(|family| {
+            peer.addresses_of(family).any(|address| rule.blocks.iter().any(|block| block.contains(address)))
+        })
+}
+
+/// Whether the rule's ports cover the traffic. A port's name is resolved on the destination.
+fn covers_port(rule: &Rule, connection: &Connection<'_>) -> bool {
+    let Some(ports) = &rule.ports else { return true };
+    let Traffic::Port(protocol, number) = connection.traffic else { return false };
+    ports.iter().any(|port| match port {
+        PortMatch::All(of) => *of == protocol,
+        PortMatch::Range(of, range) => *of == protocol && range.contains(number),
+        PortMatch::Named(of, name) => {
+            *of == protocol
+                && connection
+                    .to
+                    .pod
+                    .is_some_and(|pod| pod.resolve(name, protocol).any(|resolved| resolved == number))
+        }
+    })
+}

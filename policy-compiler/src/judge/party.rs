@@ -1,0 +1,59 @@
+//! The two ends of a connection.
+
+use std::net::IpAddr;
+
+use super::pod_set::Member;
+use crate::model::{Family, Pod};
+
+/// One end of a connection as a question names it.
+#[derive(Debug, Clone, Copy)]
+pub enum Endpoint<'a> {
+    /// A pod of the cluster, with all of its addresses.
+    Pod(&'a Pod),
+    /// An address. One that belongs to a pod stands for that pod in this address's family.
+    Address(IpAddr),
+}
+
+/// One end of a connection, looked up ([`Judge::party`](super::Judge::party)).
+#[derive(Debug, Clone, Copy)]
+pub struct Party<'a> {
+    pub(super) pod: Option<&'a Pod>,
+    pub(super) member: Option<Member>,
+    pub(super) address: Option<IpAddr>,
+}
+
+impl<'a> Party<'a> {
+    /// The pod at this end; `None` for an address that belongs to none, and for a finished pod.
+    pub fn pod(&self) -> Option<&'a Pod> {
+        self.pod
+    }
+
+    /// The addresses by which blocks know this end: the one that was named, or all of the pod's.
+    pub fn addresses(&self) -> &[IpAddr] {
+        match self.pod {
+            Some(pod) if self.address.is_none() => &pod.addresses,
+            _ => self.address.as_slice(),
+        }
+    }
+
+    pub(super) fn addresses_of(&self, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses().iter().copied().filter(move |address| Family::of(*address) == family)
+    }
+
+    /// The families to judge a connection between these ends in: those in which both have an address, where
+    /// an end without any address goes along with the other. A single `None` where that leaves none.
+    pub fn families_with(&self, other: &Party<'_>) -> &'static [Option<Family>] {
+        let ends = [self, other];
+        if ends.iter().all(|end| end.addresses().is_empty()) {
+            return &[None];
+        }
+        let joins =
+            |end: &Party<'_>, family| end.addresses().is_empty() || end.addresses_of(family).next().is_some();
+        match Family::BOTH.map(|family| ends.iter().all(|end| joins(end, family))) {
+            [true, true] => &[Some(Family::Ipv4), Some(Family::Ipv6)],
+            [true, false] => &[Some(Family::Ipv4)],
+            [false, true] => &[Some(Family::Ipv6)],
+            [false, false] => &[None],
+        }
+    }
+}

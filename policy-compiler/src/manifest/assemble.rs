@@ -1,0 +1,154 @@
+//! From the objects of many files to one cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Manifests, Object, Owner, Problem, Reading, Resource, Workload, WorkloadKind};
+use crate::model::{Cluster, NetworkPolicy, ObjectName, Origin, Pod, Rule, Service};
+
+/// Puts together what was read from all files.
+///
+/// An object that is written twice with the same content counts once, with a warning; of two that
+/// contradict each other the first counts, and the problem names both places. A workload is left out where
+/// its pods are listed themselves, or the workload that owns it is. The problems are those of the readings
+/// and the contradictions; what the manifests say is never more than the readable part allows, so a caller
+/// may report the problems and go on.
+pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<Problem>) {
+    let mut manifests = Manifests::default();
+    let mut problems = Vec::new();
+    let mut objects = Vec::new();
+    for reading in readings {
+        objects.extend(reading.objects);
+        problems.extend(reading.problems);
+        manifests.warnings.extend(reading.warnings);
+        for (kind, count) in reading.ignored {
+            *manifests.ignored.entry(kind).or_default() += count;
+        }
+    }
+    let mut workloads = Vec::new();
+    for object in without_repetitions(objects, &mut problems, &mut manifests.warnings) {
+        match object.resource {
+            Resource::Namespace(namespace) => manifests.cluster.insert_namespace(namespace),
+            Resource::Node(node) => manifests.cluster.insert_node(node),
+            Resource::Service(service) => manifests.cluster.insert_service(service),
+            Resource::NetworkPolicy(policy) => manifests.cluster.insert_policy(policy),
+            Resource::Workload(workload) => workloads.push((object.origin, workload)),
+        }
+    }
+    let workloads = without_represented(workloads);
+    insert_pods(&mut manifests.cluster, workloads, &mut manifests.warnings);
+    (manifests, problems)
+}
+
+/// Leaves the first of several objects that have kind, namespace and name in common.
+fn without_repetitions(
+    objects: Vec<Object>,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) -> Vec<Object> {
+    let mut first_index: BTreeMap<Identity, usize> = BTreeMap::new();
+    let mut kept: Vec<Object> = Vec::new();
+    for object in objects {
+        let first = *first_index.entry(identity(&object.resource)).or_insert(kept.len());
+        let Some(first) = kept.get(first) else {
+            kept.push(object);
+            continue;
+        };
+        let (kind, namespace, name) = identity(&object.resource);
+        let name = namespace.map_or_else(|| name.to_string(), |namespace| format!("{namespace}/{name}"));
+        let remark = |message| Problem { origin: object.origin.clone(), field: String::new(), message };
+        if without_origins(object.resource.clone()) == without_origins(first.resource.clone()) {
+            warnings
+                .push(remark(format!("{kind} {name} is also at {}, with the same content", first.origin)));
+        } else {
+            problems.push(remark(format!(
+                "{kind} {name} is also at {}, with other content: keep one of them",
+                first.origin
+            )));
+        }
+    }
+    kept
+}
+
+/// Kind, namespace if it has one, and name.
+type Identity = (&'static str, Option<Arc<str>>, Arc<str>);
+
+fn identity(resource: &Resource) -> Identity {
+    let namespaced = |kind, name: &ObjectName| (kind, Some(name.namespace.clone()), name.name.clone());
+    match resource {
+        Resource::Namespace(namespace) => ("Namespace", None, namespace.name().clone()),
+        Resource::Node(node) => ("Node", None, node.name.clone()),
+        Resource::Service(service) => namespaced("Service", &service.name),
+        Resource::NetworkPolicy(policy) => namespaced("NetworkPolicy", &policy.name),
+        Resource::Workload(workload) => namespaced(workload.kind.as_str(), &workload.pod.name),
+    }
+}
+
+fn without_origins(resource: Resource) -> Resource {
+    let rules = |rules: Option<Vec<Rule>>| -> Option<Vec<Rule>> {
+        Some(rules?.into_iter().map(|rule| Rule { origin: None, ..rule }).collect())
+    };
+    match resource {
+        Resource::Namespace(_) | Resource::Node(_) => resource,
+        Resource::Service(service) => Resource::Service(Service { origin: None, ..service }),
+        Resource::NetworkPolicy(policy) => Resource::NetworkPolicy(NetworkPolicy {
+            ingress: rules(policy.ingress),
+            egress: rules(policy.egress),
+            origin: None,
+            ..policy
+        }),
+        Resource::Workload(workload) => {
+            Resource::Workload(Workload { pod: Pod { origin: None, ..workload.pod }, ..workload })
+        }
+    }
+}
+
+/// Leaves out a workload whose pods are listed, directly or through a workload between, and one whose owner
+/// is listed.
+fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, Workload)> {
+    let key = |workload: &Workload| {
+        (workload.kind, workload.pod.name.namespace.clone(), workload.pod.name.name.clone())
+    };
+    let owner_key = |workload: &Workload, owner: &Owner| {
+        (owner.kind, workload.pod.name.namespace.clone(), owner.name.clone())
+    };
+    let by_key: BTreeMap<_, _> = workloads.iter().map(|(_, workload)| (key(workload), workload)).collect();
+    let mut left_out = BTreeSet::new();
+    let mut with_pods: Vec<&Workload> =
+        by_key.values().copied().filter(|workload| workload.kind == WorkloadKind::Pod).collect();
+    while let Some(workload) = with_pods.pop() {
+        for owner in &workload.owners {
+            let owner = owner_key(workload, owner);
+            if let Some(listed) = by_key.get(&owner)
+                && left_out.insert(owner)
+            {
+                with_pods.push(listed);
+            }
+        }
+    }
+    for (key, workload) in &by_key {
+        let owned = workload.owners.iter().any(|owner| by_key.contains_key(&owner_key(workload, owner)));
+        if workload.kind != WorkloadKind::Pod && owned {
+            left_out.insert(key.clone());
+        }
+    }
+    workloads.retain(|(_, workload)| !left_out.contains(&key(workload)));
+    workloads
+}
+
+/// Pods keep their names; a workload that has the name of something before it gets its kind behind it.
+fn insert_pods(cluster: &mut Cluster, mut workloads: Vec<(Origin, Workload)>, warnings: &mut Vec<Problem>) {
+    workloads.sort_by_key(|(_, workload)| workload.kind);
+    for (origin, Workload { kind, mut pod, .. }) in workloads {
+        let written = pod.name.clone();
+        while cluster.pods().contains_key(&pod.name) {
+            let name = format!("{}.{}", pod.name.name, kind.as_str().to_lowercase());
+            pod.name = ObjectName { name: name.into(), ..pod.name };
+        }
+        if pod.name != written {
+            let message = format!("{} {written} is called {}: another has its name", kind.as_str(), pod.name);
+            warnings.push(Problem { origin, field: String::new(), message });
+        }
+        cluster.insert_pod(pod);
+    }
+}

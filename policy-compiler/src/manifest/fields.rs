@@ -1,0 +1,299 @@
+//! Typed access to the values of an object, which reports every mistake with its line and field path.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use super::Problem;
+use super::tree::{Entry, Node, Resolved, Value};
+use crate::model::Origin;
+
+/// Problems kept of one file, and warnings likewise: enough to work on, and a bound on memory.
+const MAX_PROBLEMS: usize = 1_000;
+
+/// What is said about one file.
+#[derive(Debug)]
+pub(super) struct Report {
+    file: Arc<str>,
+    problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+}
+
+/// Stands in for a value that could not be read: a problem about it has been reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reported(());
+
+pub(super) type Read<T> = Result<T, Reported>;
+
+/// A value and the way to it.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'a> {
+    node: &'a Node<'a>,
+    line: usize,
+    step: Step<'a>,
+    parent: Option<&'a Field<'a>>,
+    report: &'a Report,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Key(&'a str),
+    Index(usize),
+}
+
+/// A value that is an object.
+#[derive(Clone, Copy)]
+pub(super) struct Mapping<'a> {
+    field: Field<'a>,
+    entries: &'a [Entry<'a>],
+}
+
+impl Report {
+    pub(super) fn new(file: &str) -> Self {
+        Self { file: file.into(), problems: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    pub(super) fn origin(&self, line: usize) -> Origin {
+        Origin { file: self.file.clone(), line }
+    }
+
+    /// Problems and warnings, by line.
+    pub(super) fn finish(self) -> (Vec<Problem>, Vec<Problem>) {
+        let sorted = |list: RefCell<Vec<Problem>>| {
+            let mut list = list.into_inner();
+            list.sort_by_key(|problem| problem.origin.line);
+            list
+        };
+        (sorted(self.problems), sorted(self.warnings))
+    }
+}
+
+fn push(list: &RefCell<Vec<Problem>>, problem: Problem) {
+    let mut list = list.borrow_mut();
+    if list.len() < MAX_PROBLEMS {
+        list.push(problem);
+    } else if list.len() == MAX_PROBLEMS {
+        let message = format!("there is more to say than the {MAX_PROBLEMS} messages before this one");
+        list.push(Problem { field: String::new(), message, ..problem });
+    }
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn root(node: &'a Node<'a>, report: &'a Report) -> Self {
+        Self { node, line: node.line, step: Step::Root, parent: None, report }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.report.origin(self.line)
+    }
+
+    fn remark(&self, message: impl Into<String>) -> Problem {
+        Problem { origin: self.origin(), field: self.to_string(), message: message.into() }
+    }
+
+    /// Reports that the value is wrong.
+    pub(super) fn problem(&self, message: impl Into<String>) -> Reported {
+        push(&self.report.problems, self.remark(message));
+        Reported(())
+    }
+
+    /// Says something about a value that is good enough to go on with.
+    pub(super) fn warn(&self, message: impl Into<String>) {
+        push(&self.report.warnings, self.remark(message));
+    }
+
+    fn mismatch(&self, expected: &str) -> Reported {
+        let found = match &self.node.value {
+            Value::Repeated { .. } => return Reported(()), // reported by `report_repeated_keys`
+            Value::Sequence(_) => "a list".to_owned(),
+            Value::Mapping(_) => "an object".to_owned(),
+            Value::Scalar(scalar) => match scalar.resolve() {
+                Resolved::Null => "empty".to_owned(),
+                Resolved::Bool(_) => format!("the boolean {}", quoted(scalar.text())),
+                Resolved::Integer(_) | Resolved::Float => format!("the number {}", quoted(scalar.text())),
+                Resolved::String(text) => format!("the string {}", quoted(text)),
+            },
+        };
+        self.problem(format!("must be {expected}, but is {found}"))
+    }
+
+    pub(super) fn mapping(&self) -> Read<Mapping<'a>> {
+        match &self.node.value {
+            Value::Mapping(entries) => Ok(Mapping { field: *self, entries }),
+            _ => Err(self.mismatch("an object (`key: value`)")),
+        }
+    }
+
+    /// Reads every item of a list.
+    pub(super) fn items<T>(&self, mut read: impl FnMut(&Field<'_>) -> T) -> Read<Vec<T>> {
+        let Value::Sequence(items) = &self.node.value else { return Err(self.mismatch("a list")) };
+        let item = |(index, node): (usize, &Node<'_>)| {
+            let step = Step::Index(index);
+            read(&Field { node, line: node.line, step, parent: Some(self), report: self.report })
+        };
+        Ok(items.iter().enumerate().map(item).collect())
+    }
+
+    pub(super) fn text(&self) -> Read<&'a str> {
+        let Value::Scalar(scalar) = &self.node.value else { return Err(self.mismatch("a string")) };
+        match scalar.resolve() {
+            Resolved::String(text) => Ok(text),
+            Resolved::Null => Err(self.mismatch(r#"a string (an empty one is written "")"#)),
+            _ => Err(self.mismatch("a string: put it in quotes")),
+        }
+    }
+
+    fn boolean(&self) -> Read<bool> {
+        if let Value::Scalar(scalar) = &self.node.value
+            && let Resolved::Bool(value) = scalar.resolve()
+        {
+            return Ok(value);
+        }
+        Err(self.mismatch("true or false"))
+    }
+
+    /// The number, or the text where it is a string.
+    pub(super) fn integer_or_text(&self, expected: &str) -> Read<Result<i64, &'a str>> {
+        let Value::Scalar(scalar) = &self.node.value else { return Err(self.mismatch(expected)) };
+        match scalar.resolve() {
+            Resolved::Integer(Some(value)) => Ok(Ok(value)),
+            Resolved::String(text) => Ok(Err(text)),
+            _ => Err(self.mismatch(expected)),
+        }
+    }
+
+    pub(super) fn integer(&self, expected: &str) -> Read<i64> {
+        match self.integer_or_text(expected)? {
+            Ok(value) => Ok(value),
+            Err(_) => Err(self.mismatch(expected)),
+        }
+    }
+}
+
+/// Reports every key below a value that its object has more than once.
+pub(super) fn report_repeated_keys(field: &Field<'_>) {
+    match &field.node.value {
+        Value::Scalar(_) => {}
+        Value::Sequence(_) => {
+            let _ = field.items(report_repeated_keys);
+        }
+        Value::Mapping(entries) => {
+            for (_, child) in (Mapping { field: *field, entries }).entries() {
+                report_repeated_keys(&child);
+            }
+        }
+        Value::Repeated { first } => {
+            field.problem(format!("the key is already there on line {first}: keep one of them"));
+        }
+    }
+}
+
+/// The path, as `spec.ingress[0].from`.
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Index(index) => write!(f, "[{index}]"),
+            Step::Key(key) if key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) => {
+                if self.parent.is_some_and(|parent| !matches!(parent.step, Step::Root)) {
+                    f.write_char('.')?;
+                }
+                f.write_str(key)
+            }
+            Step::Key(key) => write!(f, "[{}]", quoted(key)),
+        }
+    }
+}
+
+impl<'a> Mapping<'a> {
+    pub(super) fn field(&self) -> &Field<'a> {
+        &self.field
+    }
+
+    fn child<'b>(&'b self, entry: &'b Entry<'b>) -> Field<'b> {
+        Field {
+            node: &entry.value,
+            line: entry.line,
+            step: Step::Key(&entry.key),
+            parent: Some(&self.field),
+            report: self.field.report,
+        }
+    }
+
+    /// Every key with its value.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, Field<'_>)> {
+        self.entries.iter().map(|entry| (&*entry.key, self.child(entry)))
+    }
+
+    /// The value under a key; `null` is as if it were not there.
+    pub(super) fn get<'b>(&'b self, key: &str) -> Option<Field<'b>> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        (!entry.value.is_null()).then(|| self.child(entry))
+    }
+
+    pub(super) fn required<'b>(&'b self, key: &'b str) -> Read<Field<'b>> {
+        self.get(key).ok_or_else(|| {
+            let missing = Field { step: Step::Key(key), parent: Some(&self.field), ..self.field };
+            missing.problem("is required")
+        })
+    }
+
+    pub(super) fn optional<T>(&self, key: &str, read: impl FnOnce(&Field<'_>) -> Read<T>) -> Read<Option<T>> {
+        self.get(key).map(|field| read(&field)).transpose()
+    }
+
+    /// A boolean that is false where it is left out.
+    pub(super) fn flag(&self, key: &str) -> Read<bool> {
+        self.get(key).map_or(Ok(false), |field| field.boolean())
+    }
+
+    /// Reads every item of the list under a key; none where there is no list.
+    pub(super) fn list<T>(&self, key: &str, read: impl FnMut(&Field<'_>) -> T) -> Read<Vec<T>> {
+        Ok(self.optional(key, |field| field.items(read))?.unwrap_or_default())
+    }
+
+    /// Reports every key that is none of these.
+    pub(super) fn only(&self, known: &[&str]) -> Read<()> {
+        let unknown = self.entries().filter(|(key, _)| !known.contains(key)).map(|(key, field)| match known
+            .iter()
+            .find(|known| is_close(key, known))
+        {
+            Some(known) => field.problem(format!("unknown field; did you mean `{known}`?")),
+            None => field.problem(format!("unknown field; known here: {}", known.join(", "))),
+        });
+        unknown.last().map_or(Ok(()), Err)
+    }
+}
+
+/// Text for a message: what is in it cannot disturb a terminal, and not too much of it.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    if text.chars().nth(80).is_some() {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
+
+/// Whether one was probably meant to be the other: at most two letters differ, but not most of them.
+fn is_close(written: &str, known: &str) -> bool {
+    if written.len() > 40 {
+        return false;
+    }
+    let known: Vec<char> = known.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=known.len()).collect();
+    for (i, written) in written.to_lowercase().chars().enumerate() {
+        let mut next = vec![i + 1];
+        let mut left = i + 1;
+        for (pair, known) in row.windows(2).zip(&known) {
+            let [diagonal, above] = pair else { continue };
+            left = (diagonal + usize::from(written != *known)).min(above + 1).min(left + 1);
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().is_some_and(|distance| *distance <= 2 && distance * 2 < known.len())
+}

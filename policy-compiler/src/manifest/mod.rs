@@ -1,0 +1,349 @@
+//! Reads manifests: YAML and JSON files, directories of them, standard input.
+//!
+//! Kubernetes' defaults are applied and its validation rules are enforced, so that what comes out is a
+//! [`Cluster`] of checked objects. Everything that is wrong is found in one go, with file, line and field:
+//!
+//! ```
+//! use policy_compiler::manifest;
+//!
+//! let text = "
+//! apiVersion: networking.k8s.io/v1
+//! kind: NetworkPolicy
+//! metadata: {name: web, namespace: shop}
+//! spec:
+//!   podSelector: {matchLabels: {app: web}}
+//!   ingress:
+//!   - from:
+//!     - ipBlock: {cidr: 10.0.0.0/33}
+//! ";
+//! let reading = manifest::parse(text.as_bytes(), "web.yaml")?;
+//! assert_eq!(
+//!     reading.problems[0].to_string(),
+//!     "web.yaml:9: spec.ingress[0].from[0].ipBlock.cidr: `10.0.0.0/33` is no block: the length must be 0 to 32",
+//! );
+//!
+//! // What is left after the unreadable peer isolates the pods of `web`, and lets nobody in.
+//! let (manifests, problems) = manifest::assemble([reading]);
+//! assert_eq!(problems.len(), 1);
+//! assert_eq!(manifests.cluster.policies().len(), 1);
+//! # Ok::<(), manifest::Problem>(())
+//! ```
+
+mod addresses;
+mod assemble;
+mod fields;
+mod files;
+mod labels;
+mod names;
+mod objects;
+mod pods;
+mod policy;
+mod ports;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use assemble::assemble;
+pub use files::files;
+
+use crate::model::{Cluster, Namespace, NetworkPolicy, Node, Origin, Pod, Service};
+use fields::{Field, Report};
+use files::file_problem;
+
+/// Something that manifests are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A file, whatever its name, or a directory with the files that [`files`] finds in it.
+    Path(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+impl From<OsString> for Input {
+    /// `-` is standard input, everything else a path.
+    fn from(argument: OsString) -> Self {
+        if argument == "-" { Self::Stdin } else { Self::Path(argument.into()) }
+    }
+}
+
+/// All that was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Manifests {
+    /// The objects.
+    pub cluster: Cluster,
+    /// How many objects there were of each kind that is not read.
+    pub ignored: BTreeMap<String, usize>,
+    /// What is readable but probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// What is wrong in a manifest, and where; shown as `file:line: field: message`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problem {
+    /// File and line; line 1 where it is about the file as a whole.
+    pub origin: Origin,
+    /// The field's path below the document, such as `spec.ingress[1].from[0].ipBlock.cidr`; empty where it
+    /// is about the whole document or file.
+    pub field: String,
+    /// What is wrong and what to do about it.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, field, message } = self;
+        if field.is_empty() {
+            write!(f, "{origin}: {message}")
+        } else {
+            write!(f, "{origin}: {field}: {message}")
+        }
+    }
+}
+
+/// At least one problem; shown one in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// The problems, in the order of the files and of the lines in them.
+    pub fn as_slice(&self) -> &[Problem] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// What one file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The objects. Where something is unreadable they say less than was written and never allow more: an
+    /// unreadable peer, port or rule matches nothing, an unreadable `podSelector` selects the whole
+    /// namespace, and unreadable `policyTypes` stand for both directions.
+    pub objects: Vec<Object>,
+    /// How many objects there were of each kind that is not read.
+    pub ignored: BTreeMap<String, usize>,
+    /// What is unreadable or invalid, by line.
+    pub problems: Vec<Problem>,
+    /// What is readable but probably not meant, by line.
+    pub warnings: Vec<Problem>,
+}
+
+/// One object of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Where it starts.
+    pub origin: Origin,
+    /// What it is.
+    pub resource: Resource,
+}
+
+/// The kinds of objects that are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// `v1 Namespace`
+    Namespace(Namespace),
+    /// `v1 Node`
+    Node(Node),
+    /// `v1 Service`
+    Service(Service),
+    /// `networking.k8s.io/v1 NetworkPolicy`
+    NetworkPolicy(NetworkPolicy),
+    /// A pod, or what makes pods.
+    Workload(Workload),
+}
+
+/// A pod, or the one pod that an object with a pod template stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// What it is written as.
+    pub kind: WorkloadKind,
+    /// `metadata.ownerReferences`, as far as they are workloads.
+    pub owners: Vec<Owner>,
+    /// The pod.
+    pub pod: Pod,
+}
+
+/// `meta/v1 OwnerReference` to a workload in the same namespace
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// `kind`
+    pub kind: WorkloadKind,
+    /// `name`
+    pub name: Arc<str>,
+}
+
+/// The kinds that are pods or make pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WorkloadKind {
+    /// `v1`
+    Pod,
+    /// `apps/v1`
+    Deployment,
+    /// `apps/v1`
+    StatefulSet,
+    /// `apps/v1`
+    DaemonSet,
+    /// `apps/v1`
+    ReplicaSet,
+    /// `v1`
+    ReplicationController,
+    /// `batch/v1`
+    Job,
+    /// `batch/v1`
+    CronJob,
+}
+
+impl WorkloadKind {
+    const ALL: [Self; 8] = [
+        Self::Pod,
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::ReplicaSet,
+        Self::ReplicationController,
+        Self::Job,
+        Self::CronJob,
+    ];
+
+    /// `kind`
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::ReplicationController => "ReplicationController",
+            Self::Job => "Job",
+            Self::CronJob => "CronJob",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    fn api_version(self) -> &'static str {
+        match self {
+            Self::Pod | Self::ReplicationController => "v1",
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::ReplicaSet => "apps/v1",
+            Self::Job | Self::CronJob => "batch/v1",
+        }
+    }
+
+    /// Where the pod is described below the object.
+    fn template(self) -> &'static [&'static str] {
+        match self {
+            Self::Pod => &[],
+            Self::CronJob => &["spec", "jobTemplate", "spec", "template"],
+            _ => &["spec", "template"],
+        }
+    }
+}
+
+/// Reads all inputs into one cluster.
+///
+/// # Errors
+/// Every problem of every file; also if there is no object at all.
+pub fn read(inputs: &[Input]) -> Result<Manifests, Problems> {
+    let mut readings = Vec::new();
+    let mut unreadable = Vec::new();
+    for input in inputs {
+        match read_input(input) {
+            Ok(results) => {
+                for result in results {
+                    match result {
+                        Ok(reading) => readings.push(reading),
+                        Err(problem) => unreadable.push(problem),
+                    }
+                }
+            }
+            Err(problem) => unreadable.push(problem),
+        }
+    }
+    let nothing = readings.iter().all(|reading| {
+        reading.objects.is_empty() && reading.ignored.is_empty() && reading.problems.is_empty()
+    });
+    if nothing && unreadable.is_empty() {
+        let input = match inputs.first() {
+            Some(Input::Path(path)) => path,
+            Some(Input::Stdin) | None => Path::new("-"),
+        };
+        unreadable.push(file_problem(input, "no Kubernetes objects found"));
+    }
+    let (manifests, mut problems) = assemble(readings);
+    problems.extend(unreadable);
+    problems.sort_by(|one, other| one.origin.cmp(&other.origin));
+    if problems.is_empty() { Ok(manifests) } else { Err(Problems(problems)) }
+}
+
+fn read_input(input: &Input) -> Result<Vec<Result<Reading, Problem>>, Problem> {
+    match input {
+        Input::Stdin => Ok(vec![files::standard_input().and_then(|bytes| parse(&bytes, "-"))]),
+        Input::Path(path) if path.is_dir() => {
+            let files = files(path)?;
+            if files.is_empty() {
+                return Err(file_problem(path, "no manifests (.yaml, .yml or .json) in this directory"));
+            }
+            Ok(files.iter().map(|file| read_file(file)).collect())
+        }
+        Input::Path(path) => Ok(vec![read_file(path)]),
+    }
+}
+
+/// Reads one file, whatever its name.
+///
+/// # Errors
+/// It cannot be opened, is no regular file, is larger than 64 MiB, or is not YAML.
+pub fn read_file(path: &Path) -> Result<Reading, Problem> {
+    parse(&files::contents(path)?, &path.to_string_lossy())
+}
+
+/// Reads the text of a manifest; `file` is its name in problems and origins.
+///
+/// # Errors
+/// It is not YAML, or breaks a limit: 100 levels, four million values.
+pub fn parse(text: &[u8], file: &str) -> Result<Reading, Problem> {
+    let report = Report::new(file);
+    let failed =
+        |line, message: String| Problem { origin: report.origin(line), field: String::new(), message };
+    let line_at = |offset| 1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count();
+    if let Some(offset) = text.iter().position(|byte| *byte == 0) {
+        return Err(failed(
+            line_at(offset),
+            "a NUL byte: the file is binary, or text that is not UTF-8".into(),
+        ));
+    }
+    let text = std::str::from_utf8(text)
+        .map_err(|error| failed(line_at(error.valid_up_to()), "not UTF-8 text".into()))?;
+    let mut reading = Reading::default();
+    for document in tree::documents(text) {
+        let document = document.map_err(|error| failed(error.line, error.message))?;
+        objects::read_document(&Field::root(&document, &report), &mut reading);
+    }
+    (reading.problems, reading.warnings) = report.finish();
+    Ok(reading)
+}

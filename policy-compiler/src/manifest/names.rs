@@ -1,0 +1,58 @@
+//! The syntax of names (`k8s.io/apimachinery/pkg/util/validation`).
+
+/// RFC 1123 label: a namespace, a Service.
+pub(super) fn is_dns_label(text: &str) -> bool {
+    text.len() <= 63
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && starts_and_ends_alphanumeric(text)
+}
+
+/// RFC 1123 subdomain: every other object.
+pub(super) fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|part| {
+            part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && starts_and_ends_alphanumeric(part)
+        })
+}
+
+/// Looser than every name that the API takes, and still harmless wherever names are written.
+pub(super) fn is_plain_name(text: &str) -> bool {
+    text.len() <= 253 && is_qualified_text(text)
+}
+
+/// A label's key: a name with an optional DNS subdomain and a slash before it.
+pub(super) fn is_label_key(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((prefix, name)) => is_dns_subdomain(prefix) && is_qualified(name),
+        None => is_qualified(text),
+    }
+}
+
+/// A label's value.
+pub(super) fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_qualified(text)
+}
+
+/// IANA service name (RFC 6335, 5.1), as the API wants it: in lower case.
+pub(super) fn is_port_name(text: &str) -> bool {
+    text.len() <= 15
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+        && !text.contains("--")
+        && starts_and_ends_alphanumeric(text)
+}
+
+fn is_qualified(text: &str) -> bool {
+    text.len() <= 63 && is_qualified_text(text)
+}
+
+fn is_qualified_text(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && starts_and_ends_alphanumeric(text)
+}
+
+fn starts_and_ends_alphanumeric(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    text.starts_with(alphanumeric) && text.ends_with(alphanumeric)
+}

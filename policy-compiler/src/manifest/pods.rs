@@ -1,0 +1,113 @@
+//! Pods, and the pod templates of workloads.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::WorkloadKind;
+use super::addresses::address;
+use super::fields::{Field, Mapping, Read};
+use super::labels::labels;
+use super::names::is_dns_subdomain;
+use super::ports::{port_number, protocol};
+use crate::model::{ContainerPort, Labels, ObjectName, Pod};
+
+/// The pod, or the one that a workload's template describes. What cannot be read of it is left out.
+pub(super) fn pod(object: &Mapping<'_>, kind: WorkloadKind, name: ObjectName) -> Pod {
+    let mut pod = Pod {
+        name,
+        labels: Labels::new(),
+        node: None,
+        host_network: false,
+        finished: false,
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        origin: Some(object.field().origin()),
+    };
+    let _ = at(object, kind.template(), &mut |template| read_template(template, &mut pod));
+    if kind == WorkloadKind::Pod
+        && let Some(status) = object.get("status")
+    {
+        let _ = read_status(&status, &mut pod);
+    }
+    pod
+}
+
+/// Goes down the required fields of a path.
+fn at(object: &Mapping<'_>, path: &[&str], read: &mut dyn FnMut(&Mapping<'_>) -> Read<()>) -> Read<()> {
+    match path.split_first() {
+        None => read(object),
+        Some((key, rest)) => at(&object.required(key)?.mapping()?, rest, read),
+    }
+}
+
+/// `PodTemplateSpec`, which a pod is too.
+fn read_template(template: &Mapping<'_>, pod: &mut Pod) -> Read<()> {
+    if let Some(metadata) = template.get("metadata")
+        && let Some(field) = metadata.mapping()?.get("labels")
+    {
+        pod.labels = labels(&field);
+    }
+    let Some(spec) = template.get("spec") else { return Ok(()) };
+    let spec = spec.mapping()?;
+    pod.node = spec.optional("nodeName", node_name).ok().flatten().flatten();
+    pod.host_network = spec.flag("hostNetwork").unwrap_or(false);
+    for (list, restartable) in [("initContainers", true), ("containers", false)] {
+        let ports = spec.list(list, |container| container_ports(container, restartable)).unwrap_or_default();
+        pod.ports.extend(ports.into_iter().flatten().flatten());
+    }
+    Ok(())
+}
+
+/// The ports of a container; none of an init container that does not keep running.
+fn container_ports(field: &Field<'_>, init: bool) -> Read<Vec<ContainerPort>> {
+    let container = field.mapping()?;
+    if init && container.optional("restartPolicy", |field| Ok(field.text()? == "Always"))? != Some(true) {
+        return Ok(Vec::new());
+    }
+    let ports = container.list("ports", |field| {
+        let port = field.mapping()?;
+        let name = port.optional("name", |field| field.text().map(str::to_owned));
+        let protocol = protocol(&port);
+        let number = port.required("containerPort").and_then(|field| port_number(&field));
+        Ok(ContainerPort { name: name?, protocol: protocol?, number: number? })
+    });
+    Ok(ports?.into_iter().filter_map(Read::ok).collect())
+}
+
+/// `PodStatus`
+fn read_status(status: &Field<'_>, pod: &mut Pod) -> Read<()> {
+    let status = status.mapping()?;
+    let phase = status.optional("phase", |field| Ok(matches!(field.text()?, "Succeeded" | "Failed")));
+    pod.finished = phase.ok().flatten().unwrap_or(false);
+    pod.addresses = addresses(&status, "podIPs", "podIP");
+    if pod.addresses.is_empty() && pod.host_network {
+        pod.addresses = addresses(&status, "hostIPs", "hostIP");
+    }
+    Ok(())
+}
+
+fn node_name(field: &Field<'_>) -> Read<Option<Arc<str>>> {
+    match field.text()? {
+        "" => Ok(None),
+        name if is_dns_subdomain(name) => Ok(Some(name.into())),
+        _ => Err(field.problem("is no node name: use lower-case letters, digits, `-` and `.`")),
+    }
+}
+
+/// The addresses of the list and of the single field that came before the list in the API.
+fn addresses(status: &Mapping<'_>, list: &str, single: &str) -> Vec<IpAddr> {
+    let listed = status.list(list, |item| item.mapping()?.required("ip").and_then(|ip| address(&ip)));
+    let alone = status.optional(single, |field| match field.text()? {
+        "" => Ok(None),
+        _ => address(field).map(Some),
+    });
+    let mut addresses: Vec<IpAddr> = listed.unwrap_or_default().into_iter().flatten().collect();
+    addresses.extend(alone.ok().flatten().flatten());
+    let mut seen = Vec::new();
+    addresses.retain(|address| {
+        let new = !seen.contains(address);
+        seen.push(*address);
+        new
+    });
+    addresses
+}
