@@ -146,7 +146,8 @@ impl IntoIterator for Problems {
 pub struct Reading {
     /// The objects. Where something is unreadable they say less than was written and never allow more: an
     /// unreadable peer, port or rule matches nothing, an unreadable `podSelector` selects the whole
-    /// namespace, and unreadable `policyTypes` stand for both directions.
+    /// namespace and leaves the policy without rules, unreadable `policyTypes` stand for both directions,
+    /// and a policy with unknown fields isolates in both directions and has no rules.
     pub objects: Vec<Object>,
     /// How many objects there were of each kind that is not read.
     pub ignored: BTreeMap<String, usize>,

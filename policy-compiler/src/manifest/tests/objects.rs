@@ -200,6 +200,13 @@ fn a_kind_of_the_wrong_version_is_reported_and_still_read() {
 fn mistakes_outside_policies_are_found() {
     for (text, problems) in [
         ("kind: Pod", &["1: apiVersion: is required"][..]),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {metadata: 1, spec: 1}}",
+            &[
+                "4: spec.template.metadata: must be an object (`key: value`), but is the number `1`",
+                "4: spec.template.spec: must be an object (`key: value`), but is the number `1`",
+            ],
+        ),
         ("apiVersion: v1", &["1: kind: is required"]),
         ("- a", &["1: must be an object (`key: value`), but is a list"]),
         ("hello", &["1: must be an object (`key: value`), but is the string `hello`"]),

@@ -126,18 +126,22 @@ fn a_rule_knows_its_line() {
 /// Spec, problem, and what the policy says without the part that is wrong.
 const INVALID: &[(&str, &str, &str)] = &[
     (
-        "podSelecter: {matchLabels: {a: b}}",
+        "podSelecter: {matchLabels: {a: b}}\ningress: [{}]",
         "6: spec.podSelecter: unknown field; did you mean `podSelector`?",
         "*; ingress []; egress []",
     ),
-    ("ingres: [{}]", "6: spec.ingres: unknown field; did you mean `ingress`?", "*; ingress []; egress []"),
+    (
+        "ingres: [{}]\npodSelector: {matchLabels: {a: b}}\negress: [{}]",
+        "6: spec.ingres: unknown field; did you mean `ingress`?",
+        "a=b; ingress []; egress []",
+    ),
     (
         "types: [Egress]",
         "6: spec.types: unknown field; known here: podSelector, policyTypes, ingress, egress",
         "*; ingress []; egress []",
     ),
     (
-        "podSelector: {app: web}",
+        "podSelector: {app: web}\npolicyTypes: [Ingress]\ningress: [{}]\negress: [{}]",
         "6: spec.podSelector.app: unknown field; known here: matchLabels, matchExpressions",
         "*; ingress []",
     ),
@@ -162,7 +166,7 @@ const INVALID: &[(&str, &str, &str)] = &[
         "*; ingress []",
     ),
     (
-        "podSelector: {matchLabels: {a: b, a: c}}",
+        "podSelector: {matchLabels: {a: b, a: c}}\ningress: [{}]",
         "6: spec.podSelector.matchLabels.a: the key is already there on line 6: keep one of them",
         "*; ingress []",
     ),
@@ -415,9 +419,9 @@ fn the_fields_around_the_spec_are_checked_too() {
             "*; ingress []; egress []",
         ),
         (
-            "metadata: {name: p, namespce: x}\nspec: {}\n",
+            "metadata: {name: p, namespce: x}\nspec: {ingress: [{}]}\n",
             "3: metadata.namespce: unknown field; did you mean `namespace`?",
-            "*; ingress []",
+            "*; ingress []; egress []",
         ),
         (
             "metadata: {name: p}\nspec: []\n",
