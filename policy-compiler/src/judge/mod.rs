@@ -61,9 +61,6 @@ mod party;
 mod pod_set;
 mod verdict;
 
-#[cfg(test)]
-mod tests;
-
 pub use miss::{LabelMiss, PeerMiss, RuleMiss};
 pub use party::{Endpoint, Party};
 pub use verdict::{Exemption, PolicyRule, Ruling, Verdict};

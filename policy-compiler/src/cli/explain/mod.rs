@@ -73,7 +73,7 @@ fn declared(pod: &Pod) -> String {
         Some(name) => format!("{name} ({}/{})", port.number, port.protocol),
         None => format!("{}/{}", port.number, port.protocol),
     });
-    listed("it declares", ports.collect())
+    listed("it declares", &ports.collect::<Vec<_>>())
 }
 
 /// The backends of a Service and the ports that its port leads to there. A backend that lacks a named
@@ -93,7 +93,11 @@ fn backends<'a>(
     };
     let Some(port) = service.ports.iter().find(asked) else {
         let ports = service.ports.iter().map(|port| format!("{}/{}", port.number, port.protocol));
-        bail!("--port: Service {} has no port {query}{}", service.name, listed("it has", ports.collect()))
+        bail!(
+            "--port: Service {} has no port {query}{}",
+            service.name,
+            listed("it has", &ports.collect::<Vec<_>>())
+        )
     };
     let Some(selector) = &service.selector else {
         bail!("--to: Service {} has no selector: name the backend itself", service.name)
@@ -106,7 +110,11 @@ fn backends<'a>(
         .collect();
     if selected.is_empty() {
         let labels = selector.iter().map(|(key, value)| format!("{key}={value}"));
-        bail!("--to: Service {} has no backend{}", service.name, listed("no pod has", labels.collect()))
+        bail!(
+            "--to: Service {} has no backend{}",
+            service.name,
+            listed("no pod has", &labels.collect::<Vec<_>>())
+        )
     }
     let target = PortQuery { protocol: port.protocol, port: port.target.clone() };
     let targets: Vec<_> = selected
@@ -123,6 +131,6 @@ fn backends<'a>(
 }
 
 /// `: {words} a, b`, or nothing about nothing.
-fn listed(words: &str, items: Vec<String>) -> String {
+fn listed(words: &str, items: &[String]) -> String {
     if items.is_empty() { String::new() } else { format!(": {words} {}", items.join(", ")) }
 }

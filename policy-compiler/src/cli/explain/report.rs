@@ -66,7 +66,7 @@ pub(super) struct Policy {
 #[derive(Serialize)]
 pub(super) struct Rule {
     /// The rule's path below `spec`, such as `ingress[0]`.
-    pub(super) rule: String,
+    pub(super) path: String,
     /// `file:line`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<String>,
@@ -225,7 +225,7 @@ impl Policy {
 
 impl Rule {
     fn new(
-        rule: String,
+        path: String,
         origin: Option<&Origin>,
         miss: Option<&RuleMiss<'_>>,
         direction: Direction,
@@ -243,7 +243,7 @@ impl Rule {
             }
         };
         Self {
-            rule,
+            path,
             origin: origin.map(Origin::to_string),
             covers: miss.is_none(),
             peers,

@@ -90,7 +90,7 @@ fn write_policy(direction: &str, policy: &Policy, output: &mut Output) -> io::Re
 }
 
 fn write_rule(rule: &Rule, output: &mut Output) -> io::Result<()> {
-    write!(output, "      {}", rule.rule)?;
+    write!(output, "      {}", rule.path)?;
     write_origin(rule.origin.as_deref(), output)?;
     writeln!(output, "{}", if rule.covers { "  covers it" } else { "" })?;
     rule.peers.iter().chain(&rule.ports).try_for_each(|miss| writeln!(output, "        {miss}"))
