@@ -5,6 +5,8 @@
 //! An end is `namespace/pod`, a pod of the namespace `default`, or an address. Without a family, the verdict
 //! holds in every family that the two ends have.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::Path;
 
 use policy_compiler::judge::{Connection, Endpoint, Judge, Party, Traffic};

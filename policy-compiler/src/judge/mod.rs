@@ -96,8 +96,8 @@ pub struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    /// The ends as one direction sees them: whose policies judge, and what their peers are matched with.
-    fn subject_and_peer(&self, direction: Direction) -> (&Party<'a>, &Party<'a>) {
+    /// The ends as one direction sees them: whose policies judge, and whom their peers must cover.
+    pub fn subject_and_peer(&self, direction: Direction) -> (&Party<'a>, &Party<'a>) {
         match direction {
             Direction::Egress => (&self.from, &self.to),
             Direction::Ingress => (&self.to, &self.from),

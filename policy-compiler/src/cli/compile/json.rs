@@ -149,3 +149,88 @@ fn fields(fields: Fields) -> Value {
 fn payload(protocol: &str, field: &str) -> Value {
     json!({ "payload": { "protocol": protocol, "field": field } })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use policy_compiler::ruleset::SetKind;
+
+    use super::*;
+
+    fn chain(hook: Option<Hook>, rules: Vec<Rule>) -> Chain {
+        Chain { hook, rules }
+    }
+
+    fn set(key: KeyType, interval: bool, elements: &[(ElementKey, Element)]) -> Set {
+        let verdicts = elements.iter().any(|(_, element)| element.target.is_some());
+        Set { kind: SetKind { key, interval, verdicts }, elements: elements.iter().cloned().collect() }
+    }
+
+    fn element(target: Option<&str>, comment: Option<&str>) -> Element {
+        Element { target: target.map(ChainName::new), comment: comment.map(Into::into) }
+    }
+
+    #[test]
+    fn every_part_of_a_ruleset_has_its_libnftables_form() {
+        let address = |text: &str| text.parse().unwrap();
+        let sets = [
+            (
+                "pairs",
+                set(
+                    KeyType::AddressPair(Family::Ipv6),
+                    false,
+                    &[(ElementKey::AddressPair(address("fd00::1"), address("fd00::2")), element(None, None))],
+                ),
+            ),
+            (
+                "peers",
+                set(
+                    KeyType::Address(Family::Ipv4),
+                    true,
+                    &[
+                        (
+                            ElementKey::AddressRange(address("10.0.0.1"), address("10.0.0.1")),
+                            element(Some("a"), None),
+                        ),
+                        (
+                            ElementKey::AddressRange(address("10.0.0.2"), address("10.0.0.9")),
+                            element(Some("a"), Some("b")),
+                        ),
+                    ],
+                ),
+            ),
+            (
+                "ports",
+                set(
+                    KeyType::ProtocolPort,
+                    true,
+                    &[
+                        (ElementKey::ProtocolPort(Protocol::Tcp, 80, 80), element(Some("a"), None)),
+                        (ElementKey::ProtocolPort(Protocol::Udp, 1, 9), element(Some("a"), None)),
+                    ],
+                ),
+            ),
+        ];
+        let family = Family::Ipv4;
+        let statements = vec![
+            Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]),
+            Rule::new([Statement::NeighbourDiscovery, Statement::Verdict(Verdict::Return)]),
+            Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Jump(ChainName::new("a")))]),
+            Rule::new([Statement::InSet(Fields::SourceAndDestination(Family::Ipv6), SetName::new("pairs"))]),
+            Rule::new([Statement::VerdictMap(Fields::Source(family), SetName::new("peers"))]),
+            Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, SetName::new("ports"))]).comment("why"),
+            Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
+        ];
+        let chains = [("a", chain(None, vec![])), ("forward", chain(Some(Hook::Forward), statements))];
+        let ruleset = Ruleset {
+            sets: sets.into_iter().map(|(name, set)| (SetName::new(name), set)).collect(),
+            chains: BTreeMap::from(chains.map(|(name, chain)| (ChainName::new(name), chain))),
+        };
+        let mut written = Vec::new();
+        write(&ruleset, &mut written).unwrap();
+        // `nft -j -f` reads this file.
+        let expected = include_str!("../../../tests/cli/ruleset.json");
+        assert_eq!(String::from_utf8(written).unwrap(), expected);
+    }
+}

@@ -95,12 +95,12 @@ fn write_block(
 }
 
 fn write_cell(cell: &Cell, width: usize, output: &mut Output) -> io::Result<()> {
-    let Styles { allow, deny, dim, .. } = output.styles;
+    let Styles { allow, deny, partly, dim, .. } = output.styles;
     let (style, text) = match cell {
         Cell::NotAsked => (dim, "·"),
         Cell::Allowed => (allow, "✓"),
         Cell::Denied => (deny, "✗"),
-        Cell::Partly(ports) => (allow, ports.as_str()),
+        Cell::Partly(ports) => (partly, ports.as_str()),
     };
     write!(output, "  {style}{text:>width$}{style:#}")
 }
