@@ -1,2 +1,101 @@
-//! The podfence agent.
-fn main() {}
+//! `podfence-controller`: keeps a node's nftables table in step with its network policies.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use controller::agent::{self, Options};
+use controller::kernel::Kernel;
+use controller::status::Status;
+use tracing_subscriber::EnvFilter;
+
+/// Enforces Kubernetes network policies on this node with nftables, in the table `inet podfence`.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 stopped or done, 1 failed, 2 usage.\n\nLogging follows RUST_LOG (default: info)."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Enforce the policies until stopped. The rules stay when the agent stops.
+    Run(Run),
+    /// Say what the kernel enforces: isolated pods, and the traffic of each rule.
+    Status {
+        /// The form of the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Remove the table: from then on nothing is enforced.
+    Cleanup,
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The node whose pods are enforced, as pods name it in spec.nodeName.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_name: String,
+    /// Follow the manifests in a directory; no cluster is needed.
+    #[arg(long, value_name = "DIR", env = "PODFENCE_MANIFESTS")]
+    manifests: PathBuf,
+    /// Serve /healthz, /readyz and /metrics.
+    #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let outcome = match command {
+        Command::Run(Run { node_name, manifests, listen }) => {
+            agent::run(Options { node_name, manifests, listen })
+        }
+        Command::Status { output } => status(output),
+        Command::Cleanup => cleanup(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn status(output: Output) -> Result<()> {
+    let table = Kernel::open()?.read()?;
+    let status = Status::of(table.as_ref());
+    let text = match output {
+        Output::Text => status.to_string(),
+        Output::Json => serde_json::to_string_pretty(&status)? + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write the status")
+}
+
+fn cleanup() -> Result<()> {
+    let removed = Kernel::open()?.delete_table()?;
+    tracing::info!(
+        "{}",
+        if removed { "the table is removed: nothing is enforced" } else { "there was no table" }
+    );
+    Ok(())
+}

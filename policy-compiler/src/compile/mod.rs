@@ -25,6 +25,8 @@ mod side;
 mod skeleton;
 mod world;
 
+pub use names::Counted;
+
 use std::sync::Arc;
 
 use crate::model::{Cluster, Direction, Namespace, NetworkPolicy, ObjectName, Pod};

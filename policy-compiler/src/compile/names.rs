@@ -11,6 +11,44 @@ pub(super) fn rule_chain(direction: Direction, policy: &ObjectName, index: usize
     ChainName::new(identifier(&format!("{direction}/{}/{}/{index}", policy.namespace, policy.name)))
 }
 
+/// What the counter of a chain counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counted {
+    /// Packets that a policy's rule let through. Names that are too long for the kernel appear cut.
+    Allowed {
+        /// The direction in which the rule applies.
+        direction: Direction,
+        /// The policy.
+        policy: ObjectName,
+        /// The rule's index in `spec.ingress` or `spec.egress`.
+        rule: usize,
+    },
+    /// Packets that no rule let through, of the pods that the same policies isolate.
+    Denied(Direction),
+}
+
+impl Counted {
+    /// What a chain counts; `None` for chains that do not count.
+    pub fn by(chain: &ChainName) -> Option<Self> {
+        let direction_of = |text| Direction::BOTH.into_iter().find(|direction| direction.as_str() == text);
+        if let Some((direction, _)) = chain.as_str().split_once(ISOLATION) {
+            return direction_of(direction).map(Self::Denied);
+        }
+        let mut parts = chain.as_str().split('/');
+        let direction = direction_of(parts.next()?)?;
+        let policy = ObjectName::new(parts.next()?, parts.next()?);
+        let rule = parts.next()?.parse().ok()?;
+        Some(Self::Allowed { direction, policy, rule })
+    }
+}
+
+/// The chain of a group of pods that the same policies isolate.
+pub(super) fn isolation_chain<'a>(direction: Direction, content: impl Iterator<Item = &'a str>) -> ChainName {
+    ChainName::new(format!("{direction}{ISOLATION}{}", digest(content)))
+}
+
+const ISOLATION: &str = "_isolate_";
+
 /// The sets that exist in every table, one for each family.
 pub(super) fn family_set(name: &str, family: Family) -> SetName {
     let suffix = match family {

@@ -146,9 +146,9 @@ impl World {
     }
 
     /// The pod that packets from or to an address belong to. Where several pods show it, only one can have
-    /// it; the choice must not depend on the order of events, so it is the last by name.
+    /// it; the choice must not depend on the order of events, so it is the first by name.
     pub(super) fn owner(&self, address: IpAddr) -> Option<&Arc<Pod>> {
-        self.pods.get(self.claims.get(&address)?.last()?)
+        self.pods.get(self.claims.get(&address)?.first()?)
     }
 
     /// The addresses that are the pod's own.

@@ -6,7 +6,7 @@ use super::subjects::Subject;
 use super::{Pass, Side};
 use crate::compile::access::Access;
 use crate::compile::draft::Draft;
-use crate::compile::names::{comment, of_content};
+use crate::compile::names::{comment, isolation_chain};
 use crate::compile::rule::open_access;
 use crate::compile::skeleton;
 use crate::model::Family;
@@ -54,8 +54,7 @@ impl Side {
         body.push(deny.comment(comment(&denied)));
 
         let content: Vec<String> = body.iter().map(ToString::to_string).chain(policies).collect();
-        let name = of_content(&format!("{}_isolate", self.direction), content.iter().map(String::as_str));
-        let name = ChainName::new(name);
+        let name = isolation_chain(self.direction, content.iter().map(String::as_str));
         draft.put_chain(&name, None, body);
         name
     }

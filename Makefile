@@ -1,0 +1,27 @@
+# Two commands do everything on a fresh machine that has Rust: `make demo` and `make test`.
+
+# Runs a program with the right to make network namespaces.
+RUNNER := $(CURDIR)/tests/run-privileged
+HOST := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export CARGO_TARGET_$(HOST)_RUNNER := $(RUNNER)
+
+.PHONY: demo test lint prepare
+
+## Shows policies deciding about real packets, in network namespaces of its own.
+demo: prepare
+	cargo build --release --locked
+	cargo run --release --locked --package tests --bin demo
+
+## Formatting, lints, licences and every test.
+test: lint
+	cargo build --release --locked
+	cargo test --workspace --locked
+
+lint: prepare
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \
+	else echo "licences are not checked: cargo-deny is not installed"; fi
+
+prepare:
+	@tests/prepare

@@ -1,0 +1,104 @@
+//! The agent: a source of objects, the thread that enforces them, and what it says of itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use policy_compiler::compile::Compiler;
+use rustix::event::{PollFd, PollFlags, poll};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::enforcer::{Enforcer, Message};
+use crate::health::{self, Health};
+use crate::kernel::{Kernel, Watch};
+use crate::metrics::Metrics;
+use crate::source::manifests::Manifests;
+
+/// What the agent is to do.
+pub struct Options {
+    /// The node whose pods are enforced.
+    pub node_name: String,
+    /// The directory of manifests that is followed.
+    pub manifests: PathBuf,
+    /// Where health and metrics are served.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Enforces until SIGTERM or SIGINT. The rules stay.
+///
+/// # Errors
+///
+/// If the kernel, the source or the address to listen on cannot be had at the start, or the thread that
+/// enforces ends.
+pub fn run(options: Options) -> Result<()> {
+    let Options { node_name, manifests, listen } = options;
+    let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
+    let (sender, messages) = mpsc::channel();
+
+    let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
+    let watch = Watch::open(&kernel)?;
+    let source = Manifests::watch(&manifests)?;
+
+    let changes = sender.clone();
+    spawn("manifests", move || source.follow(|update| changes.send(Message::Changes(update)).is_ok()))?;
+    let notices = sender.clone();
+    spawn("watch", move || report_changes(watch, &notices))?;
+    let enforcer = Enforcer::new(Compiler::new(Some(&node_name)), kernel, health.clone(), metrics.clone());
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let enforcing = spawn("enforcer", move || {
+        let _end = end;
+        enforcer.run(&messages);
+    })?;
+    info!(node = node_name, manifests = %manifests.display(), "started");
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let serving = async {
+            match listen {
+                Some(address) => health::serve(address, health, metrics)
+                    .await
+                    .with_context(|| format!("cannot listen on {address}")),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            outcome = serving => outcome,
+            _ = ended => Err(anyhow!("nothing is left to enforce for: the source has ended")),
+        }
+    });
+    // The receiver is gone only if the thread is, and then it need not be told.
+    let _ = sender.send(Message::Stop);
+    enforcing.join().map_err(|_| anyhow!("the thread that enforces has panicked"))?;
+    info!("stopped; the rules stay");
+    outcome
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).context("cannot start a thread")
+}
+
+/// Tells the enforcer whenever somebody else may have changed the table.
+fn report_changes(mut watch: Watch, notices: &Sender<Message>) {
+    loop {
+        let waited = poll(&mut [PollFd::new(&watch, PollFlags::IN)], None);
+        match waited.map_err(std::io::Error::from).map(|_| watch.changed()) {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => {
+                if notices.send(Message::TableChanged).is_err() {
+                    return;
+                }
+            }
+            Ok(Err(error)) => return warn!(%error, "changes by others go unnoticed from now on"),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return warn!(%error, "changes by others go unnoticed from now on"),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The one thread that owns the state: it takes changes in, compiles them, and keeps the kernel in step.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use policy_compiler::compile::Compiler;
+use policy_compiler::ruleset::{Ruleset, Transaction};
+use tracing::{debug, error, info, warn};
+
+use crate::health::{Condition, Health};
+use crate::kernel::{self, Kernel};
+use crate::metrics::Metrics;
+use crate::source::{Changes, Knowledge, Update};
+
+/// What the thread is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Objects have changed.
+    Changes(Changes),
+    /// Somebody else may have changed the table.
+    TableChanged,
+    /// The agent ends. The rules stay.
+    Stop,
+}
+
+/// The first wait after a failure; it doubles up to [`LONGEST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// How many messages are taken together before the kernel gets them.
+const BURST: usize = 10_000;
+
+/// The state, and the way to the kernel.
+pub(crate) struct Enforcer {
+    compiler: Compiler,
+    kernel: Kernel,
+    health: Health,
+    metrics: Arc<Metrics>,
+    standing: Standing,
+    /// Whether the table has been in step once.
+    programmed: bool,
+    /// When the oldest change that is not in the kernel was heard of.
+    waiting_since: Option<Instant>,
+    retry: Duration,
+}
+
+/// How the kernel relates to the compiler's ruleset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The objects are not all known: what the kernel holds stays.
+    Waiting,
+    /// The kernel must be read: it may hold anything.
+    Unknown,
+    /// The kernel holds the ruleset of the last update.
+    InStep,
+}
+
+impl Enforcer {
+    /// Takes over the kernel; programs nothing until the objects are known.
+    pub(crate) fn new(compiler: Compiler, kernel: Kernel, health: Health, metrics: Arc<Metrics>) -> Self {
+        Self {
+            compiler,
+            kernel,
+            health,
+            metrics,
+            standing: Standing::Waiting,
+            programmed: false,
+            waiting_since: None,
+            retry: FIRST_RETRY,
+        }
+    }
+
+    /// Runs until it is told to stop, or until nobody is left to tell it anything.
+    pub(crate) fn run(mut self, messages: &Receiver<Message>) {
+        let mut failed = false;
+        loop {
+            let received = if failed {
+                messages.recv_timeout(self.next_retry())
+            } else {
+                messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            let first = match received {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // What has piled up becomes one transaction.
+            for message in first.into_iter().chain(messages.try_iter().take(BURST)) {
+                if !self.take(message) {
+                    return;
+                }
+            }
+            failed = self.enforce().is_err();
+        }
+    }
+
+    fn next_retry(&mut self) -> Duration {
+        let retry = self.retry;
+        self.retry = (retry * 2).min(LONGEST_RETRY);
+        retry
+    }
+
+    /// Takes a message in; false if it was the last.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Stop => return false,
+            Message::TableChanged if self.standing == Standing::InStep => self.standing = Standing::Unknown,
+            Message::TableChanged => {}
+            Message::Changes(changes) => {
+                self.waiting_since.get_or_insert(changes.received);
+                changes.updates.into_iter().for_each(|update| self.put(update));
+                self.learn(&changes.knowledge);
+            }
+        }
+        true
+    }
+
+    fn put(&mut self, update: Update) {
+        match update {
+            Update::Namespace(name, namespace) => self.compiler.put_namespace(&name, namespace),
+            Update::Pod(name, pod) => self.compiler.put_pod(&name, pod),
+            Update::Policy(name, policy) => self.compiler.put_policy(&name, policy),
+        }
+    }
+
+    /// Decides whether enough is known to enforce.
+    fn learn(&mut self, knowledge: &Knowledge) {
+        match knowledge {
+            Knowledge::Complete => self.health.good(Condition::Source),
+            Knowledge::Partial(missing) => {
+                self.health.bad(Condition::Source, missing.clone());
+                // An agent before this one may have enforced what cannot be read: its table stays whole.
+                if self.standing == Standing::Waiting && !matches!(self.kernel.read(), Ok(None)) {
+                    warn!(missing, "what the kernel holds stays as it is until everything can be read");
+                    return;
+                }
+            }
+        }
+        if self.standing == Standing::Waiting {
+            self.standing = Standing::Unknown;
+        }
+    }
+
+    /// Brings the kernel in step with the objects.
+    fn enforce(&mut self) -> Result<(), kernel::Error> {
+        let outcome = match self.standing {
+            Standing::Waiting => return Ok(()),
+            Standing::InStep => self.update(),
+            Standing::Unknown => self.adopt(),
+        };
+        match &outcome {
+            Ok(()) => {
+                self.standing = Standing::InStep;
+                self.programmed = true;
+                self.retry = FIRST_RETRY;
+                self.health.good(Condition::Kernel);
+                if let Some(since) = self.waiting_since.take() {
+                    self.metrics.committed(since.elapsed());
+                }
+            }
+            Err(error) => {
+                self.standing = Standing::Unknown;
+                self.metrics.failure();
+                let error = chain(error);
+                error!(error, "the kernel is not in step with the objects; what it holds stays");
+                self.health.bad(Condition::Kernel, error);
+            }
+        }
+        outcome
+    }
+
+    fn update(&mut self) -> Result<(), kernel::Error> {
+        let transaction = self.compiler.update();
+        self.apply(&transaction)
+    }
+
+    /// Reads the kernel's table and applies what it lacks.
+    fn adopt(&mut self) -> Result<(), kernel::Error> {
+        self.compiler.update();
+        let expected = self.compiler.ruleset();
+        let transaction = match self.kernel.read()? {
+            None => Transaction::replace(expected),
+            Some(table) => Transaction::between(&table.as_ruleset(expected), expected),
+        };
+        self.apply(&transaction)?;
+        let operations = transaction.operations.len();
+        if !self.programmed {
+            info!(operations, "the table is in step");
+        } else if operations > 0 {
+            self.metrics.repair();
+            warn!(operations, "the table was not what it should be; it is repaired");
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, transaction: &Transaction) -> Result<(), kernel::Error> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        self.kernel.apply(transaction)?;
+        let Ruleset { sets, chains } = self.compiler.ruleset();
+        self.metrics.transaction(chains.len(), sets.values().map(|set| set.elements.len()).sum());
+        debug!(operations = transaction.operations.len(), "committed");
+        Ok(())
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

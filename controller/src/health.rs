@@ -1,0 +1,94 @@
+//! What the agent says of itself over HTTP: `/healthz`, `/readyz`, `/metrics`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Router, response::IntoResponse};
+
+use crate::metrics::Metrics;
+
+/// What can keep the agent from enforcing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Condition {
+    /// Whether the objects are known.
+    Source,
+    /// Whether the kernel has what the objects ask for.
+    Kernel,
+}
+
+/// Whether the agent enforces, and if not, why; shared by all who know.
+#[derive(Clone)]
+pub(crate) struct Health(Arc<Mutex<BTreeMap<Condition, String>>>);
+
+impl Default for Health {
+    /// Not ready: nothing is known and nothing is enforced.
+    fn default() -> Self {
+        let reasons = [
+            (Condition::Source, "the objects have not been read yet".to_owned()),
+            (Condition::Kernel, "the kernel has not been programmed yet".to_owned()),
+        ];
+        Self(Arc::new(Mutex::new(BTreeMap::from(reasons))))
+    }
+}
+
+impl Health {
+    /// Says that a condition holds.
+    pub(crate) fn good(&self, condition: Condition) {
+        self.reasons(|reasons| reasons.remove(&condition));
+    }
+
+    /// Says that a condition does not hold, and why.
+    pub(crate) fn bad(&self, condition: Condition, reason: String) {
+        self.reasons(|reasons| reasons.insert(condition, reason));
+    }
+
+    /// Why the agent is not ready; nothing if it is.
+    pub(crate) fn why_not_ready(&self) -> Option<String> {
+        self.reasons(|reasons| {
+            let all: Vec<&str> = reasons.values().map(String::as_str).collect();
+            (!all.is_empty()).then(|| all.join("; "))
+        })
+    }
+
+    fn reasons<T>(&self, action: impl FnOnce(&mut BTreeMap<Condition, String>) -> T) -> T {
+        action(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Shared {
+    health: Health,
+    metrics: Arc<Metrics>,
+}
+
+/// Answers until the process ends.
+///
+/// # Errors
+///
+/// If the address cannot be listened on.
+pub(crate) async fn serve(listen: SocketAddr, health: Health, metrics: Arc<Metrics>) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let routes = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics_text))
+        .with_state(Shared { health, metrics });
+    axum::serve(listener, routes).await
+}
+
+async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
+    match shared.health.why_not_ready() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+async fn metrics_text(State(shared): State<Shared>) -> impl IntoResponse {
+    let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([("content-type", openmetrics)], shared.metrics.text())
+}

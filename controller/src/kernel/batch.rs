@@ -1,0 +1,319 @@
+//! A transaction as the messages of one netlink batch.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::ops::Range;
+
+use nftnl::nftnl_sys::libc;
+use nftnl::{ChainType, MsgType, NlMsg, Policy, ProtoFamily};
+use policy_compiler::ruleset::{
+    ChainName, Element, ElementKey, Hook, Operation, Rule, SetKind, SetName, TABLE, Transaction,
+};
+
+use super::element::{RawElement, raw};
+use super::error::{Error, describe, describe_element};
+use super::expression::expressions;
+use super::message::{self, Attributes, Header, Message};
+use super::set::Declaration;
+use super::{sys, uapi};
+
+/// Where the generation stands in the first message: behind three headers.
+const GENERATION: Range<usize> = 24..28;
+
+/// A batch: BEGIN, the messages of the operations, END.
+pub(super) struct Batch<'a> {
+    transaction: &'a Transaction,
+    sets: Sets<'a>,
+    bytes: Vec<u8>,
+    first_sequence: u32,
+    messages: Vec<Sent>,
+}
+
+/// A message of the batch, at the index that its sequence number gives.
+struct Sent {
+    start: usize,
+    /// The index of the operation that it is of; `None` for BEGIN and END.
+    operation: Option<usize>,
+}
+
+/// The kinds of the sets at some point of a transaction.
+struct Sets<'a> {
+    before: &'a BTreeMap<SetName, SetKind>,
+    added: BTreeMap<&'a SetName, SetKind>,
+}
+
+impl Sets<'_> {
+    fn kind(&self, set: &SetName) -> Option<SetKind> {
+        self.added.get(set).or_else(|| self.before.get(set)).copied()
+    }
+}
+
+/// The kernel's answer to one message of a batch.
+pub(super) struct Reply {
+    /// The index of the message.
+    pub(super) message: usize,
+    /// 0 for an acknowledgement.
+    pub(super) errno: i32,
+    explanation: Option<String>,
+    /// Where the attribute at fault begins, counted from the beginning of the message.
+    offset: Option<usize>,
+}
+
+impl<'a> Batch<'a> {
+    /// Encodes a transaction on a table that has `sets` before.
+    pub(super) fn encode(
+        transaction: &'a Transaction,
+        sets: &'a BTreeMap<SetName, SetKind>,
+        first_sequence: u32,
+    ) -> Result<Self, Error> {
+        let mut batch = Self {
+            transaction,
+            sets: Sets { before: sets, added: BTreeMap::new() },
+            bytes: Vec::new(),
+            first_sequence,
+            messages: Vec::new(),
+        };
+        batch.frame(libc::NFNL_MSG_BATCH_BEGIN, &[(uapi::NFNL_BATCH_GENID, &[0; 4])]);
+        let table = Tables::new()?;
+        for (index, operation) in transaction.operations.iter().enumerate() {
+            batch.operation(index, operation, &table)?;
+        }
+        batch.frame(libc::NFNL_MSG_BATCH_END, &[]);
+        batch.acknowledge();
+        Ok(batch)
+    }
+
+    /// Makes the batch one that the kernel refuses (`ERESTART`) unless the ruleset is of this generation.
+    pub(super) fn set_generation(&mut self, generation: u32) {
+        if let Some(place) = self.bytes.get_mut(GENERATION) {
+            place.copy_from_slice(&generation.to_be_bytes());
+        }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many messages the batch has, and so how many sequence numbers it takes.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// The messages that the kernel was asked to acknowledge.
+    pub(super) fn acknowledged(&self) -> [usize; 2] {
+        [1, self.messages.len().saturating_sub(2)]
+    }
+
+    fn next(&mut self, operation: Option<usize>) -> u32 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a batch of 2³² messages does not fit into memory"
+        )]
+        let sequence = self.first_sequence.wrapping_add(self.messages.len() as u32);
+        self.messages.push(Sent { start: self.bytes.len(), operation });
+        sequence
+    }
+
+    fn frame(&mut self, kind: i32, attributes: &[(u16, &[u8])]) {
+        let header = Header {
+            kind: kind as u16,
+            flags: libc::NLM_F_REQUEST as u16,
+            sequence: self.next(None),
+            family: libc::AF_UNSPEC as u8,
+            resource: libc::NFNL_SUBSYS_NFTABLES as u16,
+        };
+        message::write(&mut self.bytes, &header, attributes);
+    }
+
+    /// Appends a message of an operation. `flags` are those besides `NLM_F_REQUEST`.
+    fn push(&mut self, operation: usize, message: &impl NlMsg, kind: MsgType, flags: i32) {
+        let (start, sequence) = (self.bytes.len(), self.next(Some(operation)));
+        sys::append(&mut self.bytes, message, kind, sequence);
+        message::set_flags(&mut self.bytes, start, (libc::NLM_F_REQUEST | flags) as u16);
+    }
+
+    /// An acknowledgement of each message would overflow the receive buffer.
+    fn acknowledge(&mut self) {
+        for message in self.acknowledged() {
+            if let Some(sent) = self.messages.get(message) {
+                message::add_flags(&mut self.bytes, sent.start, libc::NLM_F_ACK as u16);
+            }
+        }
+    }
+
+    fn operation(&mut self, index: usize, operation: &'a Operation, tables: &Tables) -> Result<(), Error> {
+        const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        let Tables { name, table } = tables;
+        match operation {
+            Operation::AddTable => self.push(index, table, MsgType::Add, libc::NLM_F_CREATE),
+            Operation::DeleteTable => self.push(index, table, MsgType::Del, 0),
+            Operation::AddSet(set, kind) => {
+                // Unique in the transaction, which is all that the kernel asks for.
+                #[expect(clippy::cast_possible_truncation, reason = "as in `next`")]
+                let id = index as u32 + 1;
+                let message = sys::Set::declared(name, &c_string(set.as_str())?, &Declaration::of(*kind), id);
+                self.push(index, &message, MsgType::Add, NEW);
+                self.sets.added.insert(set, *kind);
+            }
+            Operation::DeleteSet(set) => {
+                let message = sys::Set::named(name, &c_string(set.as_str())?);
+                self.push(index, &message, MsgType::Del, 0);
+            }
+            Operation::AddChain(chain, hook) => {
+                self.push(index, &new_chain(table, chain, *hook)?, MsgType::Add, NEW);
+            }
+            Operation::DeleteChain(chain) => {
+                self.push(index, &new_chain(table, chain, None)?, MsgType::Del, 0);
+            }
+            Operation::AddRule(chain, rule) => {
+                let message = self.rule(name, chain, rule)?;
+                self.push(index, &message, MsgType::Add, libc::NLM_F_CREATE | libc::NLM_F_APPEND);
+            }
+            Operation::FlushChain(chain) => {
+                // A rule without a handle stands for all rules of its chain.
+                let message = sys::Rule::new(name, &c_string(chain.as_str())?, &[], None)?;
+                self.push(index, &message, MsgType::Del, 0);
+            }
+            Operation::AddElements(set, elements) => {
+                self.elements(index, name, set, elements, MsgType::Add, NEW)?;
+            }
+            Operation::DeleteElements(set, elements) => {
+                self.elements(index, name, set, elements, MsgType::Del, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rule(&self, table: &CStr, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Error> {
+        let intervals = |set: &SetName| self.sets.kind(set).is_some_and(|kind| kind.interval);
+        let expressions = expressions(&rule.statements, intervals);
+        Ok(sys::Rule::new(table, &c_string(chain.as_str())?, &expressions, rule.comment.as_deref())?)
+    }
+
+    fn elements(
+        &mut self,
+        index: usize,
+        table: &CStr,
+        set: &SetName,
+        elements: &[(ElementKey, Element)],
+        kind: MsgType,
+        flags: i32,
+    ) -> Result<(), Error> {
+        let interval = self.sets.kind(set).ok_or_else(|| Error::UnknownSet(set.clone()))?.interval;
+        let raw = raw_elements(interval, elements).map(|(_, raw)| raw);
+        let elements = sys::Elements::new(table, &c_string(set.as_str())?, raw)?;
+        while elements.more() {
+            self.push(index, &elements, kind, flags);
+        }
+        Ok(())
+    }
+
+    /// Reads an answer, if the message is one to this batch.
+    pub(super) fn reply(&self, message: &Message<'_>) -> Option<Reply> {
+        let index = message.sequence.wrapping_sub(self.first_sequence) as usize;
+        let errno = message.errno().filter(|_| index < self.messages.len())?;
+        // Behind the error number stands the header of the message at fault.
+        let attributes = Attributes(message.payload.get(4 + message::HEADER..).unwrap_or_default());
+        Some(Reply {
+            message: index,
+            errno,
+            explanation: attributes.text(uapi::NLMSGERR_ATTR_MSG).map(str::to_owned),
+            offset: attributes
+                .get(uapi::NLMSGERR_ATTR_OFFS)
+                .and_then(|value| message::native_u32(value, 0))
+                .map(|offset| offset as usize),
+        })
+    }
+
+    /// The error that a refusal means to the caller.
+    pub(super) fn refusal(&self, reply: Reply) -> Error {
+        let operation = match self.operation_of(reply.message) {
+            Some((_, operation)) => self.element_at_fault(&reply).unwrap_or_else(|| describe(operation)),
+            None => "commit the transaction".to_owned(),
+        };
+        Error::Refused {
+            operation,
+            message: reply.explanation,
+            source: std::io::Error::from_raw_os_error(reply.errno),
+        }
+    }
+
+    fn operation_of(&self, message: usize) -> Option<(usize, &'a Operation)> {
+        let index = self.messages.get(message)?.operation?;
+        Some((index, self.transaction.operations.get(index)?))
+    }
+
+    /// What was to be done with the one element that the kernel points at.
+    fn element_at_fault(&self, reply: &Reply) -> Option<String> {
+        let (index, operation) = self.operation_of(reply.message)?;
+        let (Operation::AddElements(set, elements) | Operation::DeleteElements(set, elements)) = operation
+        else {
+            return None;
+        };
+        let offset = reply.offset?;
+        let within = self.listed(reply.message).position(|element| element.contains(&offset))?;
+        let earlier =
+            (0..reply.message).filter(|message| self.operation_of(*message).is_some_and(|of| of.0 == index));
+        let before: usize = earlier.map(|message| self.listed(message).count()).sum();
+        let interval = self.sets.kind(set)?.interval;
+        let (key, _) = raw_elements(interval, elements).nth(before + within)?;
+        Some(describe_element(set, *key, matches!(operation, Operation::AddElements(..))))
+    }
+
+    /// Where in a message the elements that it lists stand.
+    fn listed(&self, message: usize) -> impl Iterator<Item = Range<usize>> {
+        let start = self.messages.get(message).map_or(self.bytes.len(), |sent| sent.start);
+        let bytes = self.bytes.get(start..).unwrap_or_default();
+        let message = message::messages(bytes).next();
+        let elements =
+            message.and_then(|message| message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS));
+        elements.into_iter().flatten().map(|element| {
+            let value = element.value.as_ptr().addr() - bytes.as_ptr().addr();
+            value - message::ATTRIBUTE_HEADER..value + element.value.len()
+        })
+    }
+}
+
+/// The elements as the kernel takes them, each with the key that it is of.
+fn raw_elements(
+    interval: bool,
+    elements: &[(ElementKey, Element)],
+) -> impl Iterator<Item = (&ElementKey, RawElement<'_>)> {
+    elements.iter().flat_map(move |(key, element)| raw(interval, *key, element).map(move |raw| (key, raw)))
+}
+
+/// The table's name, and the table as libnftnl has it.
+struct Tables {
+    name: CString,
+    table: nftnl::Table,
+}
+
+impl Tables {
+    fn new() -> Result<Self, Error> {
+        let name = c_string(TABLE)?;
+        let table = nftnl::Table::new(&name, ProtoFamily::Inet);
+        Ok(Self { name, table })
+    }
+}
+
+fn new_chain<'t>(
+    table: &'t nftnl::Table,
+    name: &ChainName,
+    hook: Option<Hook>,
+) -> Result<nftnl::Chain<'t>, Error> {
+    let mut chain = nftnl::Chain::new(c_string(name.as_str())?, table);
+    if let Some(hook) = hook {
+        let hook = match hook {
+            Hook::Forward => nftnl::Hook::Forward,
+            Hook::Output => nftnl::Hook::Out,
+        };
+        chain.set_hook(hook, libc::NF_IP_PRI_FILTER);
+        chain.set_type(ChainType::Filter);
+        chain.set_policy(Policy::Accept);
+    }
+    Ok(chain)
+}
+
+fn c_string(name: &str) -> Result<CString, Error> {
+    Ok(CString::new(name)?)
+}

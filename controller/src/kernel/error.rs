@@ -1,0 +1,96 @@
+//! What can go wrong between podfence and the kernel.
+
+use std::io;
+
+use policy_compiler::ruleset::{ElementKey, Operation, SetName, TABLE};
+
+/// Why the table could not be changed or read. Unless it says otherwise, the table is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no way to nf_tables: no such kernel, or no right to use it (`CAP_NET_ADMIN`).
+    #[error("cannot {action} the netlink socket of nf_tables")]
+    Socket {
+        /// What was tried: a verb.
+        action: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The kernel refused an operation, and with it the whole transaction.
+    #[error("the kernel refuses to {operation}{}", explanation(.message))]
+    Refused {
+        /// The operation and the object, as "add chain x".
+        operation: String,
+        /// The kernel's own explanation, where it has one.
+        message: Option<String>,
+        /// The error number, in words.
+        source: io::Error,
+    },
+    /// Somebody else changed the table after it was read: read it again and plan anew.
+    #[error("somebody else has changed table inet {TABLE} since it was read; read it again")]
+    Changed,
+    /// The kernel's answer is lost, and the table may have been changed: read it again.
+    #[error(
+        "the kernel's answer is lost, so the outcome of the transaction is unknown; read the table again"
+    )]
+    Unknown,
+    /// The transaction needs a larger send buffer than this process may have.
+    #[error(
+        "the transaction has {bytes} bytes, more than the send buffer may hold; \
+         CAP_NET_ADMIN in the initial user namespace or a larger net.core.wmem_max would help"
+    )]
+    TooLarge {
+        /// The length of the transaction.
+        bytes: usize,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The transaction has elements for a set that was not there when the table was last read.
+    #[error("there is no set {0} in what was read of table inet {TABLE}; read it again")]
+    UnknownSet(SetName),
+    /// A name or a comment that no netlink message can hold.
+    #[error("a name or comment has a zero byte")]
+    ZeroByte(#[from] std::ffi::NulError),
+    /// The ruleset was changed again and again while it was read.
+    #[error("the ruleset changes faster than it can be read")]
+    Unstable,
+    /// The kernel said something that it never says.
+    #[error("the kernel's answer about {0} cannot be understood")]
+    Malformed(&'static str),
+}
+
+impl Error {
+    /// The error of a call on the socket; `action` is what was tried with it.
+    pub(super) fn socket(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Socket { action, source }
+    }
+}
+
+fn explanation(message: &Option<String>) -> String {
+    message.as_ref().map(|message| format!(" ({message})")).unwrap_or_default()
+}
+
+/// An operation in words, with the name of what it is about.
+pub(super) fn describe(operation: &Operation) -> String {
+    match operation {
+        Operation::AddTable => format!("add table inet {TABLE}"),
+        Operation::DeleteTable => format!("delete table inet {TABLE}"),
+        Operation::AddSet(set, _) => format!("add set {set}"),
+        Operation::AddChain(chain, _) => format!("add chain {chain}"),
+        Operation::FlushChain(chain) => format!("flush chain {chain}"),
+        Operation::DeleteElements(set, _) => format!("delete elements of set {set}"),
+        Operation::AddElements(set, _) => format!("add elements to set {set}"),
+        Operation::AddRule(chain, rule) => format!("add rule `{rule}` to chain {chain}"),
+        Operation::DeleteChain(chain) => format!("delete chain {chain}"),
+        Operation::DeleteSet(set) => format!("delete set {set}"),
+    }
+}
+
+/// What an operation was to do with one of its elements.
+pub(super) fn describe_element(set: &SetName, key: ElementKey, adding: bool) -> String {
+    if adding {
+        format!("add element {key} to set {set}")
+    } else {
+        format!("delete element {key} of set {set}")
+    }
+}

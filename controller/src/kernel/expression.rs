@@ -1,0 +1,273 @@
+//! Rules as the kernel has them: the statements of a rule, each broken down into what the machine of
+//! nf_tables does with its registers. The breaking down is nft's (1.0.6), instruction by instruction, so
+//! that nft reads the statements back.
+
+use nftnl::nftnl_sys::libc;
+use policy_compiler::model::Family;
+use policy_compiler::ruleset::{ChainName, Fields, SetName, Statement, Verdict};
+
+use super::message::Attributes;
+use super::uapi;
+
+/// One instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Expression {
+    /// Loads something about the packet.
+    Meta {
+        key: u32,
+        register: u32,
+    },
+    /// Loads bytes of a header.
+    Payload {
+        base: u32,
+        offset: u32,
+        length: u32,
+        register: u32,
+    },
+    /// Loads something about the connection.
+    Conntrack {
+        key: u32,
+        register: u32,
+    },
+    /// Loads what the routing tables say.
+    Fib {
+        result: u32,
+        flags: u32,
+        register: u32,
+    },
+    /// Keeps the bits of `mask` and turns those of `xor`.
+    Bitwise {
+        register: u32,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
+    /// Changes the byte order of so many bytes, in words of `size`.
+    Byteorder {
+        register: u32,
+        operation: u32,
+        length: u32,
+        size: u32,
+    },
+    /// Ends the rule unless the comparison holds.
+    Compare {
+        register: u32,
+        operation: u32,
+        value: Vec<u8>,
+    },
+    /// Ends the rule unless the set has the key; `verdict` is whether the map's verdict is then taken.
+    Lookup {
+        register: u32,
+        set: SetName,
+        verdict: bool,
+    },
+    Counter,
+    Verdict(Verdict),
+}
+
+/// The registers that nft uses: `FIRST` for a key, and for the second part of a concatenation the next
+/// free one behind the first part, counted in 16 or in 4 bytes.
+const FIRST: u32 = libc::NFT_REG_1 as u32;
+const BEHIND_4_BYTES: u32 = libc::NFT_REG32_01 as u32;
+const BEHIND_16_BYTES: u32 = libc::NFT_REG_2 as u32;
+
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR` and `RTN_LOCAL`.
+const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
+const FIB_SOURCE: u32 = 1;
+const ADDRESS_TYPE_LOCAL: u32 = 2;
+
+/// `NF_CT_STATE_BIT` of established and related connections.
+const ESTABLISHED_OR_RELATED: u32 = (1 << 1) | (1 << 2);
+
+/// The types of router solicitation to redirect (RFC 4861, section 4).
+const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
+
+/// The instructions of a rule. `intervals` tells whether a set is one of intervals.
+pub(super) fn expressions(statements: &[Statement], intervals: impl Fn(&SetName) -> bool) -> Vec<Expression> {
+    let mut encoder = Encoder { expressions: Vec::new(), family: None };
+    for statement in statements {
+        match statement {
+            Statement::EstablishedOrRelated => encoder.established_or_related(),
+            Statement::NeighbourDiscovery => encoder.neighbour_discovery(),
+            Statement::SourceIsLocal => encoder.source_is_local(),
+            Statement::InSet(fields, set) => encoder.look_up(*fields, set, false, intervals(set)),
+            Statement::VerdictMap(fields, map) => encoder.look_up(*fields, map, true, intervals(map)),
+            Statement::Counter => encoder.push(Expression::Counter),
+            Statement::Verdict(verdict) => encoder.push(Expression::Verdict(verdict.clone())),
+        }
+    }
+    encoder.expressions
+}
+
+struct Encoder {
+    expressions: Vec<Expression>,
+    /// The family that the packet is known to have at this point of the rule.
+    family: Option<Family>,
+}
+
+impl Encoder {
+    fn push(&mut self, expression: Expression) {
+        self.expressions.push(expression);
+    }
+
+    fn established_or_related(&mut self) {
+        self.push(Expression::Conntrack { key: libc::NFT_CT_STATE as u32, register: FIRST });
+        self.push(Expression::Bitwise {
+            register: FIRST,
+            mask: ESTABLISHED_OR_RELATED.to_ne_bytes().to_vec(),
+            xor: vec![0; 4],
+        });
+        self.compare(libc::NFT_CMP_NEQ, &[0; 4]);
+    }
+
+    fn neighbour_discovery(&mut self) {
+        let (first, last) = NEIGHBOUR_DISCOVERY;
+        self.require(Family::Ipv6);
+        self.meta(libc::NFT_META_L4PROTO);
+        self.compare(libc::NFT_CMP_EQ, &[libc::IPPROTO_ICMPV6 as u8]);
+        self.payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, FIRST);
+        self.compare(libc::NFT_CMP_GTE, &[first]);
+        self.compare(libc::NFT_CMP_LTE, &[last]);
+    }
+
+    fn source_is_local(&mut self) {
+        self.push(Expression::Fib { result: FIB_RESULT_ADDRESS_TYPE, flags: FIB_SOURCE, register: FIRST });
+        self.compare(libc::NFT_CMP_EQ, &ADDRESS_TYPE_LOCAL.to_ne_bytes());
+    }
+
+    fn look_up(&mut self, fields: Fields, set: &SetName, verdict: bool, intervals: bool) {
+        match fields {
+            Fields::Source(family) => self.address(family, Side::Source, FIRST),
+            Fields::Destination(family) => self.address(family, Side::Destination, FIRST),
+            Fields::SourceAndDestination(family) => {
+                self.address(family, Side::Source, FIRST);
+                let behind = match family {
+                    Family::Ipv4 => BEHIND_4_BYTES,
+                    Family::Ipv6 => BEHIND_16_BYTES,
+                };
+                self.address(family, Side::Destination, behind);
+            }
+            Fields::ProtocolAndPort => {
+                self.meta(libc::NFT_META_L4PROTO);
+                if intervals {
+                    // Changes nothing (no word of two bytes is in one byte), but nft 1.0.6 has it.
+                    self.push(Expression::Byteorder {
+                        register: FIRST,
+                        operation: libc::NFT_BYTEORDER_HTON as u32,
+                        length: 1,
+                        size: 2,
+                    });
+                }
+                self.payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, BEHIND_4_BYTES);
+            }
+        }
+        self.push(Expression::Lookup { register: FIRST, set: set.clone(), verdict });
+    }
+
+    fn address(&mut self, family: Family, side: Side, register: u32) {
+        self.require(family);
+        let (offset, length) = match (family, side) {
+            (Family::Ipv4, Side::Source) => (12, 4),
+            (Family::Ipv4, Side::Destination) => (16, 4),
+            (Family::Ipv6, Side::Source) => (8, 16),
+            (Family::Ipv6, Side::Destination) => (24, 16),
+        };
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, register);
+    }
+
+    fn require(&mut self, family: Family) {
+        if self.family.replace(family) != Some(family) {
+            self.meta(libc::NFT_META_NFPROTO);
+            let number = match family {
+                Family::Ipv4 => libc::NFPROTO_IPV4,
+                Family::Ipv6 => libc::NFPROTO_IPV6,
+            };
+            self.compare(libc::NFT_CMP_EQ, &[number as u8]);
+        }
+    }
+
+    fn meta(&mut self, key: i32) {
+        self.push(Expression::Meta { key: key as u32, register: FIRST });
+    }
+
+    fn payload(&mut self, base: i32, offset: u32, length: u32, register: u32) {
+        self.push(Expression::Payload { base: base as u32, offset, length, register });
+    }
+
+    fn compare(&mut self, operation: i32, value: &[u8]) {
+        self.push(Expression::Compare {
+            register: FIRST,
+            operation: operation as u32,
+            value: value.to_vec(),
+        });
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+/// Reads an instruction as the kernel lists it (`NFTA_EXPR_NAME` and `NFTA_EXPR_DATA`); `None` where it says
+/// anything that podfence never says.
+pub(super) fn parse(name: &str, attributes: Attributes<'_>) -> Option<Expression> {
+    let number = |kind| attributes.number(kind);
+    // Of a register that is read and written in place.
+    let in_place = |source, destination| {
+        let register = number(source)?;
+        (number(destination)? == register).then_some(register)
+    };
+    let (highest, expression) = match name {
+        "meta" => (2, Expression::Meta { register: number(1)?, key: number(2)? }),
+        "payload" => {
+            let (base, offset, length) = (number(2)?, number(3)?, number(4)?);
+            (4, Expression::Payload { register: number(1)?, base, offset, length })
+        }
+        "ct" => (2, Expression::Conntrack { register: number(1)?, key: number(2)? }),
+        "fib" => (3, Expression::Fib { register: number(1)?, result: number(2)?, flags: number(3)? }),
+        "bitwise" if number(6).unwrap_or(0) == 0 => {
+            let (mask, xor) = (value(attributes, 4)?, value(attributes, 5)?);
+            (6, Expression::Bitwise { register: in_place(1, 2)?, mask, xor })
+        }
+        "byteorder" => {
+            let (operation, length, size) = (number(3)?, number(4)?, number(5)?);
+            (5, Expression::Byteorder { register: in_place(1, 2)?, operation, length, size })
+        }
+        "cmp" => {
+            let value = value(attributes, 3)?;
+            (3, Expression::Compare { register: number(1)?, operation: number(2)?, value })
+        }
+        "lookup" if number(5).unwrap_or(0) == 0 => {
+            let (set, destination) = (SetName::new(attributes.text(1)?), number(3));
+            let verdict = destination == Some(libc::NFT_REG_VERDICT as u32);
+            if destination.is_some() && !verdict {
+                return None;
+            }
+            (5, Expression::Lookup { register: number(2)?, set, verdict })
+        }
+        "counter" => (3, Expression::Counter),
+        "immediate" if number(1)? == libc::NFT_REG_VERDICT as u32 => {
+            (2, Expression::Verdict(verdict(attributes.nested(2)?)?))
+        }
+        _ => return None,
+    };
+    attributes.into_iter().all(|attribute| attribute.kind <= highest).then_some(expression)
+}
+
+fn value(attributes: Attributes<'_>, kind: u16) -> Option<Vec<u8>> {
+    attributes.nested(kind)?.get(uapi::NFTA_DATA_VALUE).map(<[u8]>::to_vec)
+}
+
+/// A verdict as it stands in `NFTA_IMMEDIATE_DATA` and in `NFTA_SET_ELEM_DATA`.
+pub(super) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
+    let verdict = data.nested(uapi::NFTA_DATA_VERDICT)?;
+    let chain = || verdict.text(uapi::NFTA_VERDICT_CHAIN).map(ChainName::new);
+    Some(match verdict.number(uapi::NFTA_VERDICT_CODE)?.cast_signed() {
+        libc::NF_ACCEPT => Verdict::Accept,
+        libc::NF_DROP => Verdict::Drop,
+        libc::NFT_RETURN => Verdict::Return,
+        libc::NFT_JUMP => Verdict::Jump(chain()?),
+        libc::NFT_GOTO => Verdict::Goto(chain()?),
+        _ => return None,
+    })
+}

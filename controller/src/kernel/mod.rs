@@ -1,0 +1,290 @@
+//! The data plane: the table `inet podfence` in the kernel's nf_tables.
+//!
+//! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there;
+//! [`Watch`] tells when somebody else changes it. Nothing outside the table is read or written.
+
+mod batch;
+mod element;
+mod error;
+mod expression;
+mod message;
+mod read;
+mod set;
+mod sys;
+mod table;
+mod uapi;
+mod watch;
+
+pub use error::Error;
+pub use table::{Chain, Counter, Rule, Table};
+pub use watch::Watch;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use nftnl::nftnl_sys::libc;
+use policy_compiler::ruleset::{Operation, SetKind, SetName, Transaction};
+
+use batch::{Batch, Reply};
+use message::messages;
+use sys::{Received, Socket};
+
+/// The kernel hands out lists in parts of at most 32 KiB.
+const BUFFER: usize = 1 << 16;
+
+/// How often the table is read anew because it changes meanwhile.
+const READS: usize = 10;
+
+/// How often a transaction is tried anew because somebody changes something outside the table.
+const COMMITS: usize = 10;
+
+/// What a netlink socket's send buffer needs for itself (`netlink_sendmsg`).
+const SEND_OVERHEAD: usize = 32;
+
+/// The way to the table of a network namespace: the one of the thread that opens it.
+pub struct Kernel {
+    socket: Socket,
+    /// Tells what others have done where a transaction comes too late.
+    others: Watch,
+    buffer: Vec<u8>,
+    send_buffer: usize,
+    sequence: u32,
+    known: Known,
+}
+
+/// What is known of the table: of which state of the ruleset the transactions are planned.
+struct Known {
+    generation: u32,
+    sets: BTreeMap<SetName, SetKind>,
+    /// Whether the table is known to have changed since.
+    stale: bool,
+}
+
+/// What became of a batch.
+enum Outcome {
+    Committed,
+    /// The ruleset is of another generation than the batch was made for.
+    Late,
+}
+
+impl Kernel {
+    /// Opens the way, without looking at the table yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Socket`], and [`Error::Refused`] without `CAP_NET_ADMIN`.
+    pub fn open() -> Result<Self, Error> {
+        let socket = Socket::open(0).map_err(Error::socket("open"))?;
+        socket.explain_errors().map_err(Error::socket("configure"))?;
+        let send_buffer = rustix::net::sockopt::socket_send_buffer_size(&socket)
+            .map_err(io::Error::from)
+            .map_err(Error::socket("configure"))?;
+        let others = Watch::ignoring(socket.port())?;
+        let known = Known { generation: 0, sets: BTreeMap::new(), stale: false };
+        let mut kernel = Self { socket, others, buffer: vec![0; BUFFER], send_buffer, sequence: 1, known };
+        kernel.known.generation = kernel.current_generation()?;
+        Ok(kernel)
+    }
+
+    /// Carries a transaction out, all of it or nothing. It must have been planned on what [`Kernel::read`]
+    /// returned last, with the transactions applied since, or replace the table.
+    ///
+    /// # Errors
+    ///
+    /// Unless it is [`Error::Unknown`], the table is as it was. [`Error::Changed`], [`Error::Unknown`] and
+    /// [`Error::UnknownSet`] ask for the table to be read again; [`Error::Refused`] names the operation.
+    pub fn apply(&mut self, transaction: &Transaction) -> Result<(), Error> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        if self.known.stale {
+            return Err(Error::Changed);
+        }
+        let sets = std::mem::take(&mut self.known.sets);
+        let result = Batch::encode(transaction, &sets, self.sequence).and_then(|mut batch| {
+            self.take_sequence(batch.len());
+            self.commit(&mut batch)
+        });
+        self.known.sets = sets;
+        match result {
+            Ok(()) => {
+                self.known.note(transaction);
+                self.check_committed(transaction)
+            }
+            Err(error) => {
+                self.known.stale |= matches!(error, Error::Changed | Error::Unknown);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the table; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unstable`] if others do not stop changing the ruleset, and as [`Kernel::open`].
+    pub fn read(&mut self) -> Result<Option<Table>, Error> {
+        let mut result = Err(Error::Unstable);
+        for _ in 0..READS {
+            self.others.look()?;
+            result = self.read_once();
+            if !matches!(result, Err(Error::Unstable)) {
+                break;
+            }
+        }
+        let (generation, table) = result?;
+        let sets = table.iter().flat_map(|table| &table.sets);
+        let sets = sets.filter_map(|(name, set)| Some((name.clone(), set.as_ref()?.kind))).collect();
+        self.known = Known { generation, sets, stale: false };
+        Ok(table)
+    }
+
+    /// Deletes the table, whatever is in it, and says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::apply`].
+    pub fn delete_table(&mut self) -> Result<bool, Error> {
+        let deletion = Transaction { operations: vec![Operation::DeleteTable] };
+        for _ in 0..COMMITS {
+            let generation = self.current_generation()?;
+            self.known = Known { generation, sets: BTreeMap::new(), stale: false };
+            match self.apply(&deletion) {
+                Ok(()) => return Ok(true),
+                Err(Error::Changed) => {}
+                Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Changed)
+    }
+
+    /// The number by which the kernel knows the socket.
+    fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    fn take_sequence(&mut self, count: usize) -> u32 {
+        let first = self.sequence;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "messages that fit into memory are fewer than 2³²"
+        )]
+        let next = first.wrapping_add(count as u32);
+        self.sequence = next;
+        first
+    }
+
+    fn commit(&mut self, batch: &mut Batch<'_>) -> Result<(), Error> {
+        for _ in 0..COMMITS {
+            batch.set_generation(self.known.generation);
+            self.send(batch.as_bytes())?;
+            match self.outcome(batch)? {
+                Outcome::Committed => return Ok(()),
+                Outcome::Late => {
+                    // All that led to the present generation has been told before the batch was refused.
+                    let seen = self.others.look()?;
+                    match seen.generation {
+                        Some(generation) if !seen.changed => self.known.generation = generation,
+                        _ => return Err(Error::Changed),
+                    }
+                }
+            }
+        }
+        Err(Error::Changed)
+    }
+
+    /// Sends a batch in one piece: one that comes in several is not carried out.
+    fn send(&mut self, batch: &[u8]) -> Result<(), Error> {
+        let needed = batch.len() + SEND_OVERHEAD;
+        if needed > self.send_buffer {
+            use rustix::net::sockopt::{
+                set_socket_send_buffer_size, set_socket_send_buffer_size_force, socket_send_buffer_size,
+            };
+            let size = set_socket_send_buffer_size_force(&self.socket, needed)
+                .or_else(|_| set_socket_send_buffer_size(&self.socket, needed))
+                .and_then(|()| socket_send_buffer_size(&self.socket));
+            self.send_buffer = size.map_err(io::Error::from).map_err(Error::socket("configure"))?;
+        }
+        self.socket.send(batch).map_err(|source| match source.raw_os_error() {
+            Some(libc::EMSGSIZE) => Error::TooLarge { bytes: batch.len(), source },
+            _ => Error::Socket { action: "write to", source },
+        })
+    }
+
+    /// Reads the answers to a batch. All of them are there when it has been sent.
+    fn outcome(&mut self, batch: &Batch<'_>) -> Result<Outcome, Error> {
+        let (mut acknowledged, mut lost) = (Vec::new(), false);
+        let mut refused: Option<Reply> = None;
+        loop {
+            let datagram = match self.socket.receive(&mut self.buffer).map_err(Error::socket("read"))? {
+                Received::Datagram(datagram) => datagram,
+                Received::Overrun => {
+                    lost = true;
+                    continue;
+                }
+                Received::Nothing => break,
+            };
+            for reply in messages(datagram).filter_map(|message| batch.reply(&message)) {
+                if reply.errno == 0 {
+                    acknowledged.push(reply.message);
+                } else if refused.as_ref().is_none_or(|first| reply.message < first.message) {
+                    // What is refused behind the first is often its consequence.
+                    refused = Some(reply);
+                }
+            }
+        }
+        match refused {
+            Some(reply) if reply.errno == libc::ERESTART => Ok(Outcome::Late),
+            Some(reply) => Err(batch.refusal(reply)),
+            None if !lost && batch.acknowledged().iter().all(|message| acknowledged.contains(message)) => {
+                Ok(Outcome::Committed)
+            }
+            None => Err(Error::Unknown),
+        }
+    }
+
+    /// An acknowledgement says that a message is right. That the batch was carried out is said by the
+    /// generation, which every change advances.
+    fn check_committed(&mut self, transaction: &Transaction) -> Result<(), Error> {
+        let current = self.current_generation()?;
+        if current != self.known.generation {
+            // 0 is left out by the kernel: in a batch it means any.
+            self.known.generation = self.known.generation.checked_add(1).unwrap_or(1);
+            return Ok(());
+        }
+        let idle =
+            |operation: &Operation| matches!(operation, Operation::AddTable | Operation::FlushChain(_));
+        if transaction.operations.iter().all(idle) {
+            Ok(())
+        } else {
+            self.known.stale = true;
+            Err(Error::Unknown)
+        }
+    }
+}
+
+impl Known {
+    /// Notes what a transaction has done.
+    fn note(&mut self, transaction: &Transaction) {
+        for operation in &transaction.operations {
+            match operation {
+                Operation::AddSet(set, kind) => {
+                    self.sets.insert(set.clone(), *kind);
+                }
+                Operation::DeleteSet(set) => {
+                    self.sets.remove(set);
+                }
+                Operation::DeleteTable => self.sets.clear(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The type of a message of nf_tables (`NFT_MSG_…`).
+fn kind(message: i32) -> u16 {
+    (libc::NFNL_SUBSYS_NFTABLES << 8 | message) as u16
+}

@@ -1,0 +1,246 @@
+//! Reading the table: questions to the kernel, and what its answers mean.
+
+use std::collections::BTreeMap;
+
+use nftnl::nftnl_sys::libc;
+use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE};
+
+use super::element::{ListedElement, assemble, comment};
+use super::error::Error;
+use super::message::{self, Attributes, Header, Message, messages};
+use super::sys::Received;
+use super::table::{Chain, Counter, Rule, Table};
+use super::{Kernel, expression, kind, set, uapi};
+
+/// What to ask the kernel for.
+struct Question<'a> {
+    /// `NFT_MSG_GET…`
+    kind: i32,
+    /// Whether for all that there are (`NLM_F_DUMP`).
+    all: bool,
+    /// Where to look: names by attribute type, each with its zero byte.
+    names: &'a [(u16, &'a [u8])],
+    /// What it is, for errors.
+    about: &'static str,
+}
+
+impl Kernel {
+    /// The number of the ruleset's last change (`NFTA_GEN_ID`).
+    pub(super) fn current_generation(&mut self) -> Result<u32, Error> {
+        let mut generation = None;
+        let question = Question {
+            kind: libc::NFT_MSG_GETGEN,
+            all: false,
+            names: &[],
+            about: "the ruleset's generation",
+        };
+        self.ask(&question, |message| {
+            generation = message.attributes().number(uapi::NFTA_GEN_ID);
+            generation.map(drop)
+        })?;
+        generation.ok_or(Error::Malformed(question.about))
+    }
+
+    /// Reads the table as it is at one moment; [`Error::Unstable`] if it changes in between.
+    pub(super) fn read_once(&mut self) -> Result<(u32, Option<Table>), Error> {
+        let generation = self.current_generation()?;
+        let table = self.read_table()?;
+        if self.current_generation()? == generation { Ok((generation, table)) } else { Err(Error::Unstable) }
+    }
+
+    fn read_table(&mut self) -> Result<Option<Table>, Error> {
+        let name = zero_terminated(TABLE);
+        let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &name)];
+        let mut awake = None;
+        let table = Question { kind: libc::NFT_MSG_GETTABLE, all: false, names, about: "the table" };
+        let found = self.ask(&table, |message| {
+            let flags = message.attributes().number(uapi::NFTA_TABLE_FLAGS)?;
+            awake = Some(flags & uapi::NFT_TABLE_F_DORMANT == 0);
+            Some(())
+        })?;
+        if !found {
+            return Ok(None);
+        }
+        let awake = awake.ok_or(Error::Malformed(table.about))?;
+
+        let mut kinds = Vec::new();
+        self.ask_all(&Question { kind: libc::NFT_MSG_GETSET, all: true, names, about: "sets" }, |message| {
+            let attributes = message.attributes();
+            kinds.push((SetName::new(attributes.text(uapi::NFTA_SET_NAME)?), set::parse(attributes)));
+            Some(())
+        })?;
+        let mut sets = BTreeMap::new();
+        for (name, kind) in kinds {
+            let set = match kind {
+                Some(kind) => self.read_set(&name, kind)?,
+                None => None,
+            };
+            sets.insert(name, set);
+        }
+
+        let mut chains = BTreeMap::new();
+        // Unlike the others, this question is answered for all tables of the family.
+        self.ask_all(
+            &Question { kind: libc::NFT_MSG_GETCHAIN, all: true, names, about: "chains" },
+            |message| {
+                let attributes = message.attributes();
+                if attributes.text(uapi::NFTA_ANY_TABLE)? == TABLE {
+                    let name = ChainName::new(attributes.text(uapi::NFTA_CHAIN_NAME)?);
+                    chains.insert(name, Chain { hook: hook(attributes), rules: Vec::new() });
+                }
+                Some(())
+            },
+        )?;
+        self.ask_all(
+            &Question { kind: libc::NFT_MSG_GETRULE, all: true, names, about: "rules" },
+            |message| {
+                let attributes = message.attributes();
+                let chain = chains.get_mut(attributes.text(uapi::NFTA_RULE_CHAIN)?)?;
+                chain.rules.push(rule(attributes)?);
+                Some(())
+            },
+        )?;
+        Ok(Some(Table { sets, chains, awake }))
+    }
+
+    fn read_set(&mut self, name: &SetName, kind: SetKind) -> Result<Option<Set>, Error> {
+        let (table, set) = (zero_terminated(TABLE), zero_terminated(name.as_str()));
+        let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table), (uapi::NFTA_SET_ELEM_LIST_SET, &set)];
+        let question = Question { kind: libc::NFT_MSG_GETSETELEM, all: true, names, about: "elements" };
+        let (mut listed, mut foreign) = (Vec::new(), false);
+        self.ask_all(&question, |message| {
+            let elements = message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS);
+            for element in elements.into_iter().flatten() {
+                match ListedElement::parse(Attributes(element.value)) {
+                    Some(element) => listed.push(element),
+                    None => foreign = true,
+                }
+            }
+            Some(())
+        })?;
+        let elements = if foreign { None } else { assemble(kind, listed) };
+        Ok(elements.map(|elements| Set { kind, elements }))
+    }
+
+    /// As [`Kernel::ask`], about something that exists unless it has just been deleted.
+    fn ask_all(
+        &mut self,
+        question: &Question<'_>,
+        each: impl FnMut(&Message<'_>) -> Option<()>,
+    ) -> Result<(), Error> {
+        if self.ask(question, each)? { Ok(()) } else { Err(Error::Unstable) }
+    }
+
+    /// Asks and hands each message of the answer to `each`, which is to return `None` for one that it does not
+    /// understand. Says whether there is what was asked for.
+    fn ask(
+        &mut self,
+        question: &Question<'_>,
+        mut each: impl FnMut(&Message<'_>) -> Option<()>,
+    ) -> Result<bool, Error> {
+        let sequence = self.take_sequence(1);
+        let request = question.encode(sequence);
+        self.socket.send(&request).map_err(Error::socket("write to"))?;
+        let (mut found, mut complete, mut interrupted, mut understood) = (true, !question.all, false, true);
+        // Whenever a call returns, the kernel has answered, or has the next part of the answer ready. What is
+        // left of an answer would be in the way of the next question, so nothing ends this loop early.
+        loop {
+            let datagram = match self.socket.receive(&mut self.buffer).map_err(Error::socket("read"))? {
+                Received::Datagram(datagram) => datagram,
+                Received::Overrun => {
+                    interrupted = true;
+                    continue;
+                }
+                Received::Nothing => break,
+            };
+            for message in messages(datagram).filter(|message| message.sequence == sequence) {
+                interrupted |= i32::from(message.flags) & libc::NLM_F_DUMP_INTR != 0;
+                match message.errno() {
+                    None => understood &= each(&message).is_some(),
+                    Some(0) => complete = true,
+                    Some(libc::ENOENT) => (found, complete) = (false, true),
+                    Some(libc::EINTR | libc::EAGAIN) => interrupted = true,
+                    Some(errno) => return Err(question.refused(errno)),
+                }
+            }
+        }
+        if interrupted {
+            Err(Error::Unstable)
+        } else if complete && understood {
+            Ok(found)
+        } else {
+            Err(Error::Malformed(question.about))
+        }
+    }
+}
+
+impl Question<'_> {
+    fn encode(&self, sequence: u32) -> Vec<u8> {
+        let flags = libc::NLM_F_REQUEST | if self.all { libc::NLM_F_DUMP } else { 0 };
+        let header = Header {
+            kind: kind(self.kind),
+            flags: flags as u16,
+            sequence,
+            family: libc::NFPROTO_INET as u8,
+            resource: 0,
+        };
+        let mut request = Vec::new();
+        message::write(&mut request, &header, self.names);
+        request
+    }
+
+    fn refused(&self, errno: i32) -> Error {
+        Error::Refused {
+            operation: format!("list {}", self.about),
+            message: None,
+            source: std::io::Error::from_raw_os_error(errno),
+        }
+    }
+}
+
+fn zero_terminated(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
+}
+
+/// Where a chain is called; `None` for a place at which podfence has none.
+fn hook(attributes: Attributes<'_>) -> Option<Option<Hook>> {
+    let flags = attributes.number(uapi::NFTA_CHAIN_FLAGS).unwrap_or_default();
+    let Some(hook) = attributes.nested(uapi::NFTA_CHAIN_HOOK) else {
+        return (flags == 0).then_some(None);
+    };
+    let expected = flags == uapi::NFT_CHAIN_BASE
+        && attributes.text(uapi::NFTA_CHAIN_TYPE) == Some("filter")
+        && attributes.number(uapi::NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
+        && hook.number(uapi::NFTA_HOOK_PRIORITY) == Some(libc::NF_IP_PRI_FILTER as u32);
+    match hook.number(uapi::NFTA_HOOK_HOOKNUM)?.cast_signed() {
+        libc::NF_INET_FORWARD if expected => Some(Some(Hook::Forward)),
+        libc::NF_INET_LOCAL_OUT if expected => Some(Some(Hook::Output)),
+        _ => None,
+    }
+}
+
+fn rule(attributes: Attributes<'_>) -> Option<Rule> {
+    let mut rule = Rule {
+        handle: attributes.number64(uapi::NFTA_RULE_HANDLE)?,
+        comment: attributes.get(uapi::NFTA_RULE_USERDATA).and_then(comment),
+        counter: None,
+        expressions: Some(Vec::new()),
+    };
+    for element in attributes.nested(uapi::NFTA_RULE_EXPRESSIONS).into_iter().flatten() {
+        let element = Attributes(element.value);
+        let name = element.text(uapi::NFTA_EXPR_NAME)?;
+        let data = element.nested(uapi::NFTA_EXPR_DATA).unwrap_or_default();
+        if name == "counter" {
+            let number = |kind| data.number64(kind).unwrap_or_default();
+            rule.counter = Some(Counter {
+                packets: number(uapi::NFTA_COUNTER_PACKETS),
+                bytes: number(uapi::NFTA_COUNTER_BYTES),
+            });
+        }
+        rule.expressions = rule.expressions.zip(expression::parse(name, data)).map(|(mut all, next)| {
+            all.push(next);
+            all
+        });
+    }
+    Some(rule)
+}

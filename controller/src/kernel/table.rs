@@ -1,0 +1,123 @@
+//! The table as the kernel has it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use policy_compiler::ruleset::{self, ChainName, Hook, Ruleset, Set, SetKind, SetName};
+
+use super::expression::{Expression, expressions};
+
+/// Everything in the table `inet podfence`, as it was at one moment.
+///
+/// What the kernel has beyond that (named counters, flow tables) no rule of podfence can refer to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Sets and maps by name; `None` for one that podfence cannot have made.
+    pub sets: BTreeMap<SetName, Option<Set>>,
+    /// Chains by name.
+    pub chains: BTreeMap<ChainName, Chain>,
+    /// Whether the kernel calls the table's base chains (it does not where the flag `dormant` is set).
+    pub awake: bool,
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Where the kernel calls it; `None` for a place at which podfence has no chain.
+    pub hook: Option<Option<Hook>>,
+    /// The rules in their order.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The number that the kernel has given to the rule.
+    pub handle: u64,
+    /// What stands beside it.
+    pub comment: Option<Arc<str>>,
+    /// What its statement `counter` has counted; `None` if it has none.
+    pub counter: Option<Counter>,
+    /// The instructions, without the counts; `None` if podfence cannot have made them.
+    pub(super) expressions: Option<Vec<Expression>>,
+}
+
+/// What has come past a rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// The number of packets.
+    pub packets: u64,
+    /// Their bytes, IP headers included.
+    pub bytes: u64,
+}
+
+impl Chain {
+    /// What the rules have counted, together.
+    pub fn counter(&self) -> Counter {
+        self.rules.iter().filter_map(|rule| rule.counter).fold(Counter::default(), |sum, counter| Counter {
+            packets: sum.packets.wrapping_add(counter.packets),
+            bytes: sum.bytes.wrapping_add(counter.bytes),
+        })
+    }
+}
+
+impl Table {
+    /// What of `expected` is really there, so that [`Transaction::between`] leads from it to `expected`.
+    ///
+    /// A chain counts as the expected one if its rules are, instruction by instruction, what the expected
+    /// ones become. What differs, and what is not podfence's, appears as something that has to be repaired:
+    /// a chain with a rule without statements, a set of another kind.
+    ///
+    /// [`Transaction::between`]: policy_compiler::ruleset::Transaction::between
+    pub fn as_ruleset(&self, expected: &Ruleset) -> Ruleset {
+        let sets = self.sets.iter().map(|(name, set)| {
+            let set = set.clone().unwrap_or_else(|| Set::new(other_kind(expected.sets.get(name))));
+            (name.clone(), set)
+        });
+        let intervals = |set: &SetName| expected.sets.get(set).is_some_and(|set| set.kind.interval);
+        let chains = self
+            .chains
+            .iter()
+            .map(|(name, chain)| (name.clone(), self.as_chain(chain, expected.chains.get(name), intervals)));
+        Ruleset { sets: sets.collect(), chains: chains.collect() }
+    }
+
+    fn as_chain(
+        &self,
+        chain: &Chain,
+        expected: Option<&ruleset::Chain>,
+        intervals: impl Fn(&SetName) -> bool,
+    ) -> ruleset::Chain {
+        let hook = match chain.hook {
+            Some(Some(_)) if !self.awake => None,
+            hook => hook,
+        };
+        let other_hook = || match expected.and_then(|chain| chain.hook) {
+            Some(_) => None,
+            None => Some(Hook::Forward),
+        };
+        let same = |expected: &&ruleset::Chain| {
+            expected.rules.len() == chain.rules.len()
+                && expected.rules.iter().zip(&chain.rules).all(|(expected, rule)| {
+                    rule.comment == expected.comment
+                        && rule.expressions.as_ref() == Some(&expressions(&expected.statements, &intervals))
+                })
+        };
+        let rules = match expected.filter(same) {
+            Some(expected) => expected.rules.clone(),
+            None if chain.rules.is_empty() => Vec::new(),
+            None => vec![ruleset::Rule::new([])],
+        };
+        ruleset::Chain { hook: hook.unwrap_or_else(other_hook), rules }
+    }
+}
+
+/// A kind that the expected set does not have.
+fn other_kind(expected: Option<&Set>) -> SetKind {
+    let kind = expected.map(|set| set.kind);
+    SetKind {
+        key: ruleset::KeyType::ProtocolPort,
+        interval: false,
+        verdicts: kind.is_some_and(|kind| !kind.verdicts),
+    }
+}

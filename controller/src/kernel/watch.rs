@@ -1,0 +1,93 @@
+//! Notice of what others do to the table.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use nftnl::nftnl_sys::libc;
+use policy_compiler::ruleset::TABLE;
+
+use super::error::Error;
+use super::message::{Message, messages};
+use super::sys::{Received, Socket};
+use super::{Kernel, kind, uapi};
+
+/// Notifications are at most a page or two long (`NLMSG_GOODSIZE`).
+const BUFFER: usize = 1 << 16;
+
+/// Tells when somebody other than a [`Kernel`] changes the table `inet podfence`, as by `nft flush ruleset`.
+///
+/// The descriptor becomes readable when there may be something; [`Watch::changed`] then says whether there
+/// is. The kernel itself keeps the changes of the own [`Kernel`] away from it.
+pub struct Watch {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+/// What has happened since the last look.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Whether the table was changed, or may have been.
+    pub(super) changed: bool,
+    /// The generation that the last of the seen changes led to.
+    pub(super) generation: Option<u32>,
+}
+
+impl Watch {
+    /// Begins to listen, in the calling thread's network namespace, to all but `kernel`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Socket`].
+    pub fn open(kernel: &Kernel) -> Result<Self, Error> {
+        Self::ignoring(kernel.port())
+    }
+
+    pub(super) fn ignoring(port: u32) -> Result<Self, Error> {
+        let socket = Socket::open(1 << (libc::NFNLGRP_NFTABLES - 1)).map_err(Error::socket("open"))?;
+        socket.ignore(port).map_err(Error::socket("filter"))?;
+        Ok(Self { socket, buffer: vec![0; BUFFER] })
+    }
+
+    /// Whether the table was changed since the last call, or may have been. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Socket`].
+    pub fn changed(&mut self) -> Result<bool, Error> {
+        Ok(self.look()?.changed)
+    }
+
+    pub(super) fn look(&mut self) -> Result<Seen, Error> {
+        let mut seen = Seen::default();
+        loop {
+            match self.socket.receive(&mut self.buffer).map_err(Error::socket("read"))? {
+                Received::Datagram(datagram) => messages(datagram).for_each(|message| seen.note(&message)),
+                Received::Overrun => seen.changed = true,
+                Received::Nothing => return Ok(seen),
+            }
+        }
+    }
+}
+
+impl Seen {
+    fn note(&mut self, message: &Message<'_>) {
+        if message.kind == kind(libc::NFT_MSG_NEWGEN) {
+            self.generation = message.attributes().number(uapi::NFTA_GEN_ID);
+        } else if message.attributes().text(uapi::NFTA_ANY_TABLE) == Some(TABLE)
+            && i32::from(message.family()) == libc::NFPROTO_INET
+        {
+            self.changed = true;
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}

@@ -1,0 +1,81 @@
+//! The agent's numbers, as `/metrics` shows them.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// All metrics; every name starts with `podfence_`.
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// From the moment a change was heard of to its commit in the kernel.
+    commit: Histogram,
+    transactions: Counter,
+    failures: Counter,
+    repairs: Counter,
+    elements: Gauge,
+    chains: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("podfence");
+        let metrics = Self {
+            // 50 µs to 1.6 s
+            commit: Histogram::new(exponential_buckets(50e-6, 2.0, 16)),
+            transactions: Counter::default(),
+            failures: Counter::default(),
+            repairs: Counter::default(),
+            elements: Gauge::default(),
+            chains: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let help = "Time from hearing of a change to its commit in the kernel";
+        registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit.clone());
+        registry.register(
+            "transactions",
+            "Transactions that the kernel committed",
+            metrics.transactions.clone(),
+        );
+        registry.register("transaction_failures", "Transactions that failed", metrics.failures.clone());
+        registry.register("repairs", "Changes by others that were undone", metrics.repairs.clone());
+        registry.register("elements", "Elements of sets and maps in the table", metrics.elements.clone());
+        registry.register("chains", "Chains in the table", metrics.chains.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// A change has been committed, so long after it was heard of.
+    pub(crate) fn committed(&self, after: Duration) {
+        self.commit.observe(after.as_secs_f64());
+    }
+
+    /// The kernel has taken a transaction; so large is the table now.
+    pub(crate) fn transaction(&self, chains: usize, elements: usize) {
+        self.transactions.inc();
+        self.chains.set(i64::try_from(chains).unwrap_or(i64::MAX));
+        self.elements.set(i64::try_from(elements).unwrap_or(i64::MAX));
+    }
+
+    /// The kernel could not be read or has not taken a transaction.
+    pub(crate) fn failure(&self) {
+        self.failures.inc();
+    }
+
+    /// Somebody else's change of the table has been undone.
+    pub(crate) fn repair(&self) {
+        self.repairs.inc();
+    }
+
+    /// All of them in the text format of `OpenMetrics`.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => format!("# {error}\n# EOF\n"),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! A watched directory of manifests.
+//!
+//! Each file counts for itself: one that cannot be read, or is invalid, keeps what it last said. A file is
+//! read when its writer has closed it, and not while somebody writes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, DataChange, EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use policy_compiler::manifest::{self, Problem, Reading};
+use policy_compiler::model::Cluster;
+use tracing::{info, warn};
+
+use super::{Changes, Knowledge, Update};
+
+/// How long a file must be gone until its objects are: editors replace a file by deleting it first.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How long the directory is not read at all at the most, should no event come.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// Why the directory cannot be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot watch the manifests in {}", directory.display())]
+pub(crate) struct Error {
+    directory: PathBuf,
+    source: notify::Error,
+}
+
+/// The directory, as it was read last.
+pub(crate) struct Manifests {
+    directory: PathBuf,
+    files: BTreeMap<PathBuf, File>,
+    /// Files that somebody has open and has written to.
+    being_written: BTreeSet<PathBuf>,
+    told: Cluster,
+    events: Receiver<notify::Result<notify::Event>>,
+    /// Watches as long as it lives.
+    _watcher: RecommendedWatcher,
+}
+
+/// One file.
+#[derive(Default)]
+struct File {
+    /// What the file system said of it when it was read.
+    signature: Option<Signature>,
+    /// The last reading that counts; `None` if none ever did.
+    reading: Option<Reading>,
+    /// Since when it is gone.
+    missing: Option<Instant>,
+}
+
+/// Changes with every write, as far as a file system can tell.
+#[derive(PartialEq, Eq)]
+struct Signature {
+    device: u64,
+    inode: u64,
+    length: u64,
+    changed: (i64, i64),
+}
+
+impl From<Metadata> for Signature {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl Manifests {
+    /// Begins to watch a directory.
+    ///
+    /// # Errors
+    ///
+    /// If it does not exist or the system does not let it be watched.
+    pub(crate) fn watch(directory: &Path) -> Result<Self, Error> {
+        let (sender, events) = std::sync::mpsc::channel();
+        let watch = || {
+            let mut watcher = notify::recommended_watcher(sender)?;
+            watcher.watch(directory, RecursiveMode::Recursive)?;
+            Ok(watcher)
+        };
+        let watcher = watch().map_err(|source| Error { directory: directory.to_owned(), source })?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            files: BTreeMap::new(),
+            being_written: BTreeSet::new(),
+            told: Cluster::new(),
+            events,
+            _watcher: watcher,
+        })
+    }
+
+    /// Reads the directory, and then whatever changes in it, and hands every change to `tell`, until that
+    /// returns false.
+    pub(crate) fn follow(mut self, mut tell: impl FnMut(Changes) -> bool) {
+        let mut received = Instant::now();
+        let mut first = true;
+        loop {
+            let wake = self.read(received);
+            let changes = self.changes(received);
+            if (first || !changes.updates.is_empty()) && !tell(changes) {
+                return;
+            }
+            first = false;
+            received = match self.events.recv_timeout(wake) {
+                Ok(event) => {
+                    let received = Instant::now();
+                    self.note(event);
+                    while let Ok(event) = self.events.try_recv() {
+                        self.note(event);
+                    }
+                    received
+                }
+                Err(RecvTimeoutError::Timeout) => Instant::now(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+        }
+    }
+
+    /// Notes who is writing.
+    fn note(&mut self, event: notify::Result<notify::Event>) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return warn!(%error, "an event of the manifests' directory is lost"),
+        };
+        match event.kind {
+            EventKind::Modify(ModifyKind::Data(DataChange::Any | DataChange::Content | DataChange::Size)) => {
+                self.being_written.extend(event.paths);
+            }
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_)) => {
+                for path in event.paths {
+                    self.being_written.remove(&path);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads what has changed; returns how long nothing needs to be read if no event comes.
+    fn read(&mut self, now: Instant) -> Duration {
+        let listed = match manifest::files(&self.directory) {
+            Ok(listed) => listed,
+            Err(problem) => {
+                warn!(%problem, "everything that was read before stays enforced");
+                return GRACE;
+            }
+        };
+        for path in &listed {
+            if !self.being_written.contains(path) {
+                self.files.entry(path.clone()).or_default().read(path);
+            }
+        }
+        let listed: BTreeSet<PathBuf> = listed.into_iter().collect();
+        let mut rest = LONGEST_REST;
+        self.files.retain(|path, file| {
+            if listed.contains(path) {
+                file.missing = None;
+                return true;
+            }
+            let gone_for = now.duration_since(*file.missing.get_or_insert(now));
+            if gone_for < GRACE {
+                rest = rest.min(GRACE.saturating_sub(gone_for));
+                return true;
+            }
+            info!(file = %path.display(), "the file is gone");
+            false
+        });
+        rest
+    }
+
+    /// What differs from what was told.
+    fn changes(&mut self, received: Instant) -> Changes {
+        let unread: Vec<String> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.reading.is_none())
+            .map(|(path, _)| path.display().to_string())
+            .collect();
+        let knowledge = if unread.is_empty() {
+            Knowledge::Complete
+        } else {
+            Knowledge::Partial(format!("cannot be read: {}", unread.join(", ")))
+        };
+        let readings = self.files.values().filter_map(|file| file.reading.clone());
+        let (manifests, problems) =
+            manifest::assemble(readings.map(|reading| Reading { problems: Vec::new(), ..reading }));
+        for problem in problems {
+            warn!(%problem, "objects contradict each other");
+        }
+        let updates = differences(&self.told, &manifests.cluster);
+        self.told = manifests.cluster;
+        Changes { updates, received, knowledge }
+    }
+}
+
+impl File {
+    /// Reads the file, if it is another than last time.
+    fn read(&mut self, path: &Path) {
+        let Ok(metadata) = path.metadata() else { return };
+        let signature = Signature::from(metadata);
+        if self.signature.as_ref() == Some(&signature) {
+            return;
+        }
+        match manifest::read_file(path) {
+            Ok(reading) if reading.problems.is_empty() && !self.is_emptied(&reading) => {
+                info!(file = %path.display(), objects = reading.objects.len(), "read");
+                self.reading = Some(reading);
+            }
+            Ok(reading) if self.reading.is_some() => {
+                reading.problems.iter().for_each(|problem| self.keep(problem));
+                if reading.problems.is_empty() {
+                    warn!(file = %path.display(), "the file is empty; what it last said stays enforced");
+                }
+            }
+            Ok(reading) => {
+                for problem in &reading.problems {
+                    warn!(%problem, "what cannot be read allows nothing");
+                }
+                self.reading = Some(reading);
+            }
+            // Gone since it was listed: the next listing will say so.
+            Err(_) if !path.exists() => return,
+            Err(problem) => self.keep(&problem),
+        }
+        self.signature = Some(signature);
+    }
+
+    /// Whether a file that had objects has none left: it is about to be written anew.
+    fn is_emptied(&self, reading: &Reading) -> bool {
+        reading.objects.is_empty() && self.reading.as_ref().is_some_and(|reading| !reading.objects.is_empty())
+    }
+
+    fn keep(&self, problem: &Problem) {
+        let objects = self.reading.as_ref().map_or(0, |reading| reading.objects.len());
+        warn!(%problem, objects, "what the file last said stays enforced");
+    }
+}
+
+fn differences(old: &Cluster, new: &Cluster) -> Vec<Update> {
+    let mut updates = Vec::new();
+    updates
+        .extend(changed(old.namespaces(), new.namespaces()).map(|(name, new)| Update::Namespace(name, new)));
+    updates.extend(changed(old.pods(), new.pods()).map(|(name, new)| Update::Pod(name, new)));
+    updates.extend(changed(old.policies(), new.policies()).map(|(name, new)| Update::Policy(name, new)));
+    updates
+}
+
+/// The entries that differ, as they are now.
+fn changed<'a, K: Ord + Clone, V: PartialEq + Clone>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (K, Option<V>)> + 'a {
+    let gone = old.keys().filter(|key| !new.contains_key(key)).map(|key| (key.clone(), None));
+    let come = new.iter().filter(|(key, value)| old.get(key) != Some(value));
+    gone.chain(come.map(|(key, value)| (key.clone(), Some(value.clone()))))
+}

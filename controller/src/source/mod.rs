@@ -1,0 +1,39 @@
+//! Where objects come from.
+
+pub(crate) mod manifests;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use policy_compiler::model::{Namespace, NetworkPolicy, ObjectName, Pod};
+
+/// An object as it is now; `None` if it is gone.
+#[derive(Debug, Clone)]
+pub(crate) enum Update {
+    /// `v1 Namespace`
+    Namespace(Arc<str>, Option<Namespace>),
+    /// `v1 Pod`
+    Pod(ObjectName, Option<Pod>),
+    /// `networking.k8s.io/v1 NetworkPolicy`
+    Policy(ObjectName, Option<NetworkPolicy>),
+}
+
+/// What a source knows so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Knowledge {
+    /// Every object that exists has been told.
+    Complete,
+    /// Something that exists cannot be read, and never could be since the source began; this says what.
+    Partial(String),
+}
+
+/// Objects that changed together.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    /// The objects.
+    pub(crate) updates: Vec<Update>,
+    /// When the source heard of the first of them.
+    pub(crate) received: Instant,
+    /// What is known with these.
+    pub(crate) knowledge: Knowledge,
+}

@@ -1,0 +1,197 @@
+//! Random clusters, as manifests: every field that decides about a packet, in every form.
+
+use serde_json::{Value, json};
+
+/// A small generator of numbers that a seed fully decides (SplitMix64).
+pub struct Random(u64);
+
+impl Random {
+    /// The sequence of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`, which is not zero.
+    pub fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).unwrap_or(0)
+    }
+
+    /// True in so many of a hundred cases.
+    pub fn percent(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of the items.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+}
+
+/// What the pods of a random cluster look like; the labels and ports are drawn.
+pub struct PodPlace {
+    /// `namespace/name`
+    pub name: (String, String),
+    /// `spec.nodeName`
+    pub node: String,
+    /// `status.podIPs`
+    pub addresses: Vec<String>,
+}
+
+/// The namespaces that random pods and policies live in.
+pub const NAMESPACES: [&str; 3] = ["blue", "green", "red"];
+
+/// Port names, each with its protocol and the numbers it may have.
+const NAMED: [(&str, &str, [u16; 2]); 3] =
+    [("web", "TCP", [80, 8080]), ("dns", "UDP", [53, 5353]), ("sig", "SCTP", [3868, 80])];
+
+/// Ports worth asking for: the ends of what rules name, and what lies beside.
+pub const PORTS: [u16; 9] = [53, 79, 80, 81, 443, 5353, 8080, 8090, 65535];
+
+const LABELS: [(&str, [&str; 3]); 3] =
+    [("app", ["a", "b", "c"]), ("tier", ["front", "back", "db"]), ("canary", ["yes", "no", "x"])];
+
+/// Namespaces with random labels, one of them left undeclared.
+pub fn namespaces(random: &mut Random) -> Vec<Value> {
+    NAMESPACES[1..].iter().map(|name| namespace(random, name)).collect()
+}
+
+/// A namespace with random labels.
+pub fn namespace(random: &mut Random, name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels(random)}})
+}
+
+/// A pod with random labels and ports; sometimes on its host's network, sometimes finished.
+pub fn pod(random: &mut Random, place: &PodPlace) -> Value {
+    let ports: Vec<Value> = NAMED
+        .iter()
+        .filter_map(|(name, protocol, numbers)| {
+            let number = *random.pick(numbers);
+            let mut port = json!({"name": name, "containerPort": number});
+            if *protocol != "TCP" || random.percent(50) {
+                port["protocol"] = json!(protocol);
+            }
+            random.percent(70).then_some(port)
+        })
+        .collect();
+    let phase = if random.percent(5) { "Succeeded" } else { "Running" };
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": place.name.0, "name": place.name.1, "labels": labels(random)},
+        "spec": {"nodeName": place.node, "containers": [{"name": "main", "ports": ports}]},
+        "status": {"phase": phase, "podIPs": place.addresses.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>()},
+    });
+    if random.percent(5) {
+        pod["spec"]["hostNetwork"] = json!(true);
+    }
+    pod
+}
+
+/// A policy with every kind of rule; `blocks` are the address blocks it may name.
+pub fn policy(random: &mut Random, index: usize, blocks: &[Value]) -> Value {
+    let mut spec = json!({"podSelector": if random.percent(30) { json!({}) } else { selector(random) }});
+    let (ingress, egress) = (random.percent(70), random.percent(60));
+    if ingress {
+        spec["ingress"] = rules(random, "from", blocks);
+    }
+    if egress {
+        spec["egress"] = rules(random, "to", blocks);
+    }
+    if random.percent(60) {
+        spec["policyTypes"] =
+            random.pick(&[json!(["Ingress"]), json!(["Egress"]), json!(["Ingress", "Egress"])]).clone();
+    }
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": random.pick(&NAMESPACES), "name": format!("policy-{index}")},
+        "spec": spec,
+    })
+}
+
+fn labels(random: &mut Random) -> Value {
+    let mut labels = json!({});
+    for (key, values) in LABELS {
+        if random.percent(65) {
+            labels[key] = json!(random.pick(&values));
+        }
+    }
+    labels
+}
+
+fn selector(random: &mut Random) -> Value {
+    let (key, values) = *random.pick(&LABELS);
+    let (one, other) = (*random.pick(&values), *random.pick(&values));
+    match random.below(6) {
+        0 => json!({}),
+        1 => json!({"matchLabels": {key: one}}),
+        2 => json!({"matchExpressions": [{"key": key, "operator": "In", "values": [one, other]}]}),
+        3 => json!({"matchExpressions": [{"key": key, "operator": "NotIn", "values": [one, other]}]}),
+        4 => json!({"matchExpressions": [{"key": key, "operator": "Exists"}], "matchLabels": {"app": "a"}}),
+        _ => json!({"matchExpressions": [{"key": key, "operator": "DoesNotExist"}]}),
+    }
+}
+
+fn rules(random: &mut Random, peers: &str, blocks: &[Value]) -> Value {
+    (0..random.below(3)).map(|_| rule(random, peers, blocks)).collect()
+}
+
+fn rule(random: &mut Random, peers: &str, blocks: &[Value]) -> Value {
+    let mut rule = json!({});
+    if random.percent(80) {
+        rule[peers] = (0..random.below(3)).map(|_| peer(random, blocks)).collect();
+    }
+    if random.percent(75) {
+        rule["ports"] = (0..random.below(4)).map(|_| port(random)).collect();
+    }
+    rule
+}
+
+fn peer(random: &mut Random, blocks: &[Value]) -> Value {
+    match random.below(4) {
+        0 => json!({"podSelector": selector(random)}),
+        1 => json!({"namespaceSelector": namespace_selector(random)}),
+        2 => json!({"namespaceSelector": namespace_selector(random), "podSelector": selector(random)}),
+        _ => json!({"ipBlock": random.pick(blocks)}),
+    }
+}
+
+fn namespace_selector(random: &mut Random) -> Value {
+    if random.percent(30) {
+        json!({"matchLabels": {"kubernetes.io/metadata.name": random.pick(&NAMESPACES)}})
+    } else {
+        selector(random)
+    }
+}
+
+fn port(random: &mut Random) -> Value {
+    let protocol = random.pick(&[None, Some("TCP"), Some("UDP"), Some("SCTP")]);
+    let first = *random.pick(&PORTS);
+    let mut port = match random.below(5) {
+        0 => json!({}),
+        1 => {
+            let last = first.saturating_add(*random.pick(&[0, 1, 10, 60000]));
+            json!({"port": first, "endPort": last})
+        }
+        2 => {
+            let (name, protocol, _) = random.pick(&NAMED);
+            return if random.percent(85) {
+                json!({"port": name, "protocol": protocol})
+            } else {
+                json!({"port": name})
+            };
+        }
+        _ => json!({"port": first}),
+    };
+    if let Some(protocol) = protocol {
+        port["protocol"] = json!(protocol);
+    }
+    port
+}

@@ -1,0 +1,237 @@
+//! Two ways to a verdict agree: what `compile` makes of random clusters, packet by packet, and `judge`.
+//! And two ways to a ruleset agree: change by change, and at once.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use lab::interpreter::{Packet, apply, forwards};
+use lab::random::{self, PORTS, PodPlace, Random};
+use policy_compiler::compile::{Compiler, compile};
+use policy_compiler::judge::{Connection, Endpoint, Exemption, Judge, Ruling, Traffic};
+use policy_compiler::manifest;
+use policy_compiler::model::{Cluster, Family, PortNumber, Protocol};
+use policy_compiler::ruleset::{Ruleset, Transaction};
+use serde_json::{Value, json};
+
+const OUTSIDE: [&str; 6] =
+    ["192.0.2.7", "203.0.113.200", "10.9.9.9", "255.255.255.255", "2001:db8::1", "fd99::1"];
+
+fn blocks() -> Vec<Value> {
+    vec![
+        json!({"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}),
+        json!({"cidr": "10.1.0.0/16"}),
+        json!({"cidr": "10.1.0.0/29", "except": ["10.1.0.2/31", "10.1.0.3/32"]}),
+        json!({"cidr": "192.0.2.0/24", "except": ["192.0.2.7/32"]}),
+        json!({"cidr": "128.0.0.0/1"}),
+        json!({"cidr": "::/0"}),
+        json!({"cidr": "fd00::/8", "except": ["fd00:1::/64"]}),
+        json!({"cidr": "fd00:1::4/126"}),
+    ]
+}
+
+/// The pods' places: single and dual stack, on two nodes.
+fn places() -> Vec<PodPlace> {
+    (1..=9)
+        .map(|index| {
+            let mut addresses = vec![format!("10.1.0.{index}"), format!("fd00:1::{index}")];
+            match index % 4 {
+                0 => drop(addresses.remove(0)),
+                1 => drop(addresses.remove(1)),
+                _ => {}
+            }
+            PodPlace {
+                name: (random::NAMESPACES[index % 3].to_owned(), format!("pod-{index}")),
+                node: format!("node-{}", index % 2),
+                addresses,
+            }
+        })
+        .collect()
+}
+
+fn cluster(objects: &[Value]) -> Cluster {
+    let text = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+    let reading = manifest::parse(text.as_bytes(), "random.json").expect("readable");
+    let (manifests, problems) = manifest::assemble([reading]);
+    assert!(problems.is_empty(), "{problems:?}");
+    manifests.cluster
+}
+
+fn random_objects(random: &mut Random) -> Vec<Value> {
+    let blocks = blocks();
+    let mut objects = random::namespaces(random);
+    objects.extend(places().iter().map(|place| random::pod(random, place)));
+    objects.extend((0..random.below(7)).map(|index| random::policy(random, index, &blocks)));
+    objects
+}
+
+/// Every packet between two ends of one family.
+fn packets(cluster: &Cluster) -> impl Iterator<Item = Packet> {
+    let of_pods = cluster.pods().values().flat_map(|pod| pod.addresses.iter().copied());
+    let ends: Vec<IpAddr> =
+        of_pods.chain(OUTSIDE.map(|address| address.parse().expect("an address"))).collect();
+    let pairs =
+        ends.clone().into_iter().flat_map(move |from| ends.clone().into_iter().map(move |to| (from, to)));
+    pairs.filter(|(from, to)| Family::of(*from) == Family::of(*to)).flat_map(|(source, destination)| {
+        Protocol::ALL.into_iter().flat_map(move |protocol| {
+            PORTS.into_iter().map(move |port| Packet { source, destination, protocol, port })
+        })
+    })
+}
+
+#[test]
+fn compiled_rulesets_and_judge_agree_on_every_packet() {
+    for seed in 0..150 {
+        let cluster = cluster(&random_objects(&mut Random::new(seed)));
+        let judge = Judge::new(&cluster);
+        let ruleset = compile(&cluster, None);
+        for packet in packets(&cluster) {
+            let connection = Connection {
+                from: judge.party(Endpoint::Address(packet.source)),
+                to: judge.party(Endpoint::Address(packet.destination)),
+                family: Some(Family::of(packet.source)),
+                traffic: Traffic::Port(packet.protocol, PortNumber::new(packet.port).expect("not 0")),
+            };
+            let verdict = judge.verdict(&connection);
+            let own_node = Ruling::Exempt(Exemption::OwnNode);
+            if [&verdict.egress, &verdict.ingress].contains(&&own_node) {
+                continue; // Between a pod and its node packets take other hooks than `forward`.
+            }
+            assert_eq!(
+                forwards(&ruleset, &packet),
+                verdict.allowed(),
+                "seed {seed}: {packet:?}: {verdict:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_node_judges_its_own_pods() {
+    for seed in 0..40 {
+        let cluster = cluster(&random_objects(&mut Random::new(seed)));
+        let whole = compile(&cluster, None);
+        let nodes = ["node-0", "node-1"].map(|node| compile(&cluster, Some(node)));
+        for packet in packets(&cluster) {
+            let everywhere = nodes.iter().all(|ruleset| forwards(ruleset, &packet));
+            assert_eq!(everywhere, forwards(&whole, &packet), "seed {seed}: {packet:?}");
+        }
+    }
+}
+
+/// Objects by name, as they stand after some changes.
+#[derive(Default)]
+struct History {
+    objects: BTreeMap<(String, String), Value>,
+}
+
+impl History {
+    fn cluster(&self) -> Cluster {
+        cluster(&self.objects.values().cloned().collect::<Vec<_>>())
+    }
+
+    fn put(&mut self, object: Value) {
+        let kind = object["kind"].as_str().expect("a kind").to_owned();
+        let name = format!("{} {}", object["metadata"]["namespace"], object["metadata"]["name"]);
+        self.objects.insert((kind, name), object);
+    }
+
+    fn change(&mut self, random: &mut Random) {
+        let places = places();
+        match random.below(8) {
+            0 => {
+                let name = *random.pick(&random::NAMESPACES);
+                let namespace = random::namespace(random, name);
+                self.put(namespace);
+            }
+            1 | 2 => {
+                let index = random.below(6);
+                let policy = random::policy(random, index, &blocks());
+                self.put(policy);
+            }
+            3 => self.remove_any(random),
+            4 => {
+                // An address moves to another pod.
+                let place = random.pick(&places);
+                let mut pod = random::pod(random, place);
+                pod["status"]["podIPs"] = json!([{"ip": format!("10.1.0.{}", 1 + random.below(9))}]);
+                self.put(pod);
+            }
+            _ => {
+                let place = random.pick(&places);
+                let pod = random::pod(random, place);
+                self.put(pod);
+            }
+        }
+    }
+
+    fn remove_any(&mut self, random: &mut Random) {
+        let names: Vec<_> = self.objects.keys().cloned().collect();
+        if !names.is_empty() {
+            self.objects.remove(random.pick(&names));
+        }
+    }
+}
+
+fn tell(compiler: &mut Compiler, old: &Cluster, new: &Cluster) {
+    for name in old.namespaces().keys().chain(new.namespaces().keys()) {
+        compiler.put_namespace(name, new.namespaces().get(name).cloned());
+    }
+    for name in old.pods().keys().chain(new.pods().keys()) {
+        compiler.put_pod(name, new.pods().get(name).cloned());
+    }
+    for name in old.policies().keys().chain(new.policies().keys()) {
+        compiler.put_policy(name, new.policies().get(name).cloned());
+    }
+}
+
+#[test]
+fn a_history_of_changes_ends_in_the_ruleset_of_its_outcome() {
+    for seed in 0..30 {
+        let random = &mut Random::new(seed);
+        let node = random.percent(50).then_some("node-0");
+        let mut compiler = Compiler::new(node);
+        let mut history = History::default();
+        let mut kernel = Ruleset::default();
+        let mut told = Cluster::new();
+        for step in 0..60 {
+            for _ in 0..=random.below(3) {
+                history.change(random);
+            }
+            let now = history.cluster();
+            tell(&mut compiler, &told, &now);
+            told = now;
+            apply(&mut kernel, &compiler.update())
+                .unwrap_or_else(|why| panic!("seed {seed}, step {step}: {why}"));
+            let expected = compile(&told, node);
+            assert!(
+                compiler.ruleset() == &expected,
+                "seed {seed}, step {step}: another ruleset than at once"
+            );
+            assert!(kernel == expected, "seed {seed}, step {step}: the transaction leads elsewhere");
+        }
+    }
+}
+
+#[test]
+fn an_update_without_a_change_does_nothing() {
+    let cluster = cluster(&random_objects(&mut Random::new(7)));
+    let mut compiler = Compiler::new(None);
+    tell(&mut compiler, &Cluster::new(), &cluster);
+    assert!(!compiler.update().is_empty());
+    tell(&mut compiler, &cluster, &cluster);
+    assert_eq!(compiler.update(), Transaction::default());
+}
+
+#[test]
+fn any_ruleset_can_follow_any_other() {
+    let rulesets: Vec<_> = (0..20)
+        .map(|seed| compile(&cluster(&random_objects(&mut Random::new(seed))), Some("node-1")))
+        .collect();
+    for old in &rulesets {
+        for new in &rulesets {
+            let mut kernel = old.clone();
+            apply(&mut kernel, &Transaction::between(old, new)).expect("every operation is valid");
+            assert!(kernel == *new);
+        }
+    }
+}
