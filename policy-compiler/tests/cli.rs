@@ -98,7 +98,7 @@ fn a_suggested_policy_lets_the_connection_through() {
         let report: Value = serde_json::from_slice(&denied.stdout).unwrap();
         let connections = report["connections"].as_array().unwrap();
         let mut amended = shop.clone();
-        for policy in connections.iter().flat_map(|it| it["suggestions"].as_array()).flatten() {
+        for policy in connections.iter().filter_map(|it| it["suggestions"].as_array()).flatten() {
             write!(amended, "---\n{policy}\n").unwrap();
         }
         let allowed = run_with(&question, &amended);
@@ -122,14 +122,12 @@ fn a_node_gets_the_ruleset_of_its_own_pods() {
 #[test]
 fn a_reader_that_leaves_ends_the_output_quietly() {
     let arguments = ["matrix", "-f", "-", "-o", "json"];
-    let pods: String = (0..200)
-        .map(|index| {
-            format!(
-                "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: pod-{index}}}, \
-                 spec: {{containers: [{{name: c, ports: [{{containerPort: 80}}]}}]}}}}\n"
-            )
-        })
-        .collect();
+    let mut pods = String::new();
+    for index in 0..200 {
+        let spec = "spec: {containers: [{name: c, ports: [{containerPort: 80}]}]}";
+        writeln!(pods, "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: pod-{index}}}, {spec}}}")
+            .unwrap();
+    }
     let mut command = podfence(&arguments);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
