@@ -1,4 +1,4 @@
-//! What Kubernetes network policies mean, and the nftables ruleset that enforces them on a node.
+//! What Kubernetes NetworkPolicies mean, and the nftables ruleset that enforces them on a node.
 #![forbid(unsafe_code)]
 
 pub mod compile;

@@ -1,2 +1,9 @@
-//! The dry-run compiler.
-fn main() {}
+//! The dry-run compiler: what manifests mean, without a kernel.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,7 +1,7 @@
 //! The data plane: the table `inet podfence` in the kernel's nf_tables.
 //!
 //! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there;
-//! [`Watch`] tells when somebody else changes it. nothing outside the table is read or written.
+//! [`Watch`] tells when somebody else changes it. Nothing outside the table is read or written.
 
 mod batch;
 mod element;
@@ -143,17 +143,22 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// As [`Kernel::read`] and [`Kernel::apply`].
+    /// As [`Kernel::apply`].
     pub fn delete_table(&mut self) -> Result<bool, Error> {
-        // Of a table that is not there, AddTable makes one that can be deleted.
-        let deletion = Transaction { operations: vec![Operation::AddTable, Operation::DeleteTable] };
-        loop {
-            let exists = self.read()?.is_some();
+        let deletion = Transaction { operations: vec![Operation::DeleteTable] };
+        for _ in 0..COMMITS {
+            let generation = self.current_generation()?;
+            self.known = Known { generation, sets: BTreeMap::new(), stale: false };
             match self.apply(&deletion) {
+                Ok(()) => return Ok(true),
                 Err(Error::Changed) => {}
-                result => return result.map(|()| exists),
+                Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
             }
         }
+        Err(Error::Changed)
     }
 
     /// The number by which the kernel knows the socket.

@@ -55,8 +55,8 @@ pub(super) fn parse(attributes: Attributes<'_>) -> Option<SetKind> {
     if sized || FOREIGN.into_iter().any(|kind| attributes.get(kind).is_some()) {
         return None;
     }
-    let (flags, key_type) =
-        (attributes.number(uapi::NFTA_SET_FLAGS)?, attributes.number(uapi::NFTA_SET_KEY_TYPE)?);
+    let flags = attributes.number(uapi::NFTA_SET_FLAGS).unwrap_or_default();
+    let key_type = attributes.number(uapi::NFTA_SET_KEY_TYPE)?;
     let verdicts = flags & uapi::NFT_SET_MAP != 0;
     if verdicts && attributes.number(uapi::NFTA_SET_DATA_TYPE)? != uapi::NFT_DATA_VERDICT {
         return None;

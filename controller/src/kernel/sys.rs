@@ -276,7 +276,8 @@ unsafe impl NlMsg for Set {
 /// Elements that are to be added to a set or taken out of it: as many messages as it takes, for one holds at
 /// most 64 KiB of them.
 pub(super) struct Elements {
-    set: Set,
+    /// What the iterator walks.
+    _set: Set,
     iterator: NonNull<nft::nftnl_set_elems_iter>,
     more: Cell<bool>,
 }
@@ -297,7 +298,7 @@ impl Elements {
         }
         // SAFETY: the set is alive, outlives the iterator (see `drop`) and does not change any more.
         let iterator = allocated(unsafe { nft::nftnl_set_elems_iter_create(set.0.as_ptr()) });
-        Ok(Self { set, iterator, more: Cell::new(more) })
+        Ok(Self { _set: set, iterator, more: Cell::new(more) })
     }
 
     /// Whether there are elements that no message has yet.

@@ -3,8 +3,6 @@
 
 pub(super) const NFNL_BATCH_GENID: u16 = 1;
 
-pub(super) const NFTA_LIST_ELEM: u16 = 1;
-
 /// In every message but those of the generation, attribute 1 is the name of the table.
 pub(super) const NFTA_ANY_TABLE: u16 = 1;
 

@@ -185,7 +185,8 @@ impl<'a> Judge<'a> {
         miss::of(self.cluster, direction, rule, connection)
     }
 
-    fn ruling(&self, direction: Direction, connection: &Connection<'a>) -> Ruling<'a> {
+    /// Whether one direction of a connection is allowed, and why.
+    pub fn ruling(&self, direction: Direction, connection: &Connection<'a>) -> Ruling<'a> {
         match self.exemption(direction, connection) {
             Some(exemption) => Ruling::Exempt(exemption),
             None => Ruling::Isolated {

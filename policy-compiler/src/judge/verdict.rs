@@ -1,7 +1,5 @@
 //! What the judge says.
 
-use std::fmt;
-
 use crate::model::{Direction, NetworkPolicy, Rule};
 
 /// The answer for one connection: both directions must allow it.
@@ -64,17 +62,6 @@ pub enum Exemption {
     NotIsolated,
     /// A node always reaches its own pods (kubelet probes), and they reach their node.
     OwnNode,
-}
-
-impl fmt::Display for Exemption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Itself => "a pod always reaches itself",
-            Self::NotSubject => "policies only judge pods with a network of their own",
-            Self::NotIsolated => "no policy isolates it",
-            Self::OwnNode => "a pod and its own node always reach one another",
-        })
-    }
 }
 
 /// A rule of a policy.

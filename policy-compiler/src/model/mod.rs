@@ -13,7 +13,7 @@ pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, Servi
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
 pub use pod::{ContainerPort, Pod};
 pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};
-pub use port::{PortNumber, Protocol};
+pub use port::{PortNumber, Protocol, UnknownProtocol};
 
 use std::fmt;
 use std::sync::Arc;

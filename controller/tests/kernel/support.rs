@@ -1,0 +1,98 @@
+//! Network namespaces, nft as a witness, and small builders.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use controller::kernel::Kernel;
+use policy_compiler::ruleset::{Ruleset, TABLE, Transaction};
+
+/// Runs a test in a network namespace of its own, in which programs that it starts are as well.
+pub(crate) fn in_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    let run = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+            .expect("these tests need root: each makes a network namespace (CAP_SYS_ADMIN)");
+        test()
+    };
+    std::thread::scope(|scope| match scope.spawn(run).join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// A kernel that has a ruleset and nothing else.
+pub(crate) fn kernel_with(ruleset: &Ruleset) -> Kernel {
+    let mut kernel = Kernel::open().unwrap();
+    kernel.apply(&Transaction::replace(ruleset)).unwrap();
+    kernel
+}
+
+/// What the kernel has of the expected ruleset.
+pub(crate) fn present(kernel: &mut Kernel, expected: &Ruleset) -> Ruleset {
+    kernel.read().unwrap().map(|table| table.as_ruleset(expected)).unwrap_or_default()
+}
+
+/// Runs nft and returns what it prints.
+pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("nft is installed");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "nft {arguments:?}: {errors}\n{input}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Lets nft do what a line of its language says.
+pub(crate) fn tamper(command: &str) {
+    nft(&["-f", "-"], command);
+}
+
+/// What `nft list table` prints, elements sorted: the kernel lists hash sets in any order.
+pub(crate) fn listing() -> String {
+    sorted(&nft(&["list", "table", "inet", TABLE], ""))
+}
+
+/// The instructions and user data of all rules, as nft prints them for debugging.
+pub(crate) fn instructions() -> Vec<String> {
+    let listing = nft(&["--debug=netlink", "list", "table", "inet", TABLE], "");
+    let instruction = |line: &&str| line.starts_with("  [ ") || line.starts_with("  userdata");
+    listing.lines().filter(instruction).map(str::to_owned).collect()
+}
+
+fn sorted(listing: &str) -> String {
+    const BEGIN: &str = "elements = { ";
+    let mut parts = listing.split(BEGIN);
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (mut elements, end) = elements(part);
+        elements.sort_unstable();
+        result += BEGIN;
+        result += &elements.join(",\n");
+        result += &part[end..];
+    }
+    result
+}
+
+/// The elements up to the brace that ends them, and where it stands.
+fn elements(text: &str) -> (Vec<String>, usize) {
+    let (mut elements, mut quoted, mut start) = (Vec::new(), false, 0);
+    for (index, character) in text.char_indices() {
+        match character {
+            '"' => quoted = !quoted,
+            ',' | '}' if !quoted => {
+                elements.push(text[start..index].trim().to_owned());
+                start = index + 1;
+                if character == '}' {
+                    return (elements, index);
+                }
+            }
+            _ => {}
+        }
+    }
+    panic!("no end of the elements in {text}");
+}

@@ -1,0 +1,192 @@
+//! The flags, as clap reads them. Help, completions and manual pages all come from here.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use policy_compiler::manifest::Input;
+
+use super::port::PortQuery;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  fine
+  1  the connection is denied (explain)
+  2  bad input or usage";
+
+/// Shows what Kubernetes NetworkPolicies mean, without a cluster and without touching a kernel.
+#[derive(Debug, Parser)]
+#[command(name = "podfence", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Compile(Compile),
+    Explain(Explain),
+    Matrix(Matrix),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// Where the objects are written.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Manifests {
+    /// Manifests to read: a file, a directory with all below it, or `-` for standard input; repeatable
+    ///
+    /// YAML or JSON, several documents in a file, Lists. Pods, workloads (each stands for one pod),
+    /// Namespaces, Nodes, Services and NetworkPolicies count; other kinds are passed over.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
+    pub(crate) inputs: Vec<Input>,
+}
+
+/// Print the nftables ruleset that the policies become
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  podfence compile -f manifests/
+  podfence compile -f manifests/ --node worker-1 | nft -c -f -
+  kubectl get pods,namespaces,nodes,netpol -A -o json | podfence compile -f - --node worker-1")]
+pub(crate) struct Compile {
+    #[command(flatten)]
+    pub(crate) manifests: Manifests,
+
+    /// Compile for the pods that this node runs; as if one node ran every pod with an address without it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+
+    /// How to print the ruleset
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: RulesetFormat,
+}
+
+/// What a ruleset is printed as.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum RulesetFormat {
+    /// What `nft -f` reads
+    #[default]
+    Nft,
+    /// What `nft -j -f` reads
+    Json,
+}
+
+/// Say whether a connection is allowed, and which policies and rules decide
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  podfence explain -f manifests/ --from shop/web --to shop/db --port 5432
+  podfence explain -f manifests/ --from web --to service/shop/db --port postgres
+  podfence explain -f manifests/ --from 203.0.113.7 --to shop/web --port 443/TCP -o json
+
+Ends:
+  NAMESPACE/NAME  a pod or workload (or, with --to, a Service)
+  NAME            the same, if only one namespace has it
+  IP              an address; a pod's stands for that pod
+  service/NAMESPACE/NAME or svc/…   a Service: each of its backends is judged
+
+Exit codes:
+  0  allowed
+  1  denied, to one backend at least
+  2  bad input or usage")]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) manifests: Manifests,
+
+    /// Who opens the connection
+    #[arg(long, value_name = "NS/POD|IP")]
+    pub(crate) from: String,
+
+    /// Who is connected to
+    #[arg(long, value_name = "NS/POD|IP|SERVICE")]
+    pub(crate) to: String,
+
+    /// The port of the destination: a number or a name, TCP unless said otherwise
+    #[arg(long, value_name = "PORT[/PROTO]")]
+    pub(crate) port: PortQuery,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: ExplanationFormat,
+}
+
+/// What an explanation is printed as.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum ExplanationFormat {
+    /// For people
+    #[default]
+    Text,
+    /// The same facts with stable names
+    Json,
+}
+
+/// Show which pods can reach which others, on which ports
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  podfence matrix -f manifests/
+  podfence matrix -f manifests/ --port 80 --port dns/UDP
+  podfence matrix -f manifests/ --external 203.0.113.7 --port 443 -o csv > matrix.csv
+
+Every ordered pair of pods has a row for each port, with itself too; finished pods have none. An
+outside address is paired with the pods in both directions. Without --port, the ports are those that
+the containers of the destination declare; an outside address declares none.
+
+Exit codes:
+  0  fine, whatever is allowed or denied
+  2  bad input or usage")]
+pub(crate) struct Matrix {
+    #[command(flatten)]
+    pub(crate) manifests: Manifests,
+
+    /// A port to ask for instead of the declared ones: a number or a name; repeatable
+    ///
+    /// TCP unless said otherwise. A name asks each destination for the ports that it calls so.
+    #[arg(long = "port", value_name = "PORT[/PROTO]")]
+    pub(crate) ports: Vec<PortQuery>,
+
+    /// An address outside the cluster to pair with every pod; repeatable
+    #[arg(long = "external", value_name = "IP")]
+    pub(crate) external: Vec<IpAddr>,
+
+    /// How to print the rows
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: MatrixFormat,
+}
+
+/// What a matrix is printed as.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum MatrixFormat {
+    /// A grid for people
+    #[default]
+    Table,
+    /// An array with an object for each row
+    Json,
+    /// A header, then a line for each row
+    Csv,
+    /// A Markdown table with a line for each row
+    Md,
+}
+
+/// Print the completions for a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  podfence completions bash > /etc/bash_completion.d/podfence")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// Print the manual page, or write all of them into a directory
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  podfence man | man -l -
+  podfence man /usr/local/share/man/man1")]
+pub(crate) struct Man {
+    /// Where to write podfence.1 and a page for each subcommand
+    pub(crate) directory: Option<PathBuf>,
+}

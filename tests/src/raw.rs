@@ -1,0 +1,242 @@
+//! Packets made by hand: for protocols without sockets (SCTP, ICMP) and for senders who are not who they say.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::probe::Protocol;
+
+const SCTP_INIT: u8 = 1;
+const SCTP_INIT_ACK: u8 = 2;
+const SCTP_ABORT: u8 = 6;
+/// Length of the fixed part of INIT and INIT ACK behind the chunk's header (RFC 9260, 3.3.2).
+const SCTP_INIT_LENGTH: usize = 16;
+const SCTP_STATE_COOKIE: u16 = 7;
+
+const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
+const TCP_ACK: u8 = 0x10;
+
+/// The first packet of a connection, which carries `token` so that its answer can be told from any other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) protocol: Protocol,
+    /// For ICMP the ports mean nothing.
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) token: u64,
+}
+
+/// What an answer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The server took the connection, and said its name if the protocol has room for one.
+    Accepted(Option<String>),
+    /// The host was reached, but nobody listens.
+    Refused,
+}
+
+impl Opening {
+    /// The packet behind its IP header, checksum included.
+    pub(crate) fn segment(&self) -> Vec<u8> {
+        let mut ports = self.from.port().to_be_bytes().to_vec();
+        ports.extend(self.to.port().to_be_bytes());
+        match self.protocol {
+            Protocol::Tcp => {
+                let mut segment = ports;
+                segment.extend(self.tag());
+                segment.extend([0, 0, 0, 0, 5 << 4, TCP_SYN, 0xff, 0xff, 0, 0, 0, 0]);
+                self.with_checksum(segment, 16)
+            }
+            Protocol::Udp => {
+                let payload = self.token.to_be_bytes();
+                let mut segment = ports;
+                segment.extend([0, 16, 0, 0]);
+                segment.extend(payload);
+                self.with_checksum(segment, 6)
+            }
+            Protocol::Sctp => sctp(self.from.port(), self.to.port(), 0, SCTP_INIT, &self.init()),
+            Protocol::Icmp => {
+                let kind = if self.to.is_ipv4() { 8 } else { 128 };
+                let mut segment = vec![kind, 0, 0, 0];
+                segment.extend(self.tag());
+                self.with_checksum(segment, 2)
+            }
+        }
+    }
+
+    /// The whole packet with its IP header, for a socket of the protocol `IPPROTO_RAW`.
+    pub(crate) fn packet(&self) -> Vec<u8> {
+        let segment = self.segment();
+        let length = u16::try_from(segment.len()).unwrap_or(u16::MAX);
+        let mut packet = if self.to.is_ipv4() {
+            // The kernel fills in the length, the identification and the checksum (raw(7)).
+            vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, self.number(), 0, 0]
+        } else {
+            [&[0x60, 0, 0, 0], &length.to_be_bytes()[..], &[self.number(), 64]].concat()
+        };
+        packet.extend(octets(self.from.ip()));
+        packet.extend(octets(self.to.ip()));
+        packet.extend(segment);
+        packet
+    }
+
+    /// What a packet that came back from the destination means, if it answers this one.
+    pub(crate) fn answer(&self, segment: &[u8]) -> Option<Answer> {
+        match self.protocol {
+            Protocol::Icmp => {
+                let kind = if self.to.is_ipv4() { 0 } else { 129 };
+                let ours = segment.first() == Some(&kind) && segment.get(4..8)? == self.tag();
+                ours.then_some(Answer::Accepted(None))
+            }
+            Protocol::Tcp => {
+                let ours = between(segment, self.to.port(), self.from.port())
+                    && segment.get(8..12)? == (u32::from_be_bytes(self.tag()).wrapping_add(1)).to_be_bytes();
+                match segment.get(13)? {
+                    _ if !ours => None,
+                    flags if flags & TCP_RST != 0 => Some(Answer::Refused),
+                    flags if flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK => Some(Answer::Accepted(None)),
+                    _ => None,
+                }
+            }
+            Protocol::Sctp => {
+                let ours =
+                    between(segment, self.to.port(), self.from.port()) && segment.get(4..8)? == self.tag();
+                match *segment.get(12)? {
+                    _ if !ours => None,
+                    SCTP_ABORT => Some(Answer::Refused),
+                    SCTP_INIT_ACK => {
+                        let name = segment.get(16 + SCTP_INIT_LENGTH + 4..).unwrap_or_default();
+                        let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
+                        Some(Answer::Accepted(Some(name)))
+                    }
+                    _ => None,
+                }
+            }
+            // A datagram's answer comes to a socket of its own.
+            Protocol::Udp => None,
+        }
+    }
+
+    /// The token as far as a packet has room for it: sequence number, initiate tag, or identifier and sequence
+    /// of an echo. The lowest bits are the identifier, so that conntrack sees every echo as a new flow.
+    fn tag(&self) -> [u8; 4] {
+        let [.., a, b, c, d] = self.token.to_be_bytes();
+        if self.protocol == Protocol::Icmp { [c, d, a, b] } else { [a, b, c, d] }
+    }
+
+    /// INIT behind its chunk header: initiate tag, window, one stream each way, first sequence number.
+    fn init(&self) -> Vec<u8> {
+        [self.tag(), [0, 0, 0xff, 0xff], [0, 1, 0, 1], self.tag()].concat()
+    }
+
+    fn number(&self) -> u8 {
+        match (self.protocol, self.to.is_ipv4()) {
+            (Protocol::Icmp, true) => 1,
+            (Protocol::Tcp, _) => 6,
+            (Protocol::Udp, _) => 17,
+            (Protocol::Icmp, false) => 58,
+            (Protocol::Sctp, _) => 132,
+        }
+    }
+
+    /// Fills in the Internet checksum (RFC 1071) at `offset`, over the pseudo header where there is one.
+    fn with_checksum(&self, mut segment: Vec<u8>, offset: usize) -> Vec<u8> {
+        let mut covered = Vec::new();
+        if self.number() != 1 {
+            covered.extend(octets(self.from.ip()));
+            covered.extend(octets(self.to.ip()));
+            covered.extend([0, self.number()]);
+            covered.extend(u16::try_from(segment.len()).unwrap_or(u16::MAX).to_be_bytes());
+        }
+        covered.extend(&segment);
+        let sum: u32 = covered
+            .chunks(2)
+            .map(|pair| {
+                u32::from(pair.first().copied().unwrap_or(0)) << 8
+                    | u32::from(pair.get(1).copied().unwrap_or(0))
+            })
+            .sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let folded = (folded & 0xffff) + (folded >> 16);
+        let checksum = !u16::try_from(folded).unwrap_or(0);
+        for (place, byte) in segment.iter_mut().skip(offset).zip(checksum.to_be_bytes()) {
+            *place = byte;
+        }
+        segment
+    }
+}
+
+/// What a listener without a kernel's SCTP answers to a packet: INIT ACK with its name in the cookie if
+/// `listens` holds for the port, else ABORT. Anything but an INIT has no answer.
+pub(crate) fn answer_sctp(segment: &[u8], name: &str, listens: impl Fn(u16) -> bool) -> Option<Vec<u8>> {
+    let (from, to) = (number(segment, 0)?, number(segment, 2)?);
+    if *segment.get(12)? != SCTP_INIT {
+        return None;
+    }
+    let tag = segment.get(16..20)?.try_into().map(u32::from_be_bytes).ok()?;
+    if !listens(to) {
+        return Some(sctp(to, from, tag, SCTP_ABORT, &[]));
+    }
+    let mut body = segment.get(16..16 + SCTP_INIT_LENGTH)?.to_vec();
+    body.extend(SCTP_STATE_COOKIE.to_be_bytes());
+    body.extend(u16::try_from(4 + name.len()).ok()?.to_be_bytes());
+    body.extend(name.as_bytes());
+    Some(sctp(to, from, tag, SCTP_INIT_ACK, &body))
+}
+
+/// The part of a received packet behind the IP header: raw IPv4 sockets deliver the header, IPv6 ones do not.
+pub(crate) fn behind_header(packet: &[u8], ipv4: bool) -> &[u8] {
+    let header = if ipv4 { usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4 } else { 0 };
+    packet.get(header..).unwrap_or_default()
+}
+
+/// An SCTP packet of one chunk (RFC 9260, 3).
+fn sctp(from: u16, to: u16, verification_tag: u32, chunk: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    packet.extend(verification_tag.to_be_bytes());
+    packet.extend([0, 0, 0, 0, chunk, 0]);
+    packet.extend(u16::try_from(4 + body.len()).unwrap_or(u16::MAX).to_be_bytes());
+    packet.extend(body);
+    packet.resize(packet.len().next_multiple_of(4), 0);
+    let checksum = crc32c(&packet);
+    for (place, byte) in packet.iter_mut().skip(8).zip(checksum.to_le_bytes()) {
+        *place = byte;
+    }
+    packet
+}
+
+/// `CRC32c` as SCTP uses it (RFC 9260, appendix A).
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(
+            crc ^ u32::from(*byte),
+            |crc, _| {
+                if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 }
+            },
+        )
+    })
+}
+
+fn between(segment: &[u8], from: u16, to: u16) -> bool {
+    number(segment, 0) == Some(from) && number(segment, 2) == Some(to)
+}
+
+fn number(segment: &[u8], offset: usize) -> Option<u16> {
+    segment.get(offset..offset + 2)?.try_into().map(u16::from_be_bytes).ok()
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32c_of_the_check_value() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+}

@@ -1,0 +1,178 @@
+//! The lab itself: packets go where no rule stops them, and nowhere else.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use lab::{Lab, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay};
+
+const PORT: u16 = 8080;
+
+/// The longest that anything may take.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Two nodes with two pods each, which listen on [`PORT`] of every protocol.
+fn two_nodes(topology: Topology, underlay: Underlay) -> Result<(Lab, Vec<Pod>)> {
+    let mut lab = Lab::new(topology, underlay)?;
+    for node in ["node-1", "node-2"] {
+        let node = lab.node(node)?;
+        for name in ["a", "b"] {
+            let pod = lab.pod(&node, &format!("{}/{name}", node.name()))?;
+            pod.serve(&[(Protocol::Tcp, PORT), (Protocol::Udp, PORT), (Protocol::Sctp, PORT)])?;
+        }
+    }
+    let pods = lab.pods().to_vec();
+    Ok((lab, pods))
+}
+
+/// Every pod to every pod, over both families and all protocols.
+fn all_pairs(pods: &[Pod]) -> Vec<Probe> {
+    let mut probes = Vec::new();
+    for from in pods {
+        for to in pods {
+            for address in to.addresses() {
+                probes.extend(Protocol::ALL.map(|protocol| Probe::new(from, address, PORT, protocol)));
+            }
+        }
+    }
+    probes
+}
+
+/// The probes that did not come through, as text.
+fn not_allowed(lab: &Lab, probes: &[Probe]) -> Result<Vec<String>> {
+    let replies = lab.probe(probes)?;
+    let lost = probes.iter().zip(&replies).filter(|(_, reply)| reply.outcome != Outcome::Allowed);
+    Ok(lost.map(|(probe, reply)| format!("{probe}: {:?}", reply.outcome)).collect())
+}
+
+#[track_caller]
+fn everything_reaches_everything(topology: Topology, underlay: Underlay) -> Result<()> {
+    let (lab, pods) = two_nodes(topology, underlay)?;
+    let probes = all_pairs(&pods);
+    assert_eq!(probes.len(), 4 * 4 * 2 * 4);
+    assert_eq!(not_allowed(&lab, &probes)?, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn everything_reaches_everything_routed_over_vxlan() -> Result<()> {
+    everything_reaches_everything(Topology::Routed, Underlay::Vxlan)
+}
+
+#[test]
+fn everything_reaches_everything_routed_over_host_gateways() -> Result<()> {
+    everything_reaches_everything(Topology::Routed, Underlay::HostGateway)
+}
+
+#[test]
+fn everything_reaches_everything_bridged_over_vxlan() -> Result<()> {
+    everything_reaches_everything(Topology::Bridge, Underlay::Vxlan)
+}
+
+#[test]
+fn everything_reaches_everything_bridged_over_host_gateways() -> Result<()> {
+    everything_reaches_everything(Topology::Bridge, Underlay::HostGateway)
+}
+
+/// A rule in the forward hook denies exactly what it names, also between two pods of one node: on a bridge
+/// this proves that netfilter sees the packets.
+fn a_rule_denies_what_it_names(topology: Topology) -> Result<()> {
+    let (lab, pods) = two_nodes(topology, Underlay::Vxlan)?;
+    let [a, b, ..] = &*pods else { unreachable!("there are four pods") };
+    a.node().namespace().nft(&format!(
+        "table inet lab_test {{
+           chain forward {{
+             type filter hook forward priority filter
+             ip saddr {} ip daddr {} tcp dport {PORT} drop
+             ip6 saddr {} ip6 daddr {} jump from_a_to_b
+           }}
+           chain from_a_to_b {{
+             sctp dport {PORT} drop
+             udp dport {PORT} drop
+             icmpv6 type echo-request drop
+           }}
+         }}",
+        a.ipv4(),
+        b.ipv4(),
+        a.ipv6(),
+        b.ipv6(),
+    ))?;
+    let mut denied = vec![format!("{}: Denied", Probe::new(a, b.ipv4(), PORT, Protocol::Tcp))];
+    for protocol in [Protocol::Udp, Protocol::Sctp, Protocol::Icmp] {
+        denied.push(format!("{}: Denied", Probe::new(a, b.ipv6(), PORT, protocol)));
+    }
+    assert_eq!(not_allowed(&lab, &all_pairs(&pods))?, denied);
+    Ok(())
+}
+
+#[test]
+fn a_rule_denies_what_it_names_routed() -> Result<()> {
+    a_rule_denies_what_it_names(Topology::Routed)
+}
+
+#[test]
+fn a_rule_denies_what_it_names_bridged() -> Result<()> {
+    a_rule_denies_what_it_names(Topology::Bridge)
+}
+
+/// Drops what `a` sends to `b` by UDP, and nothing else.
+fn rules_from_a_to_b(a: &Pod, b: &Pod) -> String {
+    format!(
+        "table inet lab_test {{
+           chain forward {{
+             type filter hook forward priority filter
+             ip saddr {} ip daddr {} udp dport {PORT} drop
+           }}
+         }}",
+        a.ipv4(),
+        b.ipv4()
+    )
+}
+
+#[test]
+fn the_prober_sees_a_rule_go() -> Result<()> {
+    let (lab, pods) = two_nodes(Topology::Routed, Underlay::HostGateway)?;
+    let [a, b, ..] = &*pods else { unreachable!("there are four pods") };
+    let denied = Probe::new(a, b.ipv4(), PORT, Protocol::Udp);
+    let allowed = Probe::new(a, b.ipv4(), PORT, Protocol::Tcp);
+    let node = a.node().namespace();
+    node.nft(&rules_from_a_to_b(a, b))?;
+
+    let begin = Instant::now();
+    let prober = Prober::start(std::slice::from_ref(&allowed), std::slice::from_ref(&denied))?;
+    wait_until(|| prober.totals().denied >= 1000)?;
+    let rate = prober.totals().allowed * 1000 / u64::try_from(begin.elapsed().as_millis())?;
+    assert_eq!((prober.totals().leaks, prober.totals().wrong_denials), (0, 0), "{:?}", prober.totals());
+    node.nft("flush chain inet lab_test forward")?;
+    wait_until(|| prober.totals().leaks > 0)?;
+    node.nft(&format!("add rule inet lab_test forward ip daddr {} tcp dport {PORT} drop", b.ipv4()))?;
+    lab.wait_for(&allowed, Outcome::Denied, BOUND)?;
+    let totals = prober.stop()?;
+    assert!(totals.wrong_denials > 0 && !totals.incidents.is_empty(), "{totals:?}");
+    assert!(rate > 300, "{rate} connections a second");
+    Ok(())
+}
+
+#[test]
+fn wait_for_tells_when_a_rule_came_and_went() -> Result<()> {
+    let (lab, pods) = two_nodes(Topology::Routed, Underlay::HostGateway)?;
+    let [a, b, ..] = &*pods else { unreachable!("there are four pods") };
+    let probe = Probe::new(a, b.ipv4(), PORT, Protocol::Udp);
+    let node = a.node().namespace();
+    assert_eq!(lab.wait_for(&probe, Outcome::Allowed, BOUND)?.as_secs(), 0);
+    node.nft(&rules_from_a_to_b(a, b))?;
+    assert_eq!(lab.wait_for(&probe, Outcome::Denied, BOUND)?.as_secs(), 0);
+    assert!(lab.wait_for(&probe, Outcome::Allowed, Duration::from_millis(100)).is_err());
+    node.nft("delete table inet lab_test")?;
+    assert_eq!(lab.wait_for(&probe, Outcome::Allowed, BOUND)?.as_secs(), 0);
+    Ok(())
+}
+
+/// Waits for a condition that another thread makes true.
+fn wait_until(mut condition: impl FnMut() -> bool) -> Result<()> {
+    let begin = Instant::now();
+    while !condition() {
+        ensure!(begin.elapsed() < BOUND, "the condition does not hold after {BOUND:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
