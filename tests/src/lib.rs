@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod agent;
 mod endpoint;
 mod flow;
 pub mod interpreter;
@@ -33,6 +34,7 @@ pub mod random;
 mod raw;
 mod server;
 
+pub use agent::{Agent, program};
 pub use endpoint::Endpoint;
 pub use lab::{Lab, Topology, Underlay};
 pub use namespace::Namespace;
