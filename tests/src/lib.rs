@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod control_plane;
 mod endpoint;
 mod flow;
 pub mod interpreter;
@@ -33,6 +34,7 @@ pub mod random;
 mod raw;
 mod server;
 
+pub use control_plane::{Api, ControlPlane, Daemon, User};
 pub use endpoint::Endpoint;
 pub use lab::{Lab, Topology, Underlay};
 pub use namespace::Namespace;
