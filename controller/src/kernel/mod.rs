@@ -126,7 +126,6 @@ impl Kernel {
     pub fn read(&mut self) -> Result<Option<Table>, Error> {
         let mut result = Err(Error::Unstable);
         for _ in 0..READS {
-            self.others.look()?;
             result = self.read_once();
             if !matches!(result, Err(Error::Unstable)) {
                 break;

@@ -1,5 +1,6 @@
 //! What needs `unsafe`: libnftnl's objects for rules, sets and elements, of which the crate `nftnl` has
 //! only some, and socket options. Everything that leaves this module is safe to use.
+#![expect(unsafe_code, reason = "this is where C is spoken to")]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
