@@ -20,6 +20,7 @@
 //! ```
 
 mod agent;
+mod control_plane;
 mod endpoint;
 mod flow;
 pub mod interpreter;
@@ -38,6 +39,7 @@ mod server;
 mod service;
 
 pub use agent::{Agent, program};
+pub use control_plane::{Api, ControlPlane, Daemon, User};
 pub use endpoint::Endpoint;
 pub use lab::{Lab, Topology, Underlay};
 pub use manifests::Manifests;

@@ -5,7 +5,8 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::Problem;
-use super::tree::{Entry, Node, Resolved, Value};
+use super::scalar::Resolved;
+use super::tree::{Entry, Node, Value};
 use crate::model::Origin;
 
 /// Problems kept of one file, and warnings likewise: enough to work on, and a bound on memory.
@@ -28,7 +29,7 @@ pub(super) type Read<T> = Result<T, Reported>;
 /// A value and the way to it.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'a> {
-    node: &'a Node<'a>,
+    node: &'a Node,
     line: usize,
     step: Step<'a>,
     parent: Option<&'a Field<'a>>,
@@ -46,7 +47,7 @@ enum Step<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Mapping<'a> {
     field: Field<'a>,
-    entries: &'a [Entry<'a>],
+    entries: &'a [Entry],
 }
 
 impl Report {
@@ -80,7 +81,7 @@ fn push(list: &RefCell<Vec<Problem>>, problem: Problem) {
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn root(node: &'a Node<'a>, report: &'a Report) -> Self {
+    pub(super) fn root(node: &'a Node, report: &'a Report) -> Self {
         Self { node, line: node.line, step: Step::Root, parent: None, report }
     }
 
@@ -110,8 +111,8 @@ impl<'a> Field<'a> {
             Value::Mapping(_) => "an object".to_owned(),
             Value::Scalar(scalar) => match scalar.resolve() {
                 Resolved::Null => "empty".to_owned(),
-                Resolved::Bool(_) => format!("the boolean {}", quoted(scalar.text())),
-                Resolved::Integer(_) | Resolved::Float => format!("the number {}", quoted(scalar.text())),
+                Resolved::Bool(_) => format!("the boolean {}", quoted(&scalar.text)),
+                Resolved::Integer(_) | Resolved::Float => format!("the number {}", quoted(&scalar.text)),
                 Resolved::String(text) => format!("the string {}", quoted(text)),
             },
         };
@@ -128,7 +129,7 @@ impl<'a> Field<'a> {
     /// Reads every item of a list.
     pub(super) fn items<T>(&self, mut read: impl FnMut(&Field<'_>) -> T) -> Read<Vec<T>> {
         let Value::Sequence(items) = &self.node.value else { return Err(self.mismatch("a list")) };
-        let item = |(index, node): (usize, &Node<'_>)| {
+        let item = |(index, node): (usize, &Node)| {
             let step = Step::Index(index);
             read(&Field { node, line: node.line, step, parent: Some(self), report: self.report })
         };
@@ -139,6 +140,10 @@ impl<'a> Field<'a> {
         let Value::Scalar(scalar) = &self.node.value else { return Err(self.mismatch("a string")) };
         match scalar.resolve() {
             Resolved::String(text) => Ok(text),
+            Resolved::Bool(_) if scalar.text.len() == 1 => {
+                self.warn("kubectl takes this letter for a boolean: put it in quotes");
+                Ok(&scalar.text)
+            }
             Resolved::Null => Err(self.mismatch(r#"a string (an empty one is written "")"#)),
             _ => Err(self.mismatch("a string: put it in quotes")),
         }
@@ -214,7 +219,7 @@ impl<'a> Mapping<'a> {
         &self.field
     }
 
-    fn child<'b>(&'b self, entry: &'b Entry<'b>) -> Field<'b> {
+    fn child<'b>(&'b self, entry: &'b Entry) -> Field<'b> {
         Field {
             node: &entry.value,
             line: entry.line,
@@ -231,7 +236,7 @@ impl<'a> Mapping<'a> {
 
     /// The value under a key; `null` is as if it were not there.
     pub(super) fn get<'b>(&'b self, key: &str) -> Option<Field<'b>> {
-        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        let entry = self.entries.iter().find(|entry| *entry.key == *key)?;
         (!entry.value.is_null()).then(|| self.child(entry))
     }
 
@@ -295,5 +300,5 @@ fn is_close(written: &str, known: &str) -> bool {
         }
         row = next;
     }
-    row.last().is_some_and(|distance| *distance <= 2 && distance * 2 < known.len())
+    row.last().is_some_and(|distance| *distance <= 2 && distance * 2 <= known.len())
 }

@@ -70,7 +70,7 @@ pub(super) fn standard_input() -> Result<Vec<u8>, Problem> {
 }
 
 /// The whole of a source, unless it goes on beyond the limit.
-fn bounded(source: impl Read, path: &Path) -> Result<Vec<u8>, Problem> {
+pub(super) fn bounded(source: impl Read, path: &Path) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     source
         .take(MAX_BYTES + 1)

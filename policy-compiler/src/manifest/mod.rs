@@ -33,13 +33,18 @@ mod addresses;
 mod assemble;
 mod fields;
 mod files;
+mod json;
 mod labels;
 mod names;
 mod objects;
 mod pods;
 mod policy;
 mod ports;
+mod scalar;
 mod tree;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -47,6 +52,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use addresses::ip_address;
 pub use assemble::assemble;
 pub use files::files;
 
@@ -141,7 +147,8 @@ impl IntoIterator for Problems {
 pub struct Reading {
     /// The objects. Where something is unreadable they say less than was written and never allow more: an
     /// unreadable peer, port or rule matches nothing, an unreadable `podSelector` selects the whole
-    /// namespace, and unreadable `policyTypes` stand for both directions.
+    /// namespace and leaves the policy without rules, unreadable `policyTypes` stand for both directions,
+    /// and a policy with unknown fields isolates in both directions and has no rules.
     pub objects: Vec<Object>,
     /// How many objects there were of each kind that is not read.
     pub ignored: BTreeMap<String, usize>,
@@ -340,7 +347,7 @@ pub fn parse(text: &[u8], file: &str) -> Result<Reading, Problem> {
     let text = std::str::from_utf8(text)
         .map_err(|error| failed(line_at(error.valid_up_to()), "not UTF-8 text".into()))?;
     let mut reading = Reading::default();
-    for document in tree::documents(text) {
+    for document in tree::documents(&json::as_yaml(text)) {
         let document = document.map_err(|error| failed(error.line, error.message))?;
         objects::read_document(&Field::root(&document, &report), &mut reading);
     }

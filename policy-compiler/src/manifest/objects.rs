@@ -77,17 +77,23 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
     let object = field.mapping()?;
     let api_version = type_field(&object, "apiVersion", item.api_version);
     let kind_name = type_field(&object, "kind", item.kind);
-    let (api_version, kind_name) = (api_version?, kind_name?);
+    let (api_version, kind_name) = match (api_version, kind_name) {
+        (Ok(api_version), Ok(kind_name)) => (api_version, kind_name),
+        (api_version, kind_name) => {
+            report_repeated_keys(field);
+            return api_version.and(kind_name).map(drop);
+        }
+    };
 
     if let (Some(item_kind), Some(items)) = (kind_name.strip_suffix("List"), object.get("items")) {
         let item = match item_kind {
             "" => ItemType::default(),
             _ => ItemType { api_version: Some(&api_version), kind: Some(item_kind) },
         };
-        items.items(|object| {
+        let read = items.items(|object| {
             let _ = read_object(object, item, reading);
-        })?;
-        return Ok(());
+        });
+        return read.map(drop).inspect_err(|_| report_repeated_keys(&items));
     }
 
     let kind = match Kind::named(&kind_name) {

@@ -1,5 +1,6 @@
 //! Pods, and the pod templates of workloads.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -42,17 +43,15 @@ fn at(object: &Mapping<'_>, path: &[&str], read: &mut dyn FnMut(&Mapping<'_>) ->
 
 /// `PodTemplateSpec`, which a pod is too.
 fn read_template(template: &Mapping<'_>, pod: &mut Pod) -> Read<()> {
-    if let Some(metadata) = template.get("metadata")
-        && let Some(field) = metadata.mapping()?.get("labels")
-    {
-        pod.labels = labels(&field);
+    if let Some(Ok(metadata)) = template.get("metadata").as_ref().map(Field::mapping) {
+        pod.labels = metadata.get("labels").as_ref().map(labels).unwrap_or_default();
     }
     let Some(spec) = template.get("spec") else { return Ok(()) };
     let spec = spec.mapping()?;
     pod.node = spec.optional("nodeName", node_name).ok().flatten().flatten();
     pod.host_network = spec.flag("hostNetwork").unwrap_or(false);
-    for (list, restartable) in [("initContainers", true), ("containers", false)] {
-        let ports = spec.list(list, |container| container_ports(container, restartable)).unwrap_or_default();
+    for (list, init) in [("initContainers", true), ("containers", false)] {
+        let ports = spec.list(list, |container| container_ports(container, init)).unwrap_or_default();
         pod.ports.extend(ports.into_iter().flatten().flatten());
     }
     Ok(())
@@ -103,11 +102,7 @@ fn addresses(status: &Mapping<'_>, list: &str, single: &str) -> Vec<IpAddr> {
     });
     let mut addresses: Vec<IpAddr> = listed.unwrap_or_default().into_iter().flatten().collect();
     addresses.extend(alone.ok().flatten().flatten());
-    let mut seen = Vec::new();
-    addresses.retain(|address| {
-        let new = !seen.contains(address);
-        seen.push(*address);
-        new
-    });
+    let mut seen = HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
     addresses
 }

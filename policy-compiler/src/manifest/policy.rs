@@ -1,8 +1,10 @@
 //! `networking.k8s.io/v1 NetworkPolicy`
 //!
 //! A part that cannot be read never widens what the rest allows: an unreadable peer, port or rule matches
-//! nothing, an unreadable `podSelector` selects the whole namespace, and where it is not clear which
-//! directions are isolated, both are.
+//! nothing, and where it is not clear which directions are isolated, both are. An unreadable `podSelector`
+//! selects the whole namespace, and the rules are left out, for they would admit traffic to pods that the
+//! policy was never meant for. An unknown field may be any of these, misspelt: so the policy isolates both
+//! directions and has no rules.
 
 use super::addresses;
 use super::fields::{Field, Mapping, Read, quoted};
@@ -40,48 +42,43 @@ struct Isolates {
 }
 
 pub(super) fn network_policy(object: &Mapping<'_>, name: ObjectName) -> NetworkPolicy {
-    let known = object.only(&["apiVersion", "kind", "metadata", "spec", "status"]);
-    if let Some(Ok(metadata)) = object.get("metadata").as_ref().map(Field::mapping) {
-        let _ = metadata.only(&METADATA_FIELDS);
-    }
-    let nothing_said = NetworkPolicy {
+    let mut policy = NetworkPolicy {
         name,
         subjects: LabelSelector::everything(),
         ingress: Some(Vec::new()),
         egress: None,
         origin: Some(object.field().origin()),
     };
-    let mut policy = match object.get("spec").as_ref().map(Field::mapping) {
-        None => nothing_said,
-        Some(Ok(spec)) => read_spec(&spec, nothing_said),
-        Some(Err(_)) => NetworkPolicy { egress: Some(Vec::new()), ..nothing_said },
-    };
-    if known.is_err() {
-        policy.ingress.get_or_insert_default();
-        policy.egress.get_or_insert_default();
+    let known = object.only(&["apiVersion", "kind", "metadata", "spec", "status"]);
+    let metadata = object.optional("metadata", |field| field.mapping()?.only(&METADATA_FIELDS));
+    let spec = object.optional("spec", |field| read_spec(&field.mapping()?, &mut policy));
+    if known.and(metadata).and(spec).is_err() {
+        policy.ingress = Some(Vec::new());
+        policy.egress = Some(Vec::new());
     }
     policy
 }
 
-fn read_spec(spec: &Mapping<'_>, policy: NetworkPolicy) -> NetworkPolicy {
+/// Reads `NetworkPolicySpec` into a policy; fails where there are unknown fields.
+fn read_spec(spec: &Mapping<'_>, policy: &mut NetworkPolicy) -> Read<()> {
     let known = spec.only(&["podSelector", "policyTypes", "ingress", "egress"]);
     let subjects = spec.optional("podSelector", label_selector);
     let ingress = spec.list("ingress", |field| rule(field, Direction::Ingress));
     let egress = spec.list("egress", |field| rule(field, Direction::Egress));
-    let types = policy_types(spec);
-    let isolates = match known.and(types) {
+    let isolates = match policy_types(spec) {
         Ok(Some(isolates)) => isolates,
         Ok(None) => {
             Isolates { ingress: true, egress: egress.as_ref().map_or(true, |rules| !rules.is_empty()) }
         }
         Err(_) => Isolates { ingress: true, egress: true },
     };
-    NetworkPolicy {
-        subjects: subjects.ok().flatten().unwrap_or_default(),
-        ingress: isolates.ingress.then(|| ingress.unwrap_or_default()),
-        egress: isolates.egress.then(|| egress.unwrap_or_default()),
-        ..policy
+    policy.ingress = isolates.ingress.then(|| ingress.unwrap_or_default());
+    policy.egress = isolates.egress.then(|| egress.unwrap_or_default());
+    match subjects {
+        Ok(subjects) => policy.subjects = subjects.unwrap_or_default(),
+        Err(_) => [&mut policy.ingress, &mut policy.egress].into_iter().flatten().for_each(Vec::clear),
     }
+    known
 }
 
 /// `policyTypes`; `None` where it is left to its default.

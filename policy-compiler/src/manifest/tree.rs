@@ -1,10 +1,11 @@
 //! YAML and JSON as a tree with line numbers, built from the parser's events within fixed limits.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::collections::hash_map::{self, HashMap};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
+
+use super::scalar::{Resolved, Scalar};
 
 /// Lists and objects inside one another, aliases counted as what they stand for.
 const MAX_DEPTH: usize = 100;
@@ -13,18 +14,22 @@ const MAX_DEPTH: usize = 100;
 /// three million.
 const MAX_NODES: usize = 4_000_000;
 
+/// `[`, `{` and `,` in one file, wherever they stand: the parser keeps the whole of a list in `[...]` or an
+/// object in `{...}` in memory before it tells what is in it, at some 500 bytes for each of these.
+const MAX_FLOW_MARKS: usize = 2_000_000;
+
 /// A value and the line (from 1) on which it starts.
 #[derive(Debug, Clone)]
-pub(super) struct Node<'t> {
+pub(super) struct Node {
     pub(super) line: usize,
-    pub(super) value: Value<'t>,
+    pub(super) value: Value,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value<'t> {
-    Scalar(Scalar<'t>),
-    Sequence(Vec<Node<'t>>),
-    Mapping(Vec<Entry<'t>>),
+pub(super) enum Value {
+    Scalar(Scalar),
+    Sequence(Vec<Node>),
+    Mapping(Vec<Entry>),
     /// What a key stands for that its mapping has more than once: nobody can know which is meant.
     Repeated {
         /// The line of the key's first use.
@@ -34,30 +39,11 @@ pub(super) enum Value<'t> {
 
 /// A key and its value.
 #[derive(Debug, Clone)]
-pub(super) struct Entry<'t> {
-    pub(super) key: Cow<'t, str>,
+pub(super) struct Entry {
+    pub(super) key: Box<str>,
     /// The line of the key.
     pub(super) line: usize,
-    pub(super) value: Node<'t>,
-}
-
-/// A scalar as it was written.
-#[derive(Debug, Clone)]
-pub(super) struct Scalar<'t> {
-    text: Cow<'t, str>,
-    /// Neither quoted nor a block: it may stand for something other than a string.
-    plain: bool,
-}
-
-/// What a scalar stands for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Resolved<'s> {
-    Null,
-    Bool(bool),
-    /// `None` if it does not fit, or if YAML 1.1 and 1.2 differ on it (`0123`).
-    Integer(Option<i64>),
-    Float,
-    String(&'s str),
+    pub(super) value: Node,
 }
 
 /// The text is not YAML or exceeds a limit.
@@ -67,14 +53,14 @@ pub(super) struct SyntaxError {
     pub(super) message: String,
 }
 
-impl Node<'_> {
+impl Node {
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar(scalar) if scalar.resolve() == Resolved::Null)
     }
 
     /// The values in it, itself included, with long texts counted by their length; and how deep it goes.
     fn measure(&self) -> (usize, usize) {
-        fn add(sum: (usize, usize), child: &Node<'_>) -> (usize, usize) {
+        fn add(sum: (usize, usize), child: &Node) -> (usize, usize) {
             let (size, depth) = child.measure();
             (sum.0 + size, sum.1.max(depth + 1))
         }
@@ -87,78 +73,41 @@ impl Node<'_> {
     }
 }
 
-impl Scalar<'_> {
-    pub(super) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Resolves it as `kubectl` does: the core schema of YAML 1.2, and the booleans and digit separators
-    /// of YAML 1.1, which `kubectl` does not take for strings either.
-    pub(super) fn resolve(&self) -> Resolved<'_> {
-        let text = &*self.text;
-        if !self.plain {
-            return Resolved::String(text);
-        }
-        match text {
-            "" | "~" | "null" | "Null" | "NULL" => Resolved::Null,
-            "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "y" | "Y" | "on" | "On" | "ON" => {
-                Resolved::Bool(true)
-            }
-            "false" | "False" | "FALSE" | "no" | "No" | "NO" | "n" | "N" | "off" | "Off" | "OFF" => {
-                Resolved::Bool(false)
-            }
-            _ if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) => {
-                number(text)
-            }
-            _ => Resolved::String(text),
-        }
-    }
-}
-
-fn number(text: &str) -> Resolved<'_> {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let digits = unsigned.replace('_', "");
-    let sign = if text.starts_with('-') { -1 } else { 1 };
-    let prefixed = [("0x", 16), ("0X", 16), ("0o", 8), ("0b", 2)]
-        .into_iter()
-        .find_map(|(prefix, radix)| digits.strip_prefix(prefix).map(|rest| (rest, radix)));
-    if let Some((rest, radix)) = prefixed {
-        if !rest.is_empty() && rest.chars().all(|c| c.is_digit(radix)) {
-            return Resolved::Integer(i64::from_str_radix(rest, radix).ok().map(|value| sign * value));
-        }
-    } else if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
-        let ambiguous = digits.len() > 1 && digits.starts_with('0');
-        return Resolved::Integer(digits.parse().ok().filter(|_| !ambiguous).map(|value: i64| sign * value));
-    }
-    let special = matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN");
-    let numeric = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
-    if special || (numeric && digits.parse::<f64>().is_ok()) {
-        return Resolved::Float;
-    }
-    Resolved::String(text)
-}
-
 /// The documents of a text, without those that are empty. Ends after the first error.
-pub(super) fn documents(text: &str) -> impl Iterator<Item = Result<Node<'_>, SyntaxError>> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), nodes: 0, ended: false };
+pub(super) fn documents(text: &str) -> impl Iterator<Item = Result<Node, SyntaxError>> {
+    let mut reader = Reader { parser: Parser::new_from_str(text), nodes: 0 };
+    let mut too_much_flow = check_flow(text).err();
+    let mut ended = false;
     std::iter::from_fn(move || {
-        let document = reader.next_document().transpose();
-        reader.ended |= !matches!(document, Some(Ok(_)));
+        if ended {
+            return None;
+        }
+        let document = match too_much_flow.take() {
+            Some(error) => Some(Err(error)),
+            None => reader.next_document().transpose(),
+        };
+        ended = !matches!(document, Some(Ok(_)));
         document
     })
+}
+
+fn check_flow(text: &str) -> Result<(), SyntaxError> {
+    let marks = text.bytes().filter(|byte| matches!(byte, b'[' | b'{' | b',')).count();
+    if marks > MAX_FLOW_MARKS {
+        return Err(SyntaxError::new(1, "too many values in `[...]` and `{...}` for one file: split it"));
+    }
+    Ok(())
 }
 
 struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     /// Values made so far.
     nodes: usize,
-    ended: bool,
 }
 
-impl<'t> Reader<'t> {
-    fn next_document(&mut self) -> Result<Option<Node<'t>>, SyntaxError> {
-        while !self.ended {
-            let Some(event) = self.parser.next_event() else { return Ok(None) };
+impl Reader<'_> {
+    fn next_document(&mut self) -> Result<Option<Node>, SyntaxError> {
+        while let Some(event) = self.parser.next_event() {
             if matches!(event?.0, Event::DocumentStart(_)) {
                 let root = Builder::new(self).document()?;
                 if !root.is_null() {
@@ -168,41 +117,57 @@ impl<'t> Reader<'t> {
         }
         Ok(None)
     }
+
+    fn charge(&mut self, nodes: usize, line: usize) -> Result<(), SyntaxError> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > MAX_NODES {
+            let message = format!("more than {MAX_NODES} values in one file, aliases expanded: split it");
+            return Err(SyntaxError { line, message });
+        }
+        Ok(())
+    }
+}
+
+fn check_depth(depth: usize, line: usize) -> Result<(), SyntaxError> {
+    if depth > MAX_DEPTH {
+        return Err(SyntaxError { line, message: format!("nested deeper than {MAX_DEPTH} levels") });
+    }
+    Ok(())
 }
 
 /// Builds one document. It keeps its own stack: how deep a text goes is checked, not suffered.
 struct Builder<'r, 't> {
     reader: &'r mut Reader<'t>,
-    open: Vec<Open<'t>>,
-    anchors: HashMap<usize, Anchor<'t>>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Anchor>,
 }
 
 /// A list or an object whose end has not come yet.
-struct Open<'t> {
+struct Open {
     line: usize,
     anchor: usize,
-    collection: Collection<'t>,
+    collection: Collection,
 }
 
-enum Collection<'t> {
-    Sequence(Vec<Node<'t>>),
+enum Collection {
+    Sequence(Vec<Node>),
     Mapping {
-        entries: Vec<Entry<'t>>,
+        entries: Vec<Entry>,
         /// What `<<` brought in; an own key goes before it.
-        merged: Vec<Entry<'t>>,
-        key: Option<Key<'t>>,
+        merged: Vec<Entry>,
+        key: Option<Key>,
     },
 }
 
-struct Key<'t> {
-    text: Cow<'t, str>,
+struct Key {
+    text: Box<str>,
     line: usize,
     /// An unquoted `<<`.
     merge: bool,
 }
 
-struct Anchor<'t> {
-    node: Node<'t>,
+struct Anchor {
+    node: Node,
     size: usize,
     depth: usize,
 }
@@ -212,7 +177,7 @@ impl<'r, 't> Builder<'r, 't> {
         Self { reader, open: Vec::new(), anchors: HashMap::new() }
     }
 
-    fn document(mut self) -> Result<Node<'t>, SyntaxError> {
+    fn document(mut self) -> Result<Node, SyntaxError> {
         loop {
             let Some(event) = self.reader.parser.next_event() else {
                 return Err(SyntaxError::new(1, "the document does not end"));
@@ -221,7 +186,9 @@ impl<'r, 't> Builder<'r, 't> {
             let line = span.start.line();
             let done = match event {
                 Event::Scalar(text, style, anchor, tag) => {
-                    self.charge(1, line)?;
+                    self.reader.charge(1, line)?;
+                    // A copy: the parser's own strings have room for much more than they hold.
+                    let text = Box::from(&*text);
                     let plain = tag.map_or(style == ScalarStyle::Plain, |tag| stands_for_other(&tag));
                     self.complete(Node { line, value: Value::Scalar(Scalar { text, plain }) }, anchor)?
                 }
@@ -252,49 +219,28 @@ impl<'r, 't> Builder<'r, 't> {
         }
     }
 
-    fn charge(&mut self, nodes: usize, line: usize) -> Result<(), SyntaxError> {
-        self.reader.nodes = self.reader.nodes.saturating_add(nodes);
-        if self.reader.nodes > MAX_NODES {
-            let message = format!("more than {MAX_NODES} values in one file, aliases expanded: split it");
-            return Err(SyntaxError { line, message });
-        }
-        Ok(())
-    }
-
-    fn check_depth(&self, more: usize, line: usize) -> Result<(), SyntaxError> {
-        if self.open.len() + more > MAX_DEPTH {
-            let message = format!("nested deeper than {MAX_DEPTH} levels");
-            return Err(SyntaxError { line, message });
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, line: usize, anchor: usize, collection: Collection<'t>) -> Result<(), SyntaxError> {
-        self.charge(1, line)?;
-        self.check_depth(1, line)?;
+    fn open(&mut self, line: usize, anchor: usize, collection: Collection) -> Result<(), SyntaxError> {
+        self.reader.charge(1, line)?;
+        check_depth(self.open.len() + 1, line)?;
         self.open.push(Open { line, anchor, collection });
         Ok(())
     }
 
     /// A copy of what the anchor names, paid for before it is made.
-    fn aliased(&mut self, anchor: usize, line: usize) -> Result<Node<'t>, SyntaxError> {
-        let Some(Anchor { size, depth, .. }) = self.anchors.get(&anchor) else {
+    fn aliased(&mut self, anchor: usize, line: usize) -> Result<Node, SyntaxError> {
+        let Some(anchor) = self.anchors.get(&anchor) else {
             return Err(SyntaxError::new(line, "the alias names no anchor before it in this document"));
         };
-        let (size, depth) = (*size, *depth);
-        self.check_depth(depth, line)?;
-        self.charge(size, line)?;
-        match self.anchors.get(&anchor) {
-            Some(anchor) => Ok(anchor.node.clone()),
-            None => Err(SyntaxError::new(line, "the alias names no anchor")),
-        }
+        check_depth(self.open.len() + anchor.depth, line)?;
+        self.reader.charge(anchor.size, line)?;
+        Ok(anchor.node.clone())
     }
 
     /// Puts a value where it belongs; gives it back if it is the whole document.
-    fn complete(&mut self, node: Node<'t>, anchor: usize) -> Result<Option<Node<'t>>, SyntaxError> {
+    fn complete(&mut self, node: Node, anchor: usize) -> Result<Option<Node>, SyntaxError> {
         if anchor > 0 {
             let (size, depth) = node.measure();
-            self.charge(size, node.line)?;
+            self.reader.charge(size, node.line)?;
             self.anchors.insert(anchor, Anchor { node: node.clone(), size, depth });
         }
         let Some(parent) = self.open.last_mut() else { return Ok(Some(node)) };
@@ -310,18 +256,18 @@ impl<'r, 't> Builder<'r, 't> {
     }
 }
 
-impl<'t> Key<'t> {
-    fn new(node: Node<'t>) -> Result<Self, SyntaxError> {
+impl Key {
+    fn new(node: Node) -> Result<Self, SyntaxError> {
         let line = node.line;
         match node.value {
-            Value::Scalar(Scalar { text, plain }) => Ok(Self { merge: plain && text == "<<", text, line }),
+            Value::Scalar(Scalar { text, plain }) => Ok(Self { merge: plain && &*text == "<<", text, line }),
             _ => Err(SyntaxError::new(line, "a key must be a string")),
         }
     }
 }
 
-impl<'t> Collection<'t> {
-    fn close(self) -> Value<'t> {
+impl Collection {
+    fn close(self) -> Value {
         match self {
             Self::Sequence(items) => Value::Sequence(items),
             Self::Mapping { mut entries, merged, .. } => {
@@ -337,7 +283,7 @@ impl<'t> Collection<'t> {
 }
 
 /// Leaves one entry for every key, [`Value::Repeated`] where there were several.
-fn mark_repeated(entries: &mut Vec<Entry<'_>>) {
+fn mark_repeated(entries: &mut Vec<Entry>) {
     let mut first_use = HashMap::with_capacity(entries.len());
     let mut repeated = HashMap::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -368,7 +314,7 @@ fn mark_repeated(entries: &mut Vec<Entry<'_>>) {
 }
 
 /// The entries that `<<: *alias` or `<<: [*one, *two]` brings into a mapping, the strongest first.
-fn entries_to_merge(node: Node<'_>, line: usize) -> Result<Vec<Entry<'_>>, SyntaxError> {
+fn entries_to_merge(node: Node, line: usize) -> Result<Vec<Entry>, SyntaxError> {
     match node.value {
         Value::Mapping(entries) => Ok(entries),
         Value::Sequence(items) if items.iter().all(|item| matches!(item.value, Value::Mapping(_))) => {

@@ -12,7 +12,7 @@ pub struct Pod {
     pub name: ObjectName,
     /// `metadata.labels`
     pub labels: Labels,
-    /// `spec.nodeName`; `None` until the pod is scheduled, and for workloads.
+    /// `spec.nodeName`; `None` until the pod is scheduled, and for a workload whose template names no node.
     pub node: Option<Arc<str>>,
     /// `spec.hostNetwork`: the pod shares its node's addresses and no selector matches it.
     pub host_network: bool,

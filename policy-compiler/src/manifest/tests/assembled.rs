@@ -1,0 +1,106 @@
+//! Several objects together: repetitions, owners and names.
+
+use super::{assemble, parse, reading, said};
+use crate::manifest::{Manifests, Problem};
+
+fn assembled(files: &[(&str, &str)]) -> (Manifests, Vec<Problem>) {
+    assemble(files.iter().map(|(file, text)| parse(text.as_bytes(), file).unwrap()))
+}
+
+fn pods(manifests: &Manifests) -> Vec<String> {
+    manifests.cluster.pods().keys().map(ToString::to_string).collect()
+}
+
+/// A workload of the kind, with its owner as `Kind/name` where it has one.
+fn workload(kind: &str, name: &str, owner: &str) -> String {
+    let (api_version, spec) = match kind {
+        "Pod" => ("v1", "{}"),
+        "ReplicationController" => ("v1", "{template: {}}"),
+        "Job" => ("batch/v1", "{template: {}}"),
+        "CronJob" => ("batch/v1", "{jobTemplate: {spec: {template: {}}}}"),
+        _ => ("apps/v1", "{template: {}}"),
+    };
+    let owners = match owner.split_once('/') {
+        Some((kind, name)) => format!(", ownerReferences: [{{kind: {kind}, name: {name}}}]"),
+        None => String::new(),
+    };
+    format!(
+        "---\n{{apiVersion: {api_version}, kind: {kind}, metadata: {{name: {name}{owners}}}, spec: {spec}}}\n"
+    )
+}
+
+#[test]
+fn a_workload_gives_way_to_its_listed_pods_and_to_its_listed_owner() {
+    for (objects, expected) in [
+        (&[("Pod", "p", "ReplicaSet/r"), ("ReplicaSet", "r", "")][..], &["default/p"][..]),
+        (&[("ReplicaSet", "r", "Deployment/d"), ("Deployment", "d", "")], &["default/d"]),
+        (
+            &[("Pod", "p", "ReplicaSet/r"), ("ReplicaSet", "r", "Deployment/d"), ("Deployment", "d", "")],
+            &["default/p"],
+        ),
+        (&[("Job", "j", "CronJob/c"), ("CronJob", "c", "")], &["default/c"]),
+        (&[("Pod", "p", "Job/j"), ("Job", "j", "CronJob/c"), ("CronJob", "c", "")], &["default/p"]),
+        (&[("Pod", "p", "StatefulSet/s"), ("StatefulSet", "other", "")], &["default/other", "default/p"]),
+        (&[("Pod", "p", "Node/n"), ("ReplicaSet", "r", "Rollout/x")], &["default/p", "default/r"]),
+        (&[("ReplicaSet", "a", "ReplicaSet/a")], &[]),
+    ] {
+        let text: String = objects.iter().map(|(kind, name, owner)| workload(kind, name, owner)).collect();
+        let (manifests, problems) = assembled(&[("f", &text)]);
+        assert_eq!(
+            (pods(&manifests), problems),
+            (expected.iter().map(ToString::to_string).collect(), vec![]),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn workloads_of_one_name_are_told_apart_by_their_kind() {
+    let text = ["Job", "StatefulSet", "Pod"].map(|kind| workload(kind, "web", "")).concat();
+    let (manifests, problems) = assembled(&[("f", &text)]);
+    assert_eq!(problems, []);
+    assert_eq!(pods(&manifests), ["default/web", "default/web.job", "default/web.statefulset"]);
+    assert_eq!(
+        said(&manifests.warnings),
+        [
+            "4: StatefulSet default/web is called default/web.statefulset: another has its name",
+            "2: Job default/web is called default/web.job: another has its name",
+        ]
+    );
+}
+
+#[test]
+fn an_object_may_be_repeated_but_not_contradicted() {
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        )
+    };
+    let one = policy("p", "{ingress: [{}]}");
+    let same = format!("# a copy\n{}", one.replace("name: p", "name: p, annotations: {a: b}"));
+    let other = policy("p", "{}");
+    let (manifests, problems) = assembled(&[("a", &one), ("b", &same), ("c", &policy("q", "{}"))]);
+    assert_eq!(problems, []);
+    assert_eq!(
+        manifests.warnings[0].to_string(),
+        "b:3: NetworkPolicy default/p is also at a:2, with the same content"
+    );
+    assert_eq!(manifests.cluster.policies().len(), 2);
+
+    let (manifests, problems) = assembled(&[("a", &one), ("b", &other)]);
+    assert_eq!(
+        problems[0].to_string(),
+        "b:2: NetworkPolicy default/p is also at a:2, with other content: keep one of them"
+    );
+    let kept = manifests.cluster.policies().values().next().unwrap();
+    assert_eq!(kept.ingress.as_ref().map(Vec::len), Some(1), "the first one counts");
+}
+
+#[test]
+fn problems_warnings_and_counts_of_all_files_come_together() {
+    let text =
+        "{apiVersion: v1, kind: X}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: a_b}}\n---\n{}\n";
+    let (manifests, problems) = assemble([reading(text), parse(text.as_bytes(), "g").unwrap()]);
+    assert_eq!(manifests.ignored["X"], 2);
+    assert_eq!((problems.len(), manifests.warnings.len()), (4, 3));
+}

@@ -1,0 +1,302 @@
+//! The other kinds, lists, and what surrounds an object.
+
+use super::{assert_problems, cluster, describe, reading, said};
+use crate::model::{Labels, TargetPort};
+
+#[test]
+fn a_pod_is_read_with_its_addresses_and_ports() {
+    for (rest, expected) in [
+        ("", "default/p {}"),
+        ("spec: {hostNetwork: yes, nodeName: n1}", "default/p {} on n1, host network"),
+        ("spec: {nodeName: ''}", "default/p {}"),
+        ("status: {phase: Succeeded, podIP: 10.0.0.1}", "default/p {} 10.0.0.1, finished"),
+        ("status: {phase: Failed}", "default/p {}, finished"),
+        ("status: {phase: Pending, podIPs: [], podIP: ''}", "default/p {}"),
+        (
+            "status: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]}",
+            "default/p {} 10.0.0.1 fd00::1",
+        ),
+        ("status: {podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.1}]}", "default/p {} 10.0.0.1 10.0.0.2"),
+        ("status: {podIP: '::ffff:10.0.0.1', hostIP: 10.9.9.9}", "default/p {} 10.0.0.1"),
+        (
+            "spec: {hostNetwork: true}\nstatus: {hostIP: 10.9.9.9, hostIPs: [{ip: 10.9.9.9}, {ip: 'fd00::9'}]}",
+            "default/p {} 10.9.9.9 fd00::9, host network",
+        ),
+        (
+            "spec: {hostNetwork: true}\nstatus: {hostIP: 10.9.9.9, podIP: 10.9.9.8}",
+            "default/p {} 10.9.9.8, host network",
+        ),
+        (
+            "spec: {containers: [{ports: [{containerPort: 80, name: http}, {containerPort: 53, protocol: UDP}]}, {name: x}]}",
+            "default/p {} http=80/TCP 53/UDP",
+        ),
+        (
+            "spec:\n  initContainers:\n  - ports: [{containerPort: 1}]\n  - {restartPolicy: Always, ports: [{containerPort: 2}]}\n  \
+             containers: [{ports: [{containerPort: 3}]}]",
+            "default/p {} 2/TCP 3/TCP",
+        ),
+    ] {
+        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\n{rest}");
+        let pods: Vec<_> = cluster(&text).pods().values().map(describe::pod).collect();
+        assert_eq!(pods, [expected], "{rest}");
+    }
+}
+
+#[test]
+fn a_workload_stands_for_one_pod_of_its_template() {
+    let template = "template: {metadata: {labels: {app: web}}, spec: {hostNetwork: true, containers: [{ports: [{containerPort: 80}]}]}}";
+    let direct = format!("spec: {{replicas: 3, {template}}}");
+    let nested = format!("spec: {{jobTemplate: {{spec: {{{template}}}}}}}");
+    for (api_version, kind, spec) in [
+        ("apps/v1", "Deployment", &direct),
+        ("extensions/v1beta1", "Deployment", &direct),
+        ("apps/v1beta2", "StatefulSet", &direct),
+        ("apps/v1", "DaemonSet", &direct),
+        ("apps/v1", "ReplicaSet", &direct),
+        ("v1", "ReplicationController", &direct),
+        ("batch/v1", "Job", &direct),
+        ("batch/v1beta1", "CronJob", &nested),
+    ] {
+        let text = format!(
+            "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: w, namespace: shop, labels: {{app: other}}}}\n{spec}"
+        );
+        let pods: Vec<_> = cluster(&text).pods().values().map(describe::pod).collect();
+        assert_eq!(pods, ["shop/w {app=web} 80/TCP, host network"], "{kind}");
+    }
+}
+
+#[test]
+fn namespaces_and_nodes_are_read() {
+    let cluster = cluster(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {team: x, kubernetes.io/metadata.name: b}}}\n\
+         ---\n\
+         apiVersion: v1\nkind: Node\nmetadata: {name: n.example.com}\n\
+         spec: {podCIDR: 10.1.0.0/24, podCIDRs: [10.1.0.0/24, 'fd00:1::/64']}\n\
+         status:\n  addresses:\n  - {type: InternalIP, address: 192.168.0.1}\n  - {type: Hostname, address: n}\n  \
+         - {type: ExternalIP, address: '2001:db8::1'}\n\
+         ---\n\
+         {apiVersion: v1, kind: Node, metadata: {name: m}, spec: {podCIDR: 10.2.0.0/24}}\n",
+    );
+    let labels = Labels::from([
+        ("team".to_owned(), "x".to_owned()),
+        ("kubernetes.io/metadata.name".to_owned(), "a".to_owned()),
+    ]);
+    assert_eq!(cluster.namespaces()["a"].labels(), &labels);
+    let show = |name: &str| {
+        let node = &cluster.nodes()[name];
+        format!("{:?} {:?}", node.addresses, node.pod_ranges)
+    };
+    assert_eq!(show("n.example.com"), "[192.168.0.1, 2001:db8::1] [10.1.0.0/24, fd00:1::/64]");
+    assert_eq!(show("m"), "[] [10.2.0.0/24]");
+}
+
+#[test]
+fn a_service_is_read() {
+    for (spec, addresses, selects, ports) in [
+        ("", "[]", false, "[]"),
+        ("spec: {clusterIP: None, clusterIPs: [None], selector: {a: b}}", "[]", true, "[]"),
+        ("spec: {clusterIP: 10.0.0.1, selector: {}}", "[10.0.0.1]", false, "[]"),
+        (
+            "spec: {clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, 'fd00::1']}",
+            "[10.0.0.1, fd00::1]",
+            false,
+            "[]",
+        ),
+        (
+            "spec: {ports: [{port: 80}, {port: 81, targetPort: 8081, name: x}, {port: 53, protocol: UDP, targetPort: dns}]}",
+            "[]",
+            false,
+            r#"["80/TCP->80", "81/TCP->8081", "53/UDP->dns"]"#,
+        ),
+    ] {
+        let text = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\n{spec}");
+        let cluster = cluster(&text);
+        let service = cluster.services().values().next().unwrap();
+        let shown: Vec<_> = service
+            .ports
+            .iter()
+            .map(|port| {
+                let target = match &port.target {
+                    TargetPort::Number(number) => number.to_string(),
+                    TargetPort::Name(name) => name.clone(),
+                };
+                format!("{}/{}->{target}", port.number, port.protocol)
+            })
+            .collect();
+        assert_eq!(format!("{:?}", service.addresses), addresses, "{spec}");
+        assert_eq!((service.selector.is_some(), format!("{shown:?}").as_str()), (selects, ports), "{spec}");
+    }
+}
+
+#[test]
+fn lists_of_every_sort_are_opened() {
+    let item = "{apiVersion: v1, kind: Pod, metadata: {name: p}}";
+    let bare = "{metadata: {name: p}}";
+    for text in [
+        format!("{{apiVersion: v1, kind: List, items: [{item}]}}"),
+        format!("{{apiVersion: v1, kind: PodList, items: [{bare}]}}"),
+        format!("{{apiVersion: v1, kind: PodList, metadata: {{}}, items: [{item}]}}"),
+        format!(
+            "{{apiVersion: v1, kind: List, items: [{{apiVersion: v1, kind: PodList, items: [{bare}]}}]}}"
+        ),
+    ] {
+        assert_eq!(cluster(&text).pods().len(), 1, "{text}");
+    }
+    assert_problems(
+        "apiVersion: v1\nkind: List\nitems:\n- metadata: {name: p}\n-\n- {apiVersion: v1, kind: Pod, metadata: {name: p, labels: {a: 1}}}",
+        &[
+            "4: items[0].apiVersion: is required",
+            "4: items[0].kind: is required",
+            "5: items[1]: must be an object (`key: value`), but is empty",
+            "6: items[2].metadata.labels.a: must be a string: put it in quotes, but is the number `1`",
+        ],
+    );
+}
+
+#[test]
+fn other_kinds_are_counted_and_passed_over() {
+    let reading = reading(
+        "{apiVersion: v1, kind: ConfigMap, data: {a: 1, a: 2}}\n---\n\
+         {apiVersion: v1, kind: ConfigMapList, items: [{}, {}]}\n---\n\
+         {apiVersion: example.com/v1, kind: AllowList, spec: [x]}\n---\n\
+         {apiVersion: crd.projectcalico.org/v1, kind: NetworkPolicy, spec: {selector: x}}\n---\n\
+         {apiVersion: serving.knative.dev/v1, kind: Service}\n",
+    );
+    let counted: Vec<_> = reading.ignored.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    assert_eq!(
+        counted,
+        [
+            "AllowList 1",
+            "ConfigMap 3",
+            "NetworkPolicy.crd.projectcalico.org 1",
+            "Service.serving.knative.dev 1"
+        ]
+    );
+    assert_eq!((reading.objects.len(), reading.problems), (0, vec![]));
+}
+
+#[test]
+fn a_kind_of_the_wrong_version_is_reported_and_still_read() {
+    for (api_version, kind, right) in [
+        ("extensions/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),
+        ("networking.k8s.io/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),
+        ("v1", "NetworkPolicy", "networking.k8s.io/v1"),
+        ("apps/v1", "Pod", "v1"),
+        ("v1", "Deployment", "apps/v1"),
+        ("apps/v1", "Job", "batch/v1"),
+    ] {
+        let text = format!(
+            "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {}",
+            if matches!(kind, "Deployment" | "Job") { "{template: {}}" } else { "{}" }
+        );
+        let problem =
+            format!("1: apiVersion: there is no {kind} in `{api_version}`: write `apiVersion: {right}`");
+        assert_problems(&text, &[&problem]);
+        assert_eq!(reading(&text).objects.len(), 1);
+    }
+}
+
+#[test]
+fn mistakes_outside_policies_are_found() {
+    for (text, problems) in [
+        ("kind: Pod", &["1: apiVersion: is required"][..]),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {metadata: 1, spec: 1}}",
+            &[
+                "4: spec.template.metadata: must be an object (`key: value`), but is the number `1`",
+                "4: spec.template.spec: must be an object (`key: value`), but is the number `1`",
+            ],
+        ),
+        ("apiVersion: v1", &["1: kind: is required"]),
+        ("- a", &["1: must be an object (`key: value`), but is a list"]),
+        ("hello", &["1: must be an object (`key: value`), but is the string `hello`"]),
+        ("apiVersion: v1\nkind: Pod", &["1: metadata: is required"]),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {}", &["3: metadata.name: is required"]),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: 1}",
+            &["3: metadata.name: must be a string: put it in quotes, but is the number `1`"],
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: 'a b', namespace: '.'}",
+            &[
+                "3: metadata.namespace: `.` is no name: at most 253 letters, digits, `-`, `_` and `.`, a letter or digit at both ends",
+                "3: metadata.name: `a b` is no name: at most 253 letters, digits, `-`, `_` and `.`, a letter or digit at both ends",
+            ],
+        ),
+        ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}", &["1: spec: is required"]),
+        (
+            "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec: {}",
+            &["4: spec.jobTemplate: is required"],
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {x.io/b: true}}\nspec:\n  hostNetwork: 1\n  \
+             containers:\n  - ports: [{containerPort: 70000}, {name: x}, {containerPort: 1, protocol: tcp}]\n\
+             status:\n  podIP: 10.0.0\n  podIPs:\n  - 10.0.0.1",
+            &[
+                "3: metadata.labels[`x.io/b`]: must be a string: put it in quotes, but is the boolean `true`",
+                "5: spec.hostNetwork: must be true or false, but is the number `1`",
+                "7: spec.containers[0].ports[0].containerPort: 70000 is no port: use a number from 1 to 65535",
+                "7: spec.containers[0].ports[1].containerPort: is required",
+                "7: spec.containers[0].ports[2].protocol: `tcp` is no protocol: use TCP, UDP or SCTP",
+                "9: status.podIP: `10.0.0` is no IP address",
+                "11: status.podIPs[0]: must be an object (`key: value`), but is the string `10.0.0.1`",
+            ],
+        ),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  clusterIP: x\n  ports:\n  - {}\n  \
+             - {port: 1, targetPort: '80'}",
+            &[
+                "5: spec.clusterIP: `x` is no IP address",
+                "7: spec.ports[0].port: is required",
+                "8: spec.ports[1].targetPort: a number in quotes is taken for a name: write `80` without",
+            ],
+        ),
+        (
+            "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec: {podCIDR: x}\nstatus: {addresses: [{type: InternalIP, address: x}]}",
+            &[
+                "4: spec.podCIDR: `x` is no block: write ADDRESS/LENGTH, such as 10.0.0.0/8",
+                "5: status.addresses[0].address: `x` is no IP address",
+            ],
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  name: b",
+            &["5: metadata.name: the key is already there on line 4: keep one of them"],
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nkind: Pod\nmetadata: {name: a}",
+            &["3: kind: the key is already there on line 2: keep one of them"],
+        ),
+        (
+            "apiVersion: v1\nkind: List\nitems: []\nitems: []",
+            &["4: items: the key is already there on line 3: keep one of them"],
+        ),
+        ("apiVersion: v1\nkind: List\nitems: {}", &["3: items: must be a list, but is an object"]),
+    ] {
+        assert_problems(text, problems);
+    }
+}
+
+#[test]
+fn what_only_the_api_server_would_refuse_is_a_warning() {
+    for (metadata, warning) in [
+        (
+            "name: a_b",
+            "metadata.name: the API server refuses `a_b`: it wants lower-case letters, digits, `-`, `.`",
+        ),
+        (
+            "name: a, namespace: A",
+            "metadata.namespace: the API server refuses `A`: it wants lower-case letters, digits, `-`",
+        ),
+        (
+            "name: a, labels: {b: '-c'}",
+            "metadata.labels.b: `-c` is no label value: at most 63 letters, digits, `-`, `_` and `.`, a letter \
+             or digit at both ends",
+        ),
+    ] {
+        let reading = reading(&format!("{{apiVersion: v1, kind: Pod, metadata: {{{metadata}}}}}"));
+        assert_eq!(
+            (said(&reading.problems), said(&reading.warnings)),
+            (vec![], vec![format!("1: {warning}")])
+        );
+    }
+}
