@@ -138,8 +138,9 @@ impl Lab {
     /// Adds a pod, `namespace/name`, to a node.
     ///
     /// # Errors
-    /// The kernel refuses, or the node is full (250 pods, removed ones included).
+    /// The kernel refuses, the name is taken, or the node is full (250 pods, removed ones included).
     pub fn pod(&mut self, node: &Node, name: &str) -> Result<Pod> {
+        ensure!(self.pods.iter().all(|pod| pod.name() != name), "there is a pod {name} already");
         let pod = Pod::new(node, name).with_context(|| format!("cannot raise pod {name}"))?;
         self.fix_neighbours(&pod)?;
         self.pods.push(pod.clone());
@@ -193,7 +194,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Adds a Service, with cluster IPs of its own, that every node translates to one of the backends in turn.
+    /// Adds a Service, with cluster IPs of its own, that every node translates to one of the backends in turn,
+    /// at the addresses that they have now.
     ///
     /// # Errors
     /// nft refuses, or there are 255 Services already.

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
 
 use crate::endpoint::Endpoint;
 use crate::lab::{QUIET_NETWORK, Topology, Underlay};
@@ -147,9 +147,9 @@ impl Node {
 
     /// Gives out the next pod's number.
     pub(crate) fn new_pod_number(&self) -> Result<u8> {
-        let number = self.next_pod.fetch_add(1, Ordering::Relaxed);
-        ensure!(POD_NUMBERS.contains(&number), "node {} is full", self.name());
-        Ok(number)
+        let after = |number| POD_NUMBERS.contains(&number).then(|| number + 1);
+        let number = self.next_pod.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        number.map_err(|_| anyhow!("node {} is full", self.name()))
     }
 
     /// Plugs the end `eth0` of a new veth pair into a pod's namespace.

@@ -324,6 +324,29 @@ fn addresses_move_and_pods_go_bridged() -> Result<()> {
     addresses_move_and_pods_go(Topology::Bridge)
 }
 
+/// On a bridge with many pods the neighbours are fixed, and have to follow an address that moves.
+#[test]
+fn many_pods_share_a_bridge() -> Result<()> {
+    let mut lab = Lab::new(Topology::Bridge, Underlay::HostGateway)?;
+    let node = lab.node("node-1")?;
+    for number in 0..12 {
+        lab.pod(&node, &format!("default/{number}"))?
+            .serve(&[(Protocol::Tcp, PORT), (Protocol::Udp, PORT)])?;
+    }
+    let pods = lab.pods().to_vec();
+    let probes = || -> Vec<_> {
+        all_pairs(&pods).into_iter().filter(|probe| !probe.to_string().ends_with("SCTP")).collect()
+    };
+    assert_eq!(not_allowed(&lab, &probes())?, Vec::<String>::new());
+    let [first, .., last] = &*pods else { unreachable!("there are twelve pods") };
+    lab.move_addresses(first, last)?;
+    let from_others: Vec<_> =
+        probes().into_iter().filter(|probe| !probe.to_string().starts_with("default/0 ")).collect();
+    assert_eq!(from_others.len(), 11 * 11 * 2 * 3);
+    assert_eq!(not_allowed(&lab, &from_others)?, Vec::<String>::new());
+    Ok(())
+}
+
 /// Whether all veth pairs of a node have lost their other end, and with it themselves.
 fn is_unplugged(node: &Namespace) -> Result<bool> {
     Ok(!node.feed("ip", &["-brief", "link", "show", "type", "veth"], "")?.contains('@'))
