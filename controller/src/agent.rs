@@ -16,16 +16,27 @@ use crate::enforcer::{Enforcer, Message};
 use crate::health::{self, Health};
 use crate::kernel::{Kernel, Watch};
 use crate::metrics::Metrics;
+use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
 
 /// What the agent is to do.
 pub struct Options {
     /// The node whose pods are enforced.
     pub node_name: String,
-    /// The directory of manifests that is followed.
-    pub manifests: PathBuf,
+    /// Where the objects come from.
+    pub source: Source,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
+}
+
+/// Where objects come from.
+pub enum Source {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// The cluster that a kubeconfig's current context names.
+    Kubeconfig(PathBuf),
+    /// The cluster in a pod of which this process runs.
+    InCluster,
 }
 
 /// Enforces until SIGTERM or SIGINT. The rules stay.
@@ -35,16 +46,13 @@ pub struct Options {
 /// If the kernel, the source or the address to listen on cannot be had at the start, or the thread that
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
-    let Options { node_name, manifests, listen } = options;
+    let Options { node_name, source, listen } = options;
     let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
     let (sender, messages) = mpsc::channel();
 
     let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
     let watch = Watch::open(&kernel)?;
-    let source = Manifests::watch(&manifests)?;
-
-    let changes = sender.clone();
-    spawn("manifests", move || source.follow(|update| changes.send(Message::Changes(update)).is_ok()))?;
+    follow(&source, &metrics, sender.clone())?;
     let notices = sender.clone();
     spawn("watch", move || report_changes(watch, &notices))?;
     let enforcer = Enforcer::new(Compiler::new(Some(&node_name)), kernel, health.clone(), metrics.clone());
@@ -53,7 +61,7 @@ pub fn run(options: Options) -> Result<()> {
         let _end = end;
         enforcer.run(&messages);
     })?;
-    info!(node = node_name, manifests = %manifests.display(), "started");
+    info!(node = node_name, "started");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
@@ -79,6 +87,23 @@ pub fn run(options: Options) -> Result<()> {
     enforcing.join().map_err(|_| anyhow!("the thread that enforces has panicked"))?;
     info!("stopped; the rules stay");
     outcome
+}
+
+/// Starts to tell the enforcer of all objects.
+fn follow(source: &Source, metrics: &Arc<Metrics>, enforcer: Sender<Message>) -> Result<()> {
+    let tell = move |changes| enforcer.send(Message::Changes(changes)).is_ok();
+    let server = match source {
+        Source::Manifests(directory) => {
+            let manifests = Manifests::watch(directory)?;
+            spawn("manifests", move || manifests.follow(tell))?;
+            return Ok(());
+        }
+        Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path)?,
+        Source::InCluster => ApiServer::of_service_account()?,
+    };
+    let metrics = metrics.clone();
+    spawn("api", move || server.follow(&metrics, tell))?;
+    Ok(())
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {

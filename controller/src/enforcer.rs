@@ -108,7 +108,9 @@ impl Enforcer {
             Message::TableChanged if self.standing == Standing::InStep => self.standing = Standing::Unknown,
             Message::TableChanged => {}
             Message::Changes(changes) => {
-                self.waiting_since.get_or_insert(changes.received);
+                if !changes.updates.is_empty() {
+                    self.waiting_since.get_or_insert(changes.received);
+                }
                 changes.updates.into_iter().for_each(|update| self.put(update));
                 self.learn(&changes.knowledge);
             }
@@ -128,6 +130,7 @@ impl Enforcer {
     fn learn(&mut self, knowledge: &Knowledge) {
         match knowledge {
             Knowledge::Complete => self.health.good(Condition::Source),
+            Knowledge::Pending(missing) => return self.health.bad(Condition::Source, missing.clone()),
             Knowledge::Partial(missing) => {
                 self.health.bad(Condition::Source, missing.clone());
                 // An agent before this one may have enforced what cannot be read: its table stays whole.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use controller::agent::{self, Options};
+use controller::agent::{self, Options, Source};
 use controller::kernel::Kernel;
 use controller::status::Status;
 use tracing_subscriber::EnvFilter;
@@ -44,7 +44,10 @@ struct Run {
     node_name: String,
     /// Follow the manifests in a directory; no cluster is needed.
     #[arg(long, value_name = "DIR", env = "PODFENCE_MANIFESTS")]
-    manifests: PathBuf,
+    manifests: Option<PathBuf>,
+    /// Follow the cluster that a kubeconfig names. Without it and --manifests, the one whose pod this is.
+    #[arg(long, value_name = "FILE", env = "PODFENCE_KUBECONFIG", conflicts_with = "manifests")]
+    kubeconfig: Option<PathBuf>,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -59,16 +62,16 @@ enum Output {
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // The client of the API server logs each of its failures; they are logged with their consequence here.
+    let quiet = "info,kube_client=error,kube_runtime=error";
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let outcome = match command {
-        Command::Run(Run { node_name, manifests, listen }) => {
-            agent::run(Options { node_name, manifests, listen })
-        }
+        Command::Run(arguments) => run(arguments),
         Command::Status { output } => status(output),
         Command::Cleanup => cleanup(),
     };
@@ -79,6 +82,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(Run { node_name, manifests, kubeconfig, listen }: Run) -> Result<()> {
+    // Fails only if there is a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let source = match (manifests, kubeconfig) {
+        (Some(directory), _) => Source::Manifests(directory),
+        (None, Some(path)) => Source::Kubeconfig(path),
+        (None, None) => Source::InCluster,
+    };
+    agent::run(Options { node_name, source, listen })
 }
 
 fn status(output: Output) -> Result<()> {

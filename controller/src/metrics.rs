@@ -14,6 +14,7 @@ pub(crate) struct Metrics {
     commit: Histogram,
     transactions: Counter,
     failures: Counter,
+    source_failures: Counter,
     repairs: Counter,
     elements: Gauge,
     chains: Gauge,
@@ -27,6 +28,7 @@ impl Default for Metrics {
             commit: Histogram::new(exponential_buckets(50e-6, 2.0, 16)),
             transactions: Counter::default(),
             failures: Counter::default(),
+            source_failures: Counter::default(),
             repairs: Counter::default(),
             elements: Gauge::default(),
             chains: Gauge::default(),
@@ -40,6 +42,11 @@ impl Default for Metrics {
             metrics.transactions.clone(),
         );
         registry.register("transaction_failures", "Transactions that failed", metrics.failures.clone());
+        registry.register(
+            "source_failures",
+            "Attempts to list or watch objects that failed",
+            metrics.source_failures.clone(),
+        );
         registry.register("repairs", "Changes by others that were undone", metrics.repairs.clone());
         registry.register("elements", "Elements of sets and maps in the table", metrics.elements.clone());
         registry.register("chains", "Chains in the table", metrics.chains.clone());
@@ -63,6 +70,11 @@ impl Metrics {
     /// The kernel could not be read or has not taken a transaction.
     pub(crate) fn failure(&self) {
         self.failures.inc();
+    }
+
+    /// Objects could not be listed or watched.
+    pub(crate) fn source_failure(&self) {
+        self.source_failures.inc();
     }
 
     /// Somebody else's change of the table has been undone.

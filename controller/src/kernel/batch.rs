@@ -73,12 +73,12 @@ impl<'a> Batch<'a> {
             first_sequence,
             messages: Vec::new(),
         };
-        batch.frame(libc::NFNL_MSG_BATCH_BEGIN, &[(uapi::NFNL_BATCH_GENID, &[0; 4])]);
+        batch.frame(uapi::NFNL_MSG_BATCH_BEGIN, &[(uapi::NFNL_BATCH_GENID, &[0; 4])]);
         let table = Tables::new()?;
         for (index, operation) in transaction.operations.iter().enumerate() {
             batch.operation(index, operation, &table)?;
         }
-        batch.frame(libc::NFNL_MSG_BATCH_END, &[]);
+        batch.frame(uapi::NFNL_MSG_BATCH_END, &[]);
         batch.acknowledge();
         Ok(batch)
     }
@@ -114,38 +114,38 @@ impl<'a> Batch<'a> {
         sequence
     }
 
-    fn frame(&mut self, kind: i32, attributes: &[(u16, &[u8])]) {
+    fn frame(&mut self, kind: u16, attributes: &[(u16, &[u8])]) {
         let header = Header {
-            kind: kind as u16,
-            flags: libc::NLM_F_REQUEST as u16,
+            kind,
+            flags: uapi::NLM_F_REQUEST,
             sequence: self.next(None),
-            family: libc::AF_UNSPEC as u8,
-            resource: libc::NFNL_SUBSYS_NFTABLES as u16,
+            family: uapi::AF_UNSPEC,
+            resource: uapi::NFNL_SUBSYS_NFTABLES,
         };
         message::write(&mut self.bytes, &header, attributes);
     }
 
     /// Appends a message of an operation. `flags` are those besides `NLM_F_REQUEST`.
-    fn push(&mut self, operation: usize, message: &impl NlMsg, kind: MsgType, flags: i32) {
+    fn push(&mut self, operation: usize, message: &impl NlMsg, kind: MsgType, flags: u16) {
         let (start, sequence) = (self.bytes.len(), self.next(Some(operation)));
         sys::append(&mut self.bytes, message, kind, sequence);
-        message::set_flags(&mut self.bytes, start, (libc::NLM_F_REQUEST | flags) as u16);
+        message::set_flags(&mut self.bytes, start, uapi::NLM_F_REQUEST | flags);
     }
 
     /// An acknowledgement of each message would overflow the receive buffer.
     fn acknowledge(&mut self) {
         for message in self.acknowledged() {
             if let Some(sent) = self.messages.get(message) {
-                message::add_flags(&mut self.bytes, sent.start, libc::NLM_F_ACK as u16);
+                message::add_flags(&mut self.bytes, sent.start, uapi::NLM_F_ACK);
             }
         }
     }
 
     fn operation(&mut self, index: usize, operation: &'a Operation, tables: &Tables) -> Result<(), Error> {
-        const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        const NEW: u16 = uapi::NLM_F_CREATE | uapi::NLM_F_EXCL;
         let Tables { name, table } = tables;
         match operation {
-            Operation::AddTable => self.push(index, table, MsgType::Add, libc::NLM_F_CREATE),
+            Operation::AddTable => self.push(index, table, MsgType::Add, uapi::NLM_F_CREATE),
             Operation::DeleteTable => self.push(index, table, MsgType::Del, 0),
             Operation::AddSet(set, kind) => {
                 // Unique in the transaction, which is all that the kernel asks for.
@@ -167,7 +167,7 @@ impl<'a> Batch<'a> {
             }
             Operation::AddRule(chain, rule) => {
                 let message = self.rule(name, chain, rule)?;
-                self.push(index, &message, MsgType::Add, libc::NLM_F_CREATE | libc::NLM_F_APPEND);
+                self.push(index, &message, MsgType::Add, uapi::NLM_F_CREATE | uapi::NLM_F_APPEND);
             }
             Operation::FlushChain(chain) => {
                 // A rule without a handle stands for all rules of its chain.
@@ -197,7 +197,7 @@ impl<'a> Batch<'a> {
         set: &SetName,
         elements: &[(ElementKey, Element)],
         kind: MsgType,
-        flags: i32,
+        flags: u16,
     ) -> Result<(), Error> {
         let interval = self.sets.kind(set).ok_or_else(|| Error::UnknownSet(set.clone()))?.interval;
         let raw = raw_elements(interval, elements).map(|(_, raw)| raw);
@@ -267,7 +267,7 @@ impl<'a> Batch<'a> {
         let message = message::messages(bytes).next();
         let elements =
             message.and_then(|message| message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS));
-        elements.into_iter().flatten().map(|element| {
+        elements.into_iter().flat_map(Attributes::iter).map(|element| {
             let value = element.value.as_ptr().addr() - bytes.as_ptr().addr();
             value - message::ATTRIBUTE_HEADER..value + element.value.len()
         })

@@ -119,7 +119,7 @@ impl ListedElement {
             end: false,
             element: Element { target: None, comment: None },
         };
-        for attribute in attributes {
+        for attribute in attributes.iter() {
             let nested = Attributes(attribute.value);
             let bytes = || nested.get(uapi::NFTA_DATA_VALUE).map(<[u8]>::to_vec);
             match attribute.kind {

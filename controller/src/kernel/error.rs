@@ -8,7 +8,7 @@ use policy_compiler::ruleset::{ElementKey, Operation, SetName, TABLE};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no way to nf_tables: no such kernel, or no right to use it (`CAP_NET_ADMIN`).
+    /// There is no way to `nf_tables`: no such kernel, or no right to use it (`CAP_NET_ADMIN`).
     #[error("cannot {action} the netlink socket of nf_tables")]
     Socket {
         /// What was tried: a verb.
@@ -17,7 +17,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel refused an operation, and with it the whole transaction.
-    #[error("the kernel refuses to {operation}{}", explanation(.message))]
+    #[error("the kernel refuses to {operation}{}", explanation(.message.as_deref()))]
     Refused {
         /// The operation and the object, as "add chain x".
         operation: String,
@@ -66,8 +66,8 @@ impl Error {
     }
 }
 
-fn explanation(message: &Option<String>) -> String {
-    message.as_ref().map(|message| format!(" ({message})")).unwrap_or_default()
+fn explanation(message: Option<&str>) -> String {
+    message.map(|message| format!(" ({message})")).unwrap_or_default()
 }
 
 /// An operation in words, with the name of what it is about.

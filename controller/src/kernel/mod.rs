@@ -1,4 +1,4 @@
-//! The data plane: the table `inet podfence` in the kernel's nf_tables.
+//! The data plane: the table `inet podfence` in the kernel's `nf_tables`.
 //!
 //! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there;
 //! [`Watch`] tells when somebody else changes it. Nothing outside the table is read or written.
@@ -16,7 +16,7 @@ mod uapi;
 mod watch;
 
 pub use error::Error;
-pub use table::{Chain, Counter, Rule, Table};
+pub use table::{Chain, Counter, Place, Rule, Table};
 pub use watch::Watch;
 
 use std::collections::BTreeMap;
@@ -282,9 +282,4 @@ impl Known {
             }
         }
     }
-}
-
-/// The type of a message of nf_tables (`NFT_MSG_…`).
-fn kind(message: i32) -> u16 {
-    (libc::NFNL_SUBSYS_NFTABLES << 8 | message) as u16
 }

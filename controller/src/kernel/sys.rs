@@ -1,6 +1,10 @@
 //! What needs `unsafe`: libnftnl's objects for rules, sets and elements, of which the crate `nftnl` has
 //! only some, and socket options. Everything that leaves this module is safe to use.
-#![allow(unsafe_code)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "libnftnl takes the numbers of attributes in 16 bits and lengths, here of at most some hundred bytes, in 32"
+)]
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::cell::Cell;
@@ -46,7 +50,7 @@ fn allocated<T>(object: *mut T) -> NonNull<T> {
 ///
 /// `buffer` must have room for a message's headers.
 unsafe fn header(buffer: *mut c_void, kind: i32, sequence: u32) -> *mut libc::nlmsghdr {
-    let family = libc::NFPROTO_INET as u16;
+    let family: u16 = uapi::NFPROTO_INET.into();
     // SAFETY: as the caller promises.
     unsafe { nft::nftnl_nlmsg_build_hdr(buffer.cast(), kind as u16, family, 0, sequence) }
 }
@@ -181,7 +185,7 @@ impl Instruction {
                     .number(nft::NFTNL_EXPR_LOOKUP_SREG, *register)
                     .text(nft::NFTNL_EXPR_LOOKUP_SET, set.as_str())?;
                 if *verdict {
-                    lookup.number(nft::NFTNL_EXPR_LOOKUP_DREG, libc::NFT_REG_VERDICT as u32)
+                    lookup.number(nft::NFTNL_EXPR_LOOKUP_DREG, uapi::NFT_REG_VERDICT)
                 } else {
                     lookup
                 }
@@ -193,15 +197,15 @@ impl Instruction {
 
     fn verdict(verdict: &Verdict) -> Result<Self, NulError> {
         let (code, chain) = match verdict {
-            Verdict::Accept => (libc::NF_ACCEPT, None),
-            Verdict::Drop => (libc::NF_DROP, None),
-            Verdict::Return => (libc::NFT_RETURN, None),
-            Verdict::Jump(chain) => (libc::NFT_JUMP, Some(chain)),
-            Verdict::Goto(chain) => (libc::NFT_GOTO, Some(chain)),
+            Verdict::Accept => (uapi::NF_ACCEPT, None),
+            Verdict::Drop => (uapi::NF_DROP, None),
+            Verdict::Return => (uapi::NFT_RETURN, None),
+            Verdict::Jump(chain) => (uapi::NFT_JUMP, Some(chain)),
+            Verdict::Goto(chain) => (uapi::NFT_GOTO, Some(chain)),
         };
         let immediate = Self::new(c"immediate")
-            .number(nft::NFTNL_EXPR_IMM_DREG, libc::NFT_REG_VERDICT as u32)
-            .number(nft::NFTNL_EXPR_IMM_VERDICT, code as u32);
+            .number(nft::NFTNL_EXPR_IMM_DREG, uapi::NFT_REG_VERDICT)
+            .number(nft::NFTNL_EXPR_IMM_VERDICT, code);
         match chain {
             Some(chain) => immediate.text(nft::NFTNL_EXPR_IMM_CHAIN, chain.as_str()),
             None => Ok(immediate),
@@ -347,7 +351,7 @@ impl SetElement {
         }
         if let Some(chain) = raw.target {
             let chain = CString::new(chain.as_str())?;
-            element.number(nft::NFTNL_SET_ELEM_VERDICT, libc::NFT_GOTO as u32);
+            element.number(nft::NFTNL_SET_ELEM_VERDICT, uapi::NFT_GOTO);
             // SAFETY: the element is alive, the name ends with a zero byte, and libnftnl copies it.
             unsafe {
                 nft::nftnl_set_elem_set_str(

@@ -1,5 +1,6 @@
 //! Where objects come from.
 
+pub(crate) mod api;
 pub(crate) mod manifests;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(crate) enum Update {
 pub(crate) enum Knowledge {
     /// Every object that exists has been told.
     Complete,
+    /// Not every object that exists has been told yet, and this is why; the rest is still to come.
+    Pending(String),
     /// Something that exists cannot be read, and never could be since the source began; this says what.
     Partial(String),
 }

@@ -9,9 +9,13 @@ use super::fields::{Field, Read, quoted};
 /// An address; IPv4 written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address.
 pub(super) fn address(field: &Field<'_>) -> Read<IpAddr> {
     let text = field.text()?;
-    parse_address(text)
-        .map(|address| address.to_canonical())
-        .ok_or_else(|| field.problem(format!("{} is no IP address", quoted(text))))
+    ip_address(text).ok_or_else(|| field.problem(format!("{} is no IP address", quoted(text))))
+}
+
+/// Reads an address as leniently as it is read in manifests: IPv4 may have leading zeros, and IPv4 written as
+/// IPv6 (`::ffff:10.0.0.1`) is the IPv4 address. `None` if it is no address.
+pub fn ip_address(text: &str) -> Option<IpAddr> {
+    parse_address(text).map(|address| address.to_canonical())
 }
 
 /// A block in CIDR notation. Kubernetes accepts some that are not in their canonical form; their host bits

@@ -52,6 +52,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use addresses::ip_address;
 pub use assemble::assemble;
 pub use files::files;
 

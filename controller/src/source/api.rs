@@ -1,0 +1,232 @@
+//! The API server: the objects of the cluster, listed once and then watched.
+//!
+//! A watch that breaks goes on where it broke. Where the API server does not know that place any more, the
+//! objects are listed again, and those that are gone from the list are told as gone. Whatever fails, what has
+//! been told stays told.
+
+mod objects;
+#[cfg(test)]
+mod tests;
+mod told;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client};
+use tokio::runtime::Runtime;
+use tracing::{info, warn};
+
+use self::objects::{Kind, Namespace, NetworkPolicy, Pod};
+use self::told::Told;
+use super::{Changes, Knowledge, Update};
+use crate::metrics::Metrics;
+
+/// How long a silent connection counts as alive. A watch of which nothing is heard gets a bookmark about once
+/// a minute.
+const LONGEST_SILENCE: Duration = Duration::from_secs(90);
+
+/// The wait after the first failure; it doubles up to [`LONGEST_RETRY`], and up to a half of it is left out by
+/// chance, so that not all nodes come back at once.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(4);
+
+/// Why the API server cannot even be tried.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The file cannot be read, or does not say how to reach a cluster.
+    #[error("cannot use the kubeconfig {}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: KubeconfigError,
+    },
+    /// There is no service account, as a pod has one.
+    #[error("this is no pod of a cluster: name a kubeconfig or a directory of manifests")]
+    InCluster(#[source] InClusterError),
+    /// The credentials or certificates are of no use.
+    #[error("cannot make a client of the API server at {server}")]
+    Client {
+        /// Its address.
+        server: String,
+        /// What is wrong.
+        source: kube::Error,
+    },
+    /// The system does not give what a client needs.
+    #[error("cannot start the client of the API server")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// A cluster's API server.
+pub(crate) struct ApiServer {
+    client: Client,
+    runtime: Runtime,
+}
+
+impl ApiServer {
+    /// The one that a kubeconfig's current context names.
+    ///
+    /// # Errors
+    ///
+    /// If the file is no usable kubeconfig. Whether the server answers is not asked.
+    pub(crate) fn of_kubeconfig(path: &Path) -> Result<Self, Error> {
+        let error = |source| Error::Kubeconfig { path: path.to_owned(), source };
+        let kubeconfig = Kubeconfig::read_from(path).map_err(error)?;
+        let runtime = runtime()?;
+        let options = KubeConfigOptions::default();
+        let config = runtime.block_on(Config::from_custom_kubeconfig(kubeconfig, &options)).map_err(error)?;
+        Self::new(config, runtime)
+    }
+
+    /// The one whose service account this process has been given.
+    ///
+    /// # Errors
+    ///
+    /// If there is no service account. Whether the server answers is not asked.
+    pub(crate) fn of_service_account() -> Result<Self, Error> {
+        Self::new(Config::incluster().map_err(Error::InCluster)?, runtime()?)
+    }
+
+    fn new(mut config: Config, runtime: Runtime) -> Result<Self, Error> {
+        let server = config.cluster_url.to_string();
+        config.read_timeout = Some(LONGEST_SILENCE);
+        config.reset_reader_on_write = true;
+        // It would wait in silence for as long as the server is overloaded or without its database.
+        config.default_retry = false;
+        let client = {
+            let _inside = runtime.enter();
+            Client::try_from(config).map_err(|source| Error::Client { server: server.clone(), source })?
+        };
+        info!(server, "follows the API server");
+        Ok(Self { client, runtime })
+    }
+
+    /// Tells all objects, and then each change at once, until `tell` returns false.
+    pub(crate) fn follow(self, metrics: &Metrics, tell: impl Fn(Changes) -> bool) {
+        let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
+            .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
+        let follower =
+            Follower { client: self.client, metrics, tell, missing: RefCell::new(BTreeMap::from(missing)) };
+        self.runtime.block_on(async {
+            tokio::select! {
+                Ended = follower.follow::<Namespace>() => {}
+                Ended = follower.follow::<NetworkPolicy>() => {}
+                Ended = follower.follow::<Pod>() => {}
+            }
+        });
+    }
+}
+
+fn runtime() -> Result<Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)
+}
+
+/// A kind as the API's paths and messages have it, such as `pods`.
+fn plural<K: Kind>() -> String {
+    K::plural(&()).into_owned()
+}
+
+/// Follows all kinds.
+struct Follower<'m, F> {
+    client: Client,
+    metrics: &'m Metrics,
+    tell: F,
+    /// The kinds that have not been listed yet, and why.
+    missing: RefCell<BTreeMap<String, String>>,
+}
+
+/// Nobody listens any more.
+struct Ended;
+
+impl<F: Fn(Changes) -> bool> Follower<'_, F> {
+    async fn follow<K: Kind>(&self) -> Ended {
+        let mut told = Told::<K>::default();
+        let mut retries = Retries::default();
+        loop {
+            if let Err(ended) = self.watch(&mut told, &mut retries).await {
+                return ended;
+            }
+        }
+    }
+
+    /// Lists and watches a kind, until an event is lost.
+    async fn watch<K: Kind>(&self, told: &mut Told<K>, retries: &mut Retries) -> Result<(), Ended> {
+        let mut events = pin!(watcher(Api::<K>::all(self.client.clone()), watcher::Config::default()));
+        while let Some(event) = events.next().await {
+            let received = Instant::now();
+            match event {
+                Ok(event) => {
+                    let Some(updates) = told.take(event) else { continue };
+                    self.missing.borrow_mut().remove(&plural::<K>());
+                    self.tell(updates, received)?;
+                    if retries.end() {
+                        info!("{} are followed again", plural::<K>());
+                    }
+                }
+                Err(error) => {
+                    self.report::<K>(&error, received)?;
+                    tokio::time::sleep(retries.wait()).await;
+                    // The stream would go on behind what could not be read.
+                    if matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_))) {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that a kind cannot be listed or watched.
+    fn report<K: Kind>(&self, error: &watcher::Error, received: Instant) -> Result<(), Ended> {
+        self.metrics.source_failure();
+        let reason = reason(error, &plural::<K>());
+        warn!("{reason}; what is known stays enforced");
+        match self.missing.borrow_mut().get_mut(&plural::<K>()) {
+            Some(missing) => *missing = reason,
+            None => return Ok(()),
+        }
+        self.tell(Vec::new(), received)
+    }
+
+    fn tell(&self, updates: Vec<Update>, received: Instant) -> Result<(), Ended> {
+        let missing: Vec<String> = self.missing.borrow().values().cloned().collect();
+        let knowledge =
+            if missing.is_empty() { Knowledge::Complete } else { Knowledge::Pending(missing.join("; ")) };
+        if (self.tell)(Changes { updates, received, knowledge }) { Ok(()) } else { Err(Ended) }
+    }
+}
+
+/// What failed, and the cause at the bottom of it.
+fn reason(error: &watcher::Error, plural: &str) -> String {
+    let verb = match error {
+        watcher::Error::InitialListFailed(_) => "list",
+        _ => "watch",
+    };
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let cause = causes.last().map(ToString::to_string).unwrap_or_default();
+    format!("cannot {verb} {plural}: {cause}")
+}
+
+/// Failures in a row.
+#[derive(Default)]
+struct Retries(u32);
+
+impl Retries {
+    /// Counts a failure; returns how long to wait after it.
+    fn wait(&mut self) -> Duration {
+        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.0)).min(LONGEST_RETRY);
+        self.0 += 1;
+        wait.mul_f64(1.0 - fastrand::f64() / 2.0)
+    }
+
+    /// Counts a success; whether there were failures before it.
+    fn end(&mut self) -> bool {
+        std::mem::take(&mut self.0) > 0
+    }
+}

@@ -1,0 +1,243 @@
+//! The objects as the API server sends them, without what decides about no packet.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use policy_compiler::manifest;
+use policy_compiler::model::{self, ContainerPort, LabelSelector, ObjectName, PortNumber, Protocol};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use tracing::warn;
+
+use crate::source::Update;
+
+/// A kind of objects that is followed.
+pub(super) trait Kind:
+    Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static
+{
+    /// Tells one object of the kind from all others.
+    type Name: Clone + Eq + Hash;
+
+    /// The object's name.
+    fn name(&self) -> Self::Name;
+
+    /// The object as it is now; `None` if it is gone.
+    fn update(name: Self::Name, object: Option<Self>) -> Update;
+}
+
+/// `v1 Namespace`
+#[derive(Debug, Clone, Resource, Deserialize)]
+#[resource(inherit = k8s_openapi::api::core::v1::Namespace)]
+pub(super) struct Namespace {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+}
+
+impl Kind for Namespace {
+    type Name = Arc<str>;
+
+    fn name(&self) -> Arc<str> {
+        self.metadata.name.as_deref().unwrap_or_default().into()
+    }
+
+    fn update(name: Arc<str>, object: Option<Self>) -> Update {
+        let namespace = object
+            .map(|object| model::Namespace::new(name.clone(), object.metadata.labels.unwrap_or_default()));
+        Update::Namespace(name, namespace)
+    }
+}
+
+/// `networking.k8s.io/v1 NetworkPolicy`, for the reader of manifests.
+#[derive(Debug, Clone, Resource, Deserialize)]
+#[resource(inherit = k8s_openapi::api::networking::v1::NetworkPolicy)]
+pub(super) struct NetworkPolicy {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl Kind for NetworkPolicy {
+    type Name = ObjectName;
+
+    fn name(&self) -> ObjectName {
+        object_name(&self.metadata)
+    }
+
+    fn update(name: ObjectName, object: Option<Self>) -> Update {
+        let policy = object.map(|object| network_policy(&name, object.rest));
+        Update::Policy(name, policy)
+    }
+}
+
+/// Reads a policy as it is read in a manifest. What cannot be read of it allows nothing and is logged.
+fn network_policy(name: &ObjectName, mut object: Map<String, Value>) -> model::NetworkPolicy {
+    // The items of a list come without them.
+    object.insert("apiVersion".to_owned(), json!(NetworkPolicy::api_version(&())));
+    object.insert("kind".to_owned(), json!(NetworkPolicy::kind(&())));
+    object.insert("metadata".to_owned(), json!({"namespace": *name.namespace, "name": *name.name}));
+    let reading = match manifest::parse(Value::Object(object).to_string().as_bytes(), &name.to_string()) {
+        Ok(reading) => reading,
+        Err(problem) => manifest::Reading { problems: vec![problem], ..manifest::Reading::default() },
+    };
+    for manifest::Problem { field, message, .. } in &reading.problems {
+        warn!(policy = %name, field, message, "what cannot be read allows nothing");
+    }
+    let policy = reading.objects.into_iter().find_map(|object| match object.resource {
+        manifest::Resource::NetworkPolicy(policy) => Some(policy),
+        _ => None,
+    });
+    policy.unwrap_or_else(|| model::NetworkPolicy {
+        name: name.clone(),
+        subjects: LabelSelector::everything(),
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
+        origin: None,
+    })
+}
+
+/// `v1 Pod`
+#[derive(Debug, Clone, Resource, Deserialize)]
+#[resource(inherit = k8s_openapi::api::core::v1::Pod)]
+pub(super) struct Pod {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: Option<String>,
+    host_network: Option<bool>,
+    init_containers: Option<Vec<Container>>,
+    containers: Option<Vec<Container>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    restart_policy: Option<String>,
+    ports: Option<Vec<Port>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Port {
+    name: Option<String>,
+    protocol: Option<String>,
+    #[serde(rename = "containerPort")]
+    number: i64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<Address>>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "hostIPs")]
+    host_ips: Option<Vec<Address>>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Address {
+    ip: String,
+}
+
+impl Kind for Pod {
+    type Name = ObjectName;
+
+    fn name(&self) -> ObjectName {
+        object_name(&self.metadata)
+    }
+
+    fn update(name: ObjectName, object: Option<Self>) -> Update {
+        let pod = object.map(|object| object.into_model(name.clone()));
+        Update::Pod(name, pod)
+    }
+}
+
+impl Pod {
+    fn into_model(self, name: ObjectName) -> model::Pod {
+        let Self { metadata, spec, status } = self;
+        let host_network = spec.host_network.unwrap_or(false);
+        let mut addresses = read_addresses(&name, status.pod_ips, status.pod_ip);
+        if addresses.is_empty() && host_network {
+            addresses = read_addresses(&name, status.host_ips, status.host_ip);
+        }
+        let restartable = |container: &Container| container.restart_policy.as_deref() == Some("Always");
+        let init_containers = spec.init_containers.into_iter().flatten().filter(restartable);
+        let containers = init_containers.chain(spec.containers.into_iter().flatten());
+        model::Pod {
+            name,
+            labels: metadata.labels.unwrap_or_default(),
+            node: spec.node_name.filter(|name| !name.is_empty()).map(Into::into),
+            host_network,
+            finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            addresses,
+            ports: containers
+                .flat_map(|c| c.ports.unwrap_or_default())
+                .filter_map(Port::into_model)
+                .collect(),
+            origin: None,
+        }
+    }
+}
+
+impl Port {
+    /// `None` for a port that no connection can have.
+    fn into_model(self) -> Option<ContainerPort> {
+        Some(ContainerPort {
+            name: self.name.filter(|name| !name.is_empty()),
+            protocol: self.protocol.map_or(Ok(Protocol::Tcp), |protocol| protocol.parse()).ok()?,
+            number: u16::try_from(self.number).ok().and_then(PortNumber::new)?,
+        })
+    }
+}
+
+/// The addresses of the list and of the single field that came before the list in the API.
+fn read_addresses(pod: &ObjectName, list: Option<Vec<Address>>, single: Option<String>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    let listed = list.into_iter().flatten().map(|address| address.ip);
+    for text in listed.chain(single).filter(|text| !text.is_empty()) {
+        match manifest::ip_address(&text) {
+            Some(address) if addresses.contains(&address) => {}
+            Some(address) => addresses.push(address),
+            None => warn!(%pod, text, "an address of the pod cannot be read; nothing applies to it"),
+        }
+    }
+    addresses
+}
+
+fn object_name(metadata: &ObjectMeta) -> ObjectName {
+    let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
+    ObjectName { namespace: text(&metadata.namespace), name: text(&metadata.name) }
+}
+
+/// The few fields of `ObjectMeta` that are of use: the others, most of all `managedFields`, are larger than
+/// the rest of the object.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kept {
+        name: Option<String>,
+        namespace: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+        resource_version: Option<String>,
+    }
+    let Kept { name, namespace, labels, resource_version } = Kept::deserialize(deserializer)?;
+    Ok(ObjectMeta { name, namespace, labels, resource_version, ..ObjectMeta::default() })
+}

@@ -1,0 +1,188 @@
+use kube::api::ObjectList;
+use kube::runtime::watcher::Event;
+use policy_compiler::manifest::{self, Resource};
+use policy_compiler::model::{self, LabelSelector, ObjectName};
+use serde_json::{Value, json};
+
+use super::objects::{Kind, Namespace, NetworkPolicy, Pod};
+use super::told::Told;
+use crate::source::Update;
+
+fn read<K: Kind>(object: &Value) -> K {
+    serde_json::from_value(object.clone()).expect("an object of the kind")
+}
+
+fn pod_of(object: &Value) -> model::Pod {
+    let pod: Pod = read(object);
+    match Pod::update(pod.name(), Some(pod)) {
+        Update::Pod(_, Some(pod)) => pod,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn policy_of(object: &Value) -> model::NetworkPolicy {
+    let policy: NetworkPolicy = read(object);
+    match NetworkPolicy::update(policy.name(), Some(policy)) {
+        Update::Policy(_, Some(policy)) => policy,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn named(name: &str) -> Value {
+    json!({"metadata": {"namespace": "shop", "name": name, "resourceVersion": "1"}})
+}
+
+/// Pods are read by a second piece of code, for the sake of memory: it must read what the manifest reader does.
+#[test]
+fn a_pod_says_what_it_says_as_a_manifest() {
+    let cases = [
+        json!({}),
+        json!({"spec": {"nodeName": "", "containers": [{"name": "app"}]}, "status": {"podIPs": null}}),
+        json!({"spec": {"nodeName": "node-1", "containers": []}, "status": {"phase": "Pending", "podIP": ""}}),
+        json!({"status": {"phase": "Running", "podIP": "10.0.0.1",
+                          "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}}),
+        json!({"status": {"podIP": "10.0.0.1"}}),
+        json!({"status": {"podIP": "::ffff:10.0.0.1", "podIPs": [{"ip": "010.000.000.001"}]}}),
+        json!({"status": {"phase": "Succeeded", "podIPs": [{"ip": "10.0.0.1"}]}}),
+        json!({"status": {"phase": "Failed"}}),
+        json!({"spec": {"hostNetwork": true}, "status": {"hostIP": "192.0.2.1", "hostIPs": [{"ip": "fd00::2"}]}}),
+        json!({"spec": {"hostNetwork": true}, "status": {"hostIP": "192.0.2.1", "podIP": "192.0.2.2"}}),
+        json!({"spec": {"hostNetwork": false}, "status": {"hostIP": "192.0.2.1"}}),
+        json!({"spec": {
+            "initContainers": [
+                {"name": "setup", "ports": [{"name": "setup", "containerPort": 1}]},
+                {"name": "proxy", "restartPolicy": "Always", "ports": [{"name": "proxy", "containerPort": 2}]},
+            ],
+            "containers": [
+                {"name": "app", "ports": [
+                    {"name": "web", "containerPort": 80},
+                    {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+                    {"containerPort": 9, "protocol": "SCTP", "hostPort": 9},
+                ]},
+                {"name": "quiet", "ports": null},
+            ],
+        }}),
+    ];
+    for case in cases {
+        let mut object = case;
+        object["apiVersion"] = json!("v1");
+        object["kind"] = json!("Pod");
+        object["metadata"] = json!({"namespace": "shop", "name": "web", "labels": {"app": "web", "a/b": ""},
+                                    "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}]});
+        let reading = manifest::parse(object.to_string().as_bytes(), "-").expect("JSON");
+        let Resource::Workload(expected) = reading.objects[0].resource.clone() else { panic!("{object}") };
+        let expected = model::Pod { origin: None, ..expected.pod };
+        assert_eq!(pod_of(&object), expected, "{object}");
+    }
+}
+
+#[test]
+fn a_port_that_no_connection_can_have_is_left_out() {
+    let ports = json!([{"containerPort": 0}, {"containerPort": 65_536}, {"containerPort": 1, "protocol": "ICMP"},
+                       {"containerPort": 65_535}]);
+    let mut object = named("web");
+    object["spec"] = json!({"containers": [{"ports": ports}]});
+    let numbers: Vec<u16> = pod_of(&object).ports.iter().map(|port| port.number.get()).collect();
+    assert_eq!(numbers, [65_535]);
+}
+
+/// The items of a list lack `apiVersion` and `kind`.
+#[test]
+fn a_policy_of_a_list_says_what_it_says_as_a_manifest() {
+    let mut item = named("allow");
+    item["spec"] = json!({
+        "podSelector": {"matchLabels": {"app": "web"}},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 80, "protocol": "TCP"}]}],
+    });
+    let list = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicyList",
+                      "metadata": {"resourceVersion": "7"}, "items": [item]});
+    let reading = manifest::parse(list.to_string().as_bytes(), "shop/allow").expect("JSON");
+    let Resource::NetworkPolicy(expected) = reading.objects[0].resource.clone() else { panic!("{list}") };
+
+    let list: ObjectList<NetworkPolicy> = serde_json::from_value(list).expect("a list");
+    let policy = list.items.into_iter().next().expect("an item");
+    let Update::Policy(name, Some(policy)) = NetworkPolicy::update(policy.name(), Some(policy)) else {
+        panic!("no policy")
+    };
+    assert_eq!(name, ObjectName::new("shop", "allow"));
+    assert_eq!(policy, expected);
+}
+
+#[test]
+fn what_cannot_be_read_of_a_policy_allows_nothing() {
+    let mut half = named("half");
+    half["spec"] = json!({"podSelector": {}, "ingress": [
+        {"from": [{"ipBlock": {"cidr": "10.0.0.0/99"}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+    ]});
+    let ingress = policy_of(&half).ingress.expect("ingress is isolated");
+    assert_eq!(ingress[0].peers.as_ref().map(Vec::len), Some(1));
+
+    let mut nameless = named("-");
+    nameless["spec"] = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{}]});
+    let closed = policy_of(&nameless);
+    assert_eq!(closed.subjects, LabelSelector::everything());
+    assert_eq!((closed.ingress, closed.egress), (Some(Vec::new()), Some(Vec::new())));
+}
+
+#[test]
+fn a_namespace_carries_its_name_as_a_label() {
+    let object = json!({"metadata": {"name": "shop", "labels": {"team": "a"}}});
+    let namespace: Namespace = read(&object);
+    let Update::Namespace(name, Some(namespace)) = Namespace::update(namespace.name(), Some(namespace))
+    else {
+        panic!("no namespace")
+    };
+    assert_eq!(&*name, "shop");
+    assert_eq!(namespace.labels()["team"], "a");
+    assert_eq!(namespace.labels()[model::NAMESPACE_NAME_LABEL], "shop");
+}
+
+/// The pods that an event makes known, and with a minus those that it makes known as gone.
+fn told(told: &mut Told<Pod>, event: Event<Pod>) -> Option<Vec<String>> {
+    let name = |update: &Update| match update {
+        Update::Pod(name, Some(_)) => name.name.to_string(),
+        Update::Pod(name, None) => format!("-{}", name.name),
+        other => panic!("{other:?}"),
+    };
+    told.take(event).map(|updates| updates.iter().map(name).collect())
+}
+
+fn pod(name: &str) -> Pod {
+    read(&named(name))
+}
+
+fn list(pods: &mut Told<Pod>, names: &[&str]) -> Vec<String> {
+    assert_eq!(told(pods, Event::Init), None);
+    for name in names {
+        assert_eq!(told(pods, Event::InitApply(pod(name))), None, "a list is told when it is complete");
+    }
+    told(pods, Event::InitDone).expect("a list is complete")
+}
+
+#[test]
+fn every_event_is_told_at_once() {
+    let mut pods = Told::default();
+    assert_eq!(list(&mut pods, &["a"]), ["a"]);
+    assert_eq!(told(&mut pods, Event::Apply(pod("b"))), Some(vec!["b".to_owned()]));
+    assert_eq!(told(&mut pods, Event::Delete(pod("a"))), Some(vec!["-a".to_owned()]));
+}
+
+#[test]
+fn what_a_new_list_lacks_is_gone() {
+    let mut pods = Told::default();
+    list(&mut pods, &["listed", "deleted", "lost"]);
+    told(&mut pods, Event::Apply(pod("watched")));
+    told(&mut pods, Event::Delete(pod("deleted")));
+    assert_eq!(list(&mut pods, &["listed", "watched", "new"]), ["listed", "watched", "new", "-lost"]);
+    assert_eq!(list(&mut pods, &["listed", "watched", "new"]), ["listed", "watched", "new"]);
+}
+
+#[test]
+fn a_list_that_breaks_off_is_forgotten() {
+    let mut pods = Told::default();
+    list(&mut pods, &["a", "b"]);
+    told(&mut pods, Event::Init);
+    told(&mut pods, Event::InitApply(pod("b")));
+    assert_eq!(list(&mut pods, &["a"]), ["a", "-b"]);
+}
