@@ -24,6 +24,7 @@ mod endpoint;
 mod flow;
 pub mod interpreter;
 mod lab;
+pub mod listing;
 mod manifests;
 mod namespace;
 mod node;
@@ -35,6 +36,7 @@ pub mod random;
 mod raw;
 mod server;
 mod service;
+pub mod testbed;
 
 pub use agent::{Agent, program};
 pub use endpoint::Endpoint;
