@@ -12,6 +12,7 @@ use crate::pod::Pod;
 use crate::privilege::available;
 use crate::probe::{self, Outcome, Probe, Protocol, Reply};
 use crate::prober;
+use crate::service::{Service, table};
 
 /// How a node connects its pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,7 @@ pub struct Lab {
     world: Endpoint,
     nodes: Vec<Node>,
     pods: Vec<Pod>,
+    services: Vec<Service>,
 }
 
 impl Lab {
@@ -87,7 +89,7 @@ impl Lab {
              link set lan up\n"
         ))?;
         world.set_addresses(vec![WORLD_IPV4.parse()?, WORLD_IPV6.parse()?])?;
-        Ok(Self { topology, underlay, world, nodes: Vec::new(), pods: Vec::new() })
+        Ok(Self { topology, underlay, world, nodes: Vec::new(), pods: Vec::new(), services: Vec::new() })
     }
 
     /// Everything outside the cluster. It is also the nodes' default gateway.
@@ -119,6 +121,9 @@ impl Lab {
         for other in &self.nodes {
             other.add_peer(&node)?;
             node.add_peer(other)?;
+        }
+        if !self.services.is_empty() {
+            node.namespace().nft(&table(&self.services))?;
         }
         self.nodes.push(node.clone());
         Ok(node)
@@ -167,6 +172,28 @@ impl Lab {
             pod.namespace().ip("neigh flush all")?;
         }
         Ok(())
+    }
+
+    /// Adds a Service, with cluster IPs of its own, that every node translates to one of the backends in turn.
+    ///
+    /// # Errors
+    /// nft refuses, or there are 255 Services already.
+    pub fn service(
+        &mut self,
+        protocol: Protocol,
+        port: u16,
+        target_port: u16,
+        backends: &[&Pod],
+    ) -> Result<Service> {
+        let (ipv4, ipv6) = Service::addresses(u8::try_from(self.services.len() + 1)?);
+        let backends = backends.iter().map(|pod| (*pod).clone()).collect();
+        let service = Service { ipv4, ipv6, protocol, port, target_port, backends };
+        self.services.push(service.clone());
+        let table = table(&self.services);
+        for node in &self.nodes {
+            node.namespace().nft(&table)?;
+        }
+        Ok(service)
     }
 
     /// The nodes, in the order of their making.

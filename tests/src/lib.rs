@@ -19,11 +19,13 @@
 //! # }
 //! ```
 
+mod agent;
 mod control_plane;
 mod endpoint;
 mod flow;
 pub mod interpreter;
 mod lab;
+mod manifests;
 mod namespace;
 mod node;
 mod pod;
@@ -33,13 +35,17 @@ mod prober;
 pub mod random;
 mod raw;
 mod server;
+mod service;
 
+pub use agent::{Agent, program};
 pub use control_plane::{Api, ControlPlane, Daemon, User};
 pub use endpoint::Endpoint;
 pub use lab::{Lab, Topology, Underlay};
+pub use manifests::Manifests;
 pub use namespace::Namespace;
 pub use node::Node;
 pub use pod::Pod;
 pub use privilege::available;
 pub use probe::{Outcome, Probe, Protocol, Reply};
 pub use prober::{Incident, Prober, Totals};
+pub use service::Service;

@@ -1,0 +1,173 @@
+//! The agent `podfence-controller`, run on a node of the lab.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::node::Node;
+
+/// Where agents serve health and metrics, each in its node's namespace.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9555);
+
+/// The longest that an agent may take over an answer of its health server.
+const ANSWER_BOUND: Duration = Duration::from_secs(2);
+
+/// How often a condition is looked at.
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// A running agent. It is killed when dropped, and when the thread that started it ends.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    node: Node,
+    log: File,
+}
+
+impl Agent {
+    /// Starts an agent on a node, that follows the manifests in a directory.
+    ///
+    /// # Errors
+    /// The program is not built, or cannot be started.
+    pub fn start(node: &Node, manifests: &Path) -> Result<Self> {
+        Self::start_with(node, ["--manifests".as_ref(), manifests.as_os_str()])
+    }
+
+    /// Starts an agent on a node with these arguments behind `run --node-name NAME --listen ADDRESS`.
+    ///
+    /// # Errors
+    /// The program is not built, or cannot be started.
+    pub fn start_with(node: &Node, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Result<Self> {
+        let log = File::from(memfd_create("agent's log", MemfdFlags::CLOEXEC)?);
+        let child = node
+            .namespace()
+            .command(program("podfence-controller")?)
+            .args(["run", "--node-name", node.name(), "--listen", &LISTEN.to_string()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
+            .spawn()
+            .with_context(|| format!("cannot start the agent on {}", node.name()))?;
+        Ok(Self { child, node: node.clone(), log })
+    }
+
+    /// Waits until the agent says that the first complete state is in the kernel.
+    ///
+    /// # Errors
+    /// It ends, or does not say so within `bound`; the error holds its log.
+    pub fn wait_ready(&mut self, bound: Duration) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the agent on {} ended with {status}:\n{}", self.node.name(), self.log()?);
+            }
+            match self.get("/readyz") {
+                Ok((200, _)) => return Ok(()),
+                answer if begin.elapsed() > bound => {
+                    bail!("the agent on {} is not ready: {answer:?}\n{}", self.node.name(), self.log()?)
+                }
+                _ => std::thread::sleep(INTERVAL),
+            }
+        }
+    }
+
+    /// What the agent answers to an HTTP GET: the status code and the body.
+    ///
+    /// # Errors
+    /// It does not answer within two seconds, or not in HTTP.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut connection =
+            self.node.namespace().run(|| Ok(TcpStream::connect_timeout(&LISTEN, ANSWER_BOUND)?))?;
+        connection.set_read_timeout(Some(ANSWER_BOUND))?;
+        write!(connection, "GET {path} HTTP/1.1\r\nHost: {LISTEN}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
+        let code =
+            head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("there is no status code")?;
+        Ok((code, body.to_owned()))
+    }
+
+    /// The value of a metric that has this name, and labels if the name has them: `name{label="value"}`.
+    ///
+    /// # Errors
+    /// The agent does not answer, or has no such metric.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let (code, body) = self.get("/metrics")?;
+        ensure!(code == 200, "/metrics answers {code}: {body}");
+        body.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+            .with_context(|| format!("there is no metric {name} in:\n{body}"))
+    }
+
+    /// The agent's resident memory, bytes.
+    ///
+    /// # Errors
+    /// It does not run any more.
+    pub fn resident_memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kibibytes =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        Ok(kibibytes.context("the agent is a zombie")?.parse::<u64>()? * 1024)
+    }
+
+    /// What the agent has written so far.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        // The agent shares the place in the file with us, so it must not be moved by reading.
+        let mut text = vec![0; usize::try_from(self.log.metadata()?.len())?];
+        self.log.read_exact_at(&mut text, 0)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Asks the agent to stop (SIGTERM) and returns how it ended.
+    ///
+    /// # Errors
+    /// It has not ended within `bound`.
+    pub fn stop(mut self, bound: Duration) -> Result<ExitStatus> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let begin = Instant::now();
+        while begin.elapsed() < bound {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(INTERVAL);
+        }
+        bail!("the agent on {} has not stopped after {bound:?}:\n{}", self.node.name(), self.log()?)
+    }
+
+    /// Ends the agent at once (SIGKILL). What it has programmed stays in the kernel.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where cargo has put a program of the workspace: beside the folder of this test's own program.
+///
+/// # Errors
+/// It is not built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let found = here.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found
+        .with_context(|| format!("{name} is not built for this profile: run `cargo build --workspace` first"))
+}
