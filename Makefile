@@ -15,11 +15,11 @@ demo: prepare
 ## Formatting, lints, licences and every test.
 test: lint
 	cargo build --release --locked
-	cargo test --workspace --locked
+	cargo test --release --workspace --locked
 
 lint: prepare
 	cargo fmt --all -- --check
-	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	cargo clippy --release --workspace --all-targets --locked -- --deny warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \
 	else echo "licences are not checked: cargo-deny is not installed"; fi
 

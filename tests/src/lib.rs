@@ -27,6 +27,7 @@ pub mod interpreter;
 mod lab;
 mod manifests;
 mod namespace;
+mod neighbour;
 mod node;
 mod pod;
 mod privilege;

@@ -1,7 +1,6 @@
 //! A transaction as the messages of one netlink batch.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
 use std::ops::Range;
 
 use nftnl::nftnl_sys::libc;
@@ -11,10 +10,11 @@ use policy_compiler::ruleset::{
 };
 
 use super::element::{RawElement, raw};
-use super::error::{Error, describe, describe_element};
+use super::error::{Error, Unfit, describe, describe_element};
 use super::expression::expressions;
 use super::message::{self, Attributes, Header, Message};
 use super::set::Declaration;
+use super::sys::{Desk, Name};
 use super::{sys, uapi};
 
 /// Where the generation stands in the first message: behind three headers.
@@ -24,6 +24,7 @@ const GENERATION: Range<usize> = 24..28;
 pub(super) struct Batch<'a> {
     transaction: &'a Transaction,
     sets: Sets<'a>,
+    desk: Desk,
     bytes: Vec<u8>,
     first_sequence: u32,
     messages: Vec<Sent>,
@@ -69,16 +70,17 @@ impl<'a> Batch<'a> {
         let mut batch = Self {
             transaction,
             sets: Sets { before: sets, added: BTreeMap::new() },
+            desk: Desk::new(),
             bytes: Vec::new(),
             first_sequence,
             messages: Vec::new(),
         };
-        batch.frame(libc::NFNL_MSG_BATCH_BEGIN, &[(uapi::NFNL_BATCH_GENID, &[0; 4])]);
-        let table = Tables::new()?;
+        batch.frame(uapi::NFNL_MSG_BATCH_BEGIN, &[(uapi::NFNL_BATCH_GENID, &[0; 4])]);
+        let table = Tables::new().map_err(unfit(&Operation::AddTable))?;
         for (index, operation) in transaction.operations.iter().enumerate() {
-            batch.operation(index, operation, &table)?;
+            batch.operation(index, operation, &table).map_err(unfit(operation))?;
         }
-        batch.frame(libc::NFNL_MSG_BATCH_END, &[]);
+        batch.frame(uapi::NFNL_MSG_BATCH_END, &[]);
         batch.acknowledge();
         Ok(batch)
     }
@@ -114,49 +116,50 @@ impl<'a> Batch<'a> {
         sequence
     }
 
-    fn frame(&mut self, kind: i32, attributes: &[(u16, &[u8])]) {
+    fn frame(&mut self, kind: u16, attributes: &[(u16, &[u8])]) {
         let header = Header {
-            kind: kind as u16,
-            flags: libc::NLM_F_REQUEST as u16,
+            kind,
+            flags: uapi::NLM_F_REQUEST,
             sequence: self.next(None),
-            family: libc::AF_UNSPEC as u8,
-            resource: libc::NFNL_SUBSYS_NFTABLES as u16,
+            family: uapi::AF_UNSPEC,
+            resource: uapi::NFNL_SUBSYS_NFTABLES,
         };
         message::write(&mut self.bytes, &header, attributes);
     }
 
     /// Appends a message of an operation. `flags` are those besides `NLM_F_REQUEST`.
-    fn push(&mut self, operation: usize, message: &impl NlMsg, kind: MsgType, flags: i32) {
+    fn push(&mut self, operation: usize, message: &impl NlMsg, kind: MsgType, flags: u16) {
         let (start, sequence) = (self.bytes.len(), self.next(Some(operation)));
-        sys::append(&mut self.bytes, message, kind, sequence);
-        message::set_flags(&mut self.bytes, start, (libc::NLM_F_REQUEST | flags) as u16);
+        self.bytes.extend_from_slice(self.desk.write(message, kind, sequence));
+        message::set_flags(&mut self.bytes, start, uapi::NLM_F_REQUEST | flags);
     }
 
     /// An acknowledgement of each message would overflow the receive buffer.
     fn acknowledge(&mut self) {
         for message in self.acknowledged() {
             if let Some(sent) = self.messages.get(message) {
-                message::add_flags(&mut self.bytes, sent.start, libc::NLM_F_ACK as u16);
+                message::add_flags(&mut self.bytes, sent.start, uapi::NLM_F_ACK);
             }
         }
     }
 
-    fn operation(&mut self, index: usize, operation: &'a Operation, tables: &Tables) -> Result<(), Error> {
-        const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    fn operation(&mut self, index: usize, operation: &'a Operation, tables: &Tables) -> Result<(), Unfit> {
+        const NEW: u16 = uapi::NLM_F_CREATE | uapi::NLM_F_EXCL;
         let Tables { name, table } = tables;
         match operation {
-            Operation::AddTable => self.push(index, table, MsgType::Add, libc::NLM_F_CREATE),
+            Operation::AddTable => self.push(index, table, MsgType::Add, uapi::NLM_F_CREATE),
             Operation::DeleteTable => self.push(index, table, MsgType::Del, 0),
             Operation::AddSet(set, kind) => {
                 // Unique in the transaction, which is all that the kernel asks for.
                 #[expect(clippy::cast_possible_truncation, reason = "as in `next`")]
                 let id = index as u32 + 1;
-                let message = sys::Set::declared(name, &c_string(set.as_str())?, &Declaration::of(*kind), id);
+                let message =
+                    sys::Set::declared(name, &Name::new(set.as_str())?, &Declaration::of(*kind), id);
                 self.push(index, &message, MsgType::Add, NEW);
                 self.sets.added.insert(set, *kind);
             }
             Operation::DeleteSet(set) => {
-                let message = sys::Set::named(name, &c_string(set.as_str())?);
+                let message = sys::Set::named(name, &Name::new(set.as_str())?);
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddChain(chain, hook) => {
@@ -167,11 +170,11 @@ impl<'a> Batch<'a> {
             }
             Operation::AddRule(chain, rule) => {
                 let message = self.rule(name, chain, rule)?;
-                self.push(index, &message, MsgType::Add, libc::NLM_F_CREATE | libc::NLM_F_APPEND);
+                self.push(index, &message, MsgType::Add, uapi::NLM_F_CREATE | uapi::NLM_F_APPEND);
             }
             Operation::FlushChain(chain) => {
                 // A rule without a handle stands for all rules of its chain.
-                let message = sys::Rule::new(name, &c_string(chain.as_str())?, &[], None)?;
+                let message = sys::Rule::new(name, &Name::new(chain.as_str())?, &[], None)?;
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddElements(set, elements) => {
@@ -184,24 +187,24 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn rule(&self, table: &CStr, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Error> {
+    fn rule(&self, table: &Name, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Unfit> {
         let intervals = |set: &SetName| self.sets.kind(set).is_some_and(|kind| kind.interval);
         let expressions = expressions(&rule.statements, intervals);
-        Ok(sys::Rule::new(table, &c_string(chain.as_str())?, &expressions, rule.comment.as_deref())?)
+        sys::Rule::new(table, &Name::new(chain.as_str())?, &expressions, rule.comment.as_deref())
     }
 
     fn elements(
         &mut self,
         index: usize,
-        table: &CStr,
+        table: &Name,
         set: &SetName,
         elements: &[(ElementKey, Element)],
         kind: MsgType,
-        flags: i32,
-    ) -> Result<(), Error> {
-        let interval = self.sets.kind(set).ok_or_else(|| Error::UnknownSet(set.clone()))?.interval;
+        flags: u16,
+    ) -> Result<(), Unfit> {
+        let interval = self.sets.kind(set).ok_or(Unfit::UnknownSet)?.interval;
         let raw = raw_elements(interval, elements).map(|(_, raw)| raw);
-        let elements = sys::Elements::new(table, &c_string(set.as_str())?, raw)?;
+        let elements = sys::Elements::new(table, &Name::new(set.as_str())?, raw)?;
         while elements.more() {
             self.push(index, &elements, kind, flags);
         }
@@ -267,11 +270,16 @@ impl<'a> Batch<'a> {
         let message = message::messages(bytes).next();
         let elements =
             message.and_then(|message| message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS));
-        elements.into_iter().flatten().map(|element| {
+        elements.into_iter().flat_map(Attributes::iter).map(|element| {
             let value = element.value.as_ptr().addr() - bytes.as_ptr().addr();
             value - message::ATTRIBUTE_HEADER..value + element.value.len()
         })
     }
+}
+
+/// The error of an operation that no message can say.
+fn unfit(operation: &Operation) -> impl FnOnce(Unfit) -> Error {
+    move |source| Error::Unfit { operation: describe(operation), source }
 }
 
 /// The elements as the kernel takes them, each with the key that it is of.
@@ -284,14 +292,14 @@ fn raw_elements(
 
 /// The table's name, and the table as libnftnl has it.
 struct Tables {
-    name: CString,
+    name: Name,
     table: nftnl::Table,
 }
 
 impl Tables {
-    fn new() -> Result<Self, Error> {
-        let name = c_string(TABLE)?;
-        let table = nftnl::Table::new(&name, ProtoFamily::Inet);
+    fn new() -> Result<Self, Unfit> {
+        let name = Name::new(TABLE)?;
+        let table = nftnl::Table::new(name.as_ref(), ProtoFamily::Inet);
         Ok(Self { name, table })
     }
 }
@@ -300,8 +308,8 @@ fn new_chain<'t>(
     table: &'t nftnl::Table,
     name: &ChainName,
     hook: Option<Hook>,
-) -> Result<nftnl::Chain<'t>, Error> {
-    let mut chain = nftnl::Chain::new(c_string(name.as_str())?, table);
+) -> Result<nftnl::Chain<'t>, Unfit> {
+    let mut chain = nftnl::Chain::new(Name::new(name.as_str())?, table);
     if let Some(hook) = hook {
         let hook = match hook {
             Hook::Forward => nftnl::Hook::Forward,
@@ -312,8 +320,4 @@ fn new_chain<'t>(
         chain.set_policy(Policy::Accept);
     }
     Ok(chain)
-}
-
-fn c_string(name: &str) -> Result<CString, Error> {
-    Ok(CString::new(name)?)
 }

@@ -1,8 +1,7 @@
 //! Rules as the kernel has them: the statements of a rule, each broken down into what the machine of
-//! nf_tables does with its registers. The breaking down is nft's (1.0.6), instruction by instruction, so
+//! `nf_tables` does with its registers. The breaking down is nft's (1.0.6), instruction by instruction, so
 //! that nft reads the statements back.
 
-use nftnl::nftnl_sys::libc;
 use policy_compiler::model::Family;
 use policy_compiler::ruleset::{ChainName, Fields, SetName, Statement, Verdict};
 
@@ -66,9 +65,9 @@ pub(super) enum Expression {
 
 /// The registers that nft uses: `FIRST` for a key, and for the second part of a concatenation the next
 /// free one behind the first part, counted in 16 or in 4 bytes.
-const FIRST: u32 = libc::NFT_REG_1 as u32;
-const BEHIND_4_BYTES: u32 = libc::NFT_REG32_01 as u32;
-const BEHIND_16_BYTES: u32 = libc::NFT_REG_2 as u32;
+const FIRST: u32 = uapi::NFT_REG_1;
+const BEHIND_4_BYTES: u32 = uapi::NFT_REG32_01;
+const BEHIND_16_BYTES: u32 = uapi::NFT_REG_2;
 
 /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR` and `RTN_LOCAL`.
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
@@ -110,28 +109,28 @@ impl Encoder {
     }
 
     fn established_or_related(&mut self) {
-        self.push(Expression::Conntrack { key: libc::NFT_CT_STATE as u32, register: FIRST });
+        self.push(Expression::Conntrack { key: uapi::NFT_CT_STATE, register: FIRST });
         self.push(Expression::Bitwise {
             register: FIRST,
             mask: ESTABLISHED_OR_RELATED.to_ne_bytes().to_vec(),
             xor: vec![0; 4],
         });
-        self.compare(libc::NFT_CMP_NEQ, &[0; 4]);
+        self.compare(uapi::NFT_CMP_NEQ, &[0; 4]);
     }
 
     fn neighbour_discovery(&mut self) {
         let (first, last) = NEIGHBOUR_DISCOVERY;
         self.require(Family::Ipv6);
-        self.meta(libc::NFT_META_L4PROTO);
-        self.compare(libc::NFT_CMP_EQ, &[libc::IPPROTO_ICMPV6 as u8]);
-        self.payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, FIRST);
-        self.compare(libc::NFT_CMP_GTE, &[first]);
-        self.compare(libc::NFT_CMP_LTE, &[last]);
+        self.meta(uapi::NFT_META_L4PROTO);
+        self.compare(uapi::NFT_CMP_EQ, &[uapi::IPPROTO_ICMPV6]);
+        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, FIRST);
+        self.compare(uapi::NFT_CMP_GTE, &[first]);
+        self.compare(uapi::NFT_CMP_LTE, &[last]);
     }
 
     fn source_is_local(&mut self) {
         self.push(Expression::Fib { result: FIB_RESULT_ADDRESS_TYPE, flags: FIB_SOURCE, register: FIRST });
-        self.compare(libc::NFT_CMP_EQ, &ADDRESS_TYPE_LOCAL.to_ne_bytes());
+        self.compare(uapi::NFT_CMP_EQ, &ADDRESS_TYPE_LOCAL.to_ne_bytes());
     }
 
     fn look_up(&mut self, fields: Fields, set: &SetName, verdict: bool, intervals: bool) {
@@ -147,17 +146,17 @@ impl Encoder {
                 self.address(family, Side::Destination, behind);
             }
             Fields::ProtocolAndPort => {
-                self.meta(libc::NFT_META_L4PROTO);
+                self.meta(uapi::NFT_META_L4PROTO);
                 if intervals {
                     // Changes nothing (no word of two bytes is in one byte), but nft 1.0.6 has it.
                     self.push(Expression::Byteorder {
                         register: FIRST,
-                        operation: libc::NFT_BYTEORDER_HTON as u32,
+                        operation: uapi::NFT_BYTEORDER_HTON,
                         length: 1,
                         size: 2,
                     });
                 }
-                self.payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, BEHIND_4_BYTES);
+                self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, BEHIND_4_BYTES);
             }
         }
         self.push(Expression::Lookup { register: FIRST, set: set.clone(), verdict });
@@ -171,34 +170,30 @@ impl Encoder {
             (Family::Ipv6, Side::Source) => (8, 16),
             (Family::Ipv6, Side::Destination) => (24, 16),
         };
-        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, register);
+        self.payload(uapi::NFT_PAYLOAD_NETWORK_HEADER, offset, length, register);
     }
 
     fn require(&mut self, family: Family) {
         if self.family.replace(family) != Some(family) {
-            self.meta(libc::NFT_META_NFPROTO);
+            self.meta(uapi::NFT_META_NFPROTO);
             let number = match family {
-                Family::Ipv4 => libc::NFPROTO_IPV4,
-                Family::Ipv6 => libc::NFPROTO_IPV6,
+                Family::Ipv4 => uapi::NFPROTO_IPV4,
+                Family::Ipv6 => uapi::NFPROTO_IPV6,
             };
-            self.compare(libc::NFT_CMP_EQ, &[number as u8]);
+            self.compare(uapi::NFT_CMP_EQ, &[number]);
         }
     }
 
-    fn meta(&mut self, key: i32) {
-        self.push(Expression::Meta { key: key as u32, register: FIRST });
+    fn meta(&mut self, key: u32) {
+        self.push(Expression::Meta { key, register: FIRST });
     }
 
-    fn payload(&mut self, base: i32, offset: u32, length: u32, register: u32) {
-        self.push(Expression::Payload { base: base as u32, offset, length, register });
+    fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) {
+        self.push(Expression::Payload { base, offset, length, register });
     }
 
-    fn compare(&mut self, operation: i32, value: &[u8]) {
-        self.push(Expression::Compare {
-            register: FIRST,
-            operation: operation as u32,
-            value: value.to_vec(),
-        });
+    fn compare(&mut self, operation: u32, value: &[u8]) {
+        self.push(Expression::Compare { register: FIRST, operation, value: value.to_vec() });
     }
 }
 
@@ -239,19 +234,19 @@ pub(super) fn parse(name: &str, attributes: Attributes<'_>) -> Option<Expression
         }
         "lookup" if number(5).unwrap_or(0) == 0 => {
             let (set, destination) = (SetName::new(attributes.text(1)?), number(3));
-            let verdict = destination == Some(libc::NFT_REG_VERDICT as u32);
+            let verdict = destination == Some(uapi::NFT_REG_VERDICT);
             if destination.is_some() && !verdict {
                 return None;
             }
             (5, Expression::Lookup { register: number(2)?, set, verdict })
         }
         "counter" => (3, Expression::Counter),
-        "immediate" if number(1)? == libc::NFT_REG_VERDICT as u32 => {
+        "immediate" if number(1)? == uapi::NFT_REG_VERDICT => {
             (2, Expression::Verdict(verdict(attributes.nested(2)?)?))
         }
         _ => return None,
     };
-    attributes.into_iter().all(|attribute| attribute.kind <= highest).then_some(expression)
+    attributes.iter().all(|attribute| attribute.kind <= highest).then_some(expression)
 }
 
 fn value(attributes: Attributes<'_>, kind: u16) -> Option<Vec<u8>> {
@@ -262,12 +257,12 @@ fn value(attributes: Attributes<'_>, kind: u16) -> Option<Vec<u8>> {
 pub(super) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
     let verdict = data.nested(uapi::NFTA_DATA_VERDICT)?;
     let chain = || verdict.text(uapi::NFTA_VERDICT_CHAIN).map(ChainName::new);
-    Some(match verdict.number(uapi::NFTA_VERDICT_CODE)?.cast_signed() {
-        libc::NF_ACCEPT => Verdict::Accept,
-        libc::NF_DROP => Verdict::Drop,
-        libc::NFT_RETURN => Verdict::Return,
-        libc::NFT_JUMP => Verdict::Jump(chain()?),
-        libc::NFT_GOTO => Verdict::Goto(chain()?),
+    Some(match verdict.number(uapi::NFTA_VERDICT_CODE)? {
+        uapi::NF_ACCEPT => Verdict::Accept,
+        uapi::NF_DROP => Verdict::Drop,
+        uapi::NFT_RETURN => Verdict::Return,
+        uapi::NFT_JUMP => Verdict::Jump(chain()?),
+        uapi::NFT_GOTO => Verdict::Goto(chain()?),
         _ => return None,
     })
 }

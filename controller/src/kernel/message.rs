@@ -1,7 +1,7 @@
 //! Netlink messages and their attributes, read and written byte by byte (`linux/netlink.h`,
 //! `linux/netfilter/nfnetlink.h`).
 
-use nftnl::nftnl_sys::libc;
+use super::uapi;
 
 /// The length of `struct nlmsghdr` and the `struct nfgenmsg` behind it.
 pub(super) const HEADER: usize = 16;
@@ -31,8 +31,8 @@ impl<'a> Message<'a> {
     /// What an error, an acknowledgement or the end of a list says: an error number, or 0; `None` for a
     /// message of another kind.
     pub(super) fn errno(&self) -> Option<i32> {
-        match i32::from(self.kind) {
-            libc::NLMSG_ERROR | libc::NLMSG_DONE => {
+        match self.kind {
+            uapi::NLMSG_ERROR | uapi::NLMSG_DONE => {
                 Some(native_u32(self.payload, 0).unwrap_or_default().cast_signed().wrapping_neg())
             }
             _ => None,
@@ -71,24 +71,23 @@ pub(super) struct Attribute<'a> {
     pub(super) value: &'a [u8],
 }
 
-impl<'a> Iterator for Attributes<'a> {
-    type Item = Attribute<'a>;
-
-    fn next(&mut self) -> Option<Attribute<'a>> {
-        let length = usize::from(native_u16(self.0, 0)?);
-        let attribute = Attribute {
-            kind: native_u16(self.0, 2)? & TYPE_MASK,
-            value: self.0.get(ATTRIBUTE_HEADER..length)?,
-        };
-        self.0 = self.0.get(align(length)..).unwrap_or_default();
-        Some(attribute)
-    }
-}
-
 impl<'a> Attributes<'a> {
+    /// The attributes, up to the first that is cut off.
+    pub(super) fn iter(mut self) -> impl Iterator<Item = Attribute<'a>> {
+        std::iter::from_fn(move || {
+            let length = usize::from(native_u16(self.0, 0)?);
+            let attribute = Attribute {
+                kind: native_u16(self.0, 2)? & TYPE_MASK,
+                value: self.0.get(ATTRIBUTE_HEADER..length)?,
+            };
+            self.0 = self.0.get(align(length)..).unwrap_or_default();
+            Some(attribute)
+        })
+    }
+
     /// The value of the attribute of a type.
     pub(super) fn get(self, kind: u16) -> Option<&'a [u8]> {
-        self.into_iter().find(|attribute| attribute.kind == kind).map(|attribute| attribute.value)
+        self.iter().find(|attribute| attribute.kind == kind).map(|attribute| attribute.value)
     }
 
     pub(super) fn nested(self, kind: u16) -> Option<Self> {
@@ -109,7 +108,7 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// A number in network byte order, as nf_tables has them.
+/// A number in network byte order, as `nf_tables` has them.
 pub(super) fn network_u32(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.try_into().ok()?))
 }
@@ -177,4 +176,44 @@ pub(super) fn set_flags(buffer: &mut [u8], start: usize, flags: u16) {
 pub(super) fn add_flags(buffer: &mut [u8], start: usize, flags: u16) {
     let present = native_u16(buffer, start + FLAGS).unwrap_or_default();
     set_flags(buffer, start, present | flags);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Vec<u8> {
+        let header = Header { kind: 0xa01, flags: 5, sequence: 7, family: 1, resource: 10 };
+        let mut buffer = Vec::new();
+        write(&mut buffer, &header, &[(1, b"name\0"), (2, &7u32.to_be_bytes())]);
+        buffer
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut buffer = request();
+        buffer.extend(request());
+        assert_eq!(messages(&buffer).count(), 2);
+        let message = messages(&buffer).next().unwrap();
+        assert_eq!((message.kind, message.flags, message.sequence, message.family()), (0xa01, 5, 7, 1));
+        assert_eq!(message.attributes().text(1), Some("name"));
+        assert_eq!(message.attributes().number(2), Some(7));
+        assert_eq!(message.attributes().get(3), None);
+    }
+
+    #[test]
+    fn whatever_is_cut_off_or_mangled_ends_the_reading() {
+        let whole = request();
+        for length in 0..whole.len() {
+            assert_eq!(messages(&whole[..length]).count(), 0);
+        }
+        for position in 0..whole.len() {
+            for byte in 0..=u8::MAX {
+                let mut mangled = whole.clone();
+                mangled[position] = byte;
+                let attributes = messages(&mangled).flat_map(|message| message.attributes().iter());
+                assert!(attributes.count() <= whole.len());
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The data plane: the table `inet podfence` in the kernel's nf_tables.
+//! The data plane: the table `inet podfence` in the kernel's `nf_tables`.
 //!
 //! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there;
 //! [`Watch`] tells when somebody else changes it. Nothing outside the table is read or written.
@@ -15,8 +15,8 @@ mod table;
 mod uapi;
 mod watch;
 
-pub use error::Error;
-pub use table::{Chain, Counter, Rule, Table};
+pub use error::{Error, Unfit};
+pub use table::{Chain, Counter, Place, Rule, Table};
 pub use watch::Watch;
 
 use std::collections::BTreeMap;
@@ -92,7 +92,8 @@ impl Kernel {
     /// # Errors
     ///
     /// Unless it is [`Error::Unknown`], the table is as it was. [`Error::Changed`], [`Error::Unknown`] and
-    /// [`Error::UnknownSet`] ask for the table to be read again; [`Error::Refused`] names the operation.
+    /// [`Unfit::UnknownSet`] ask for the table to be read again; [`Error::Refused`] and [`Error::Unfit`] name
+    /// the operation.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<(), Error> {
         if transaction.is_empty() {
             return Ok(());
@@ -126,7 +127,6 @@ impl Kernel {
     pub fn read(&mut self) -> Result<Option<Table>, Error> {
         let mut result = Err(Error::Unstable);
         for _ in 0..READS {
-            self.others.look()?;
             result = self.read_once();
             if !matches!(result, Err(Error::Unstable)) {
                 break;
@@ -282,9 +282,4 @@ impl Known {
             }
         }
     }
-}
-
-/// The type of a message of nf_tables (`NFT_MSG_…`).
-fn kind(message: i32) -> u16 {
-    (libc::NFNL_SUBSYS_NFTABLES << 8 | message) as u16
 }

@@ -9,13 +9,13 @@ use super::element::{ListedElement, assemble, comment};
 use super::error::Error;
 use super::message::{self, Attributes, Header, Message, messages};
 use super::sys::Received;
-use super::table::{Chain, Counter, Rule, Table};
-use super::{Kernel, expression, kind, set, uapi};
+use super::table::{Chain, Counter, Place, Rule, Table};
+use super::{Kernel, expression, set, uapi};
 
 /// What to ask the kernel for.
 struct Question<'a> {
     /// `NFT_MSG_GET…`
-    kind: i32,
+    kind: u16,
     /// Whether for all that there are (`NLM_F_DUMP`).
     all: bool,
     /// Where to look: names by attribute type, each with its zero byte.
@@ -29,7 +29,7 @@ impl Kernel {
     pub(super) fn current_generation(&mut self) -> Result<u32, Error> {
         let mut generation = None;
         let question = Question {
-            kind: libc::NFT_MSG_GETGEN,
+            kind: uapi::NFT_MSG_GETGEN,
             all: false,
             names: &[],
             about: "the ruleset's generation",
@@ -41,18 +41,27 @@ impl Kernel {
         generation.ok_or(Error::Malformed(question.about))
     }
 
-    /// Reads the table as it is at one moment; [`Error::Unstable`] if it changes in between.
+    /// Reads the table as it is at one moment, and says at which generation that was;
+    /// [`Error::Unstable`] if it may have changed in between.
+    ///
+    /// Others may change what is theirs all the while, as kube-proxy does on a busy node: that moves the
+    /// generation on, but not the answers about this table.
     pub(super) fn read_once(&mut self) -> Result<(u32, Option<Table>), Error> {
-        let generation = self.current_generation()?;
+        self.others.look()?;
+        let before = self.current_generation()?;
         let table = self.read_table()?;
-        if self.current_generation()? == generation { Ok((generation, table)) } else { Err(Error::Unstable) }
+        let after = self.current_generation()?;
+        let seen = self.others.look()?;
+        // A change is counted before any of it can be read, and told when it is complete.
+        let told = seen.generation.unwrap_or(before);
+        if seen.changed || told != after { Err(Error::Unstable) } else { Ok((after, table)) }
     }
 
     fn read_table(&mut self) -> Result<Option<Table>, Error> {
         let name = zero_terminated(TABLE);
         let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &name)];
         let mut awake = None;
-        let table = Question { kind: libc::NFT_MSG_GETTABLE, all: false, names, about: "the table" };
+        let table = Question { kind: uapi::NFT_MSG_GETTABLE, all: false, names, about: "the table" };
         let found = self.ask(&table, |message| {
             let flags = message.attributes().number(uapi::NFTA_TABLE_FLAGS)?;
             awake = Some(flags & uapi::NFT_TABLE_F_DORMANT == 0);
@@ -63,10 +72,19 @@ impl Kernel {
         }
         let awake = awake.ok_or(Error::Malformed(table.about))?;
 
+        let chains = self.read_chains(names)?;
+        Ok(Some(Table { sets: self.read_sets(names)?, chains, awake }))
+    }
+
+    fn read_sets(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<SetName, Option<Set>>, Error> {
         let mut kinds = Vec::new();
-        self.ask_all(&Question { kind: libc::NFT_MSG_GETSET, all: true, names, about: "sets" }, |message| {
+        let question = Question { kind: uapi::NFT_MSG_GETSET, all: true, names, about: "sets" };
+        self.ask_all(&question, |message| {
             let attributes = message.attributes();
-            kinds.push((SetName::new(attributes.text(uapi::NFTA_SET_NAME)?), set::parse(attributes)));
+            // A set without a name of its own comes and goes with the rule that has it.
+            if attributes.number(uapi::NFTA_SET_FLAGS).unwrap_or_default() & uapi::NFT_SET_ANONYMOUS == 0 {
+                kinds.push((SetName::new(attributes.text(uapi::NFTA_SET_NAME)?), set::parse(attributes)));
+            }
             Some(())
         })?;
         let mut sets = BTreeMap::new();
@@ -77,40 +95,41 @@ impl Kernel {
             };
             sets.insert(name, set);
         }
+        Ok(sets)
+    }
 
+    fn read_chains(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<ChainName, Chain>, Error> {
         let mut chains = BTreeMap::new();
-        // Unlike the others, this question is answered for all tables of the family.
-        self.ask_all(
-            &Question { kind: libc::NFT_MSG_GETCHAIN, all: true, names, about: "chains" },
-            |message| {
-                let attributes = message.attributes();
-                if attributes.text(uapi::NFTA_ANY_TABLE)? == TABLE {
-                    let name = ChainName::new(attributes.text(uapi::NFTA_CHAIN_NAME)?);
-                    chains.insert(name, Chain { hook: hook(attributes), rules: Vec::new() });
-                }
-                Some(())
-            },
-        )?;
-        self.ask_all(
-            &Question { kind: libc::NFT_MSG_GETRULE, all: true, names, about: "rules" },
-            |message| {
-                let attributes = message.attributes();
-                let chain = chains.get_mut(attributes.text(uapi::NFTA_RULE_CHAIN)?)?;
+        let question = Question { kind: uapi::NFT_MSG_GETCHAIN, all: true, names, about: "chains" };
+        self.ask_all(&question, |message| {
+            let attributes = message.attributes();
+            let flags = attributes.number(uapi::NFTA_CHAIN_FLAGS).unwrap_or_default();
+            // As with sets, a chain may be part of the rule that jumps to it.
+            if attributes.text(uapi::NFTA_ANY_TABLE)? == TABLE && flags & uapi::NFT_CHAIN_BINDING == 0 {
+                let name = ChainName::new(attributes.text(uapi::NFTA_CHAIN_NAME)?);
+                chains.insert(name, Chain { place: place(attributes), rules: Vec::new() });
+            }
+            Some(())
+        })?;
+        let question = Question { kind: uapi::NFT_MSG_GETRULE, all: true, names, about: "rules" };
+        self.ask_all(&question, |message| {
+            let attributes = message.attributes();
+            if let Some(chain) = chains.get_mut(attributes.text(uapi::NFTA_RULE_CHAIN)?) {
                 chain.rules.push(rule(attributes)?);
-                Some(())
-            },
-        )?;
-        Ok(Some(Table { sets, chains, awake }))
+            }
+            Some(())
+        })?;
+        Ok(chains)
     }
 
     fn read_set(&mut self, name: &SetName, kind: SetKind) -> Result<Option<Set>, Error> {
         let (table, set) = (zero_terminated(TABLE), zero_terminated(name.as_str()));
         let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table), (uapi::NFTA_SET_ELEM_LIST_SET, &set)];
-        let question = Question { kind: libc::NFT_MSG_GETSETELEM, all: true, names, about: "elements" };
+        let question = Question { kind: uapi::NFT_MSG_GETSETELEM, all: true, names, about: "elements" };
         let (mut listed, mut foreign) = (Vec::new(), false);
         self.ask_all(&question, |message| {
             let elements = message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS);
-            for element in elements.into_iter().flatten() {
+            for element in elements.into_iter().flat_map(Attributes::iter) {
                 match ListedElement::parse(Attributes(element.value)) {
                     Some(element) => listed.push(element),
                     None => foreign = true,
@@ -154,7 +173,7 @@ impl Kernel {
                 Received::Nothing => break,
             };
             for message in messages(datagram).filter(|message| message.sequence == sequence) {
-                interrupted |= i32::from(message.flags) & libc::NLM_F_DUMP_INTR != 0;
+                interrupted |= question.walks_other_tables() && message.flags & uapi::NLM_F_DUMP_INTR != 0;
                 match message.errno() {
                     None => understood &= each(&message).is_some(),
                     Some(0) => complete = true,
@@ -175,15 +194,15 @@ impl Kernel {
 }
 
 impl Question<'_> {
+    /// Whether the kernel counts what others have while it lists, and so loses its place when that changes:
+    /// it lists the chains of all tables of the family.
+    fn walks_other_tables(&self) -> bool {
+        self.kind == uapi::NFT_MSG_GETCHAIN
+    }
+
     fn encode(&self, sequence: u32) -> Vec<u8> {
-        let flags = libc::NLM_F_REQUEST | if self.all { libc::NLM_F_DUMP } else { 0 };
-        let header = Header {
-            kind: kind(self.kind),
-            flags: flags as u16,
-            sequence,
-            family: libc::NFPROTO_INET as u8,
-            resource: 0,
-        };
+        let flags = uapi::NLM_F_REQUEST | if self.all { uapi::NLM_F_DUMP } else { 0 };
+        let header = Header { kind: self.kind, flags, sequence, family: uapi::NFPROTO_INET, resource: 0 };
         let mut request = Vec::new();
         message::write(&mut request, &header, self.names);
         request
@@ -202,20 +221,19 @@ fn zero_terminated(name: &str) -> Vec<u8> {
     [name.as_bytes(), &[0]].concat()
 }
 
-/// Where a chain is called; `None` for a place at which podfence has none.
-fn hook(attributes: Attributes<'_>) -> Option<Option<Hook>> {
+fn place(attributes: Attributes<'_>) -> Place {
     let flags = attributes.number(uapi::NFTA_CHAIN_FLAGS).unwrap_or_default();
     let Some(hook) = attributes.nested(uapi::NFTA_CHAIN_HOOK) else {
-        return (flags == 0).then_some(None);
+        return if flags == 0 { Place::Called } else { Place::Foreign };
     };
     let expected = flags == uapi::NFT_CHAIN_BASE
         && attributes.text(uapi::NFTA_CHAIN_TYPE) == Some("filter")
-        && attributes.number(uapi::NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
-        && hook.number(uapi::NFTA_HOOK_PRIORITY) == Some(libc::NF_IP_PRI_FILTER as u32);
-    match hook.number(uapi::NFTA_HOOK_HOOKNUM)?.cast_signed() {
-        libc::NF_INET_FORWARD if expected => Some(Some(Hook::Forward)),
-        libc::NF_INET_LOCAL_OUT if expected => Some(Some(Hook::Output)),
-        _ => None,
+        && attributes.number(uapi::NFTA_CHAIN_POLICY) == Some(uapi::NF_ACCEPT)
+        && hook.number(uapi::NFTA_HOOK_PRIORITY) == Some(uapi::NF_IP_PRI_FILTER);
+    match hook.number(uapi::NFTA_HOOK_HOOKNUM) {
+        Some(uapi::NF_INET_FORWARD) if expected => Place::Hook(Hook::Forward),
+        Some(uapi::NF_INET_LOCAL_OUT) if expected => Place::Hook(Hook::Output),
+        _ => Place::Foreign,
     }
 }
 
@@ -226,7 +244,7 @@ fn rule(attributes: Attributes<'_>) -> Option<Rule> {
         counter: None,
         expressions: Some(Vec::new()),
     };
-    for element in attributes.nested(uapi::NFTA_RULE_EXPRESSIONS).into_iter().flatten() {
+    for element in attributes.nested(uapi::NFTA_RULE_EXPRESSIONS).into_iter().flat_map(Attributes::iter) {
         let element = Attributes(element.value);
         let name = element.text(uapi::NFTA_EXPR_NAME)?;
         let data = element.nested(uapi::NFTA_EXPR_DATA).unwrap_or_default();

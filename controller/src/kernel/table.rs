@@ -23,10 +23,21 @@ pub struct Table {
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// Where the kernel calls it; `None` for a place at which podfence has no chain.
-    pub hook: Option<Option<Hook>>,
+    /// Where it is called from.
+    pub place: Place,
     /// The rules in their order.
     pub rules: Vec<Rule>,
+}
+
+/// Where a chain is called from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Other chains.
+    Called,
+    /// A hook, with the type, priority and policy that podfence gives its base chains.
+    Hook(Hook),
+    /// A hook, or with a type, priority, policy or flag, that podfence gives no chain.
+    Foreign,
 }
 
 /// A rule.
@@ -88,13 +99,12 @@ impl Table {
         expected: Option<&ruleset::Chain>,
         intervals: impl Fn(&SetName) -> bool,
     ) -> ruleset::Chain {
-        let hook = match chain.hook {
-            Some(Some(_)) if !self.awake => None,
-            hook => hook,
-        };
-        let other_hook = || match expected.and_then(|chain| chain.hook) {
-            Some(_) => None,
-            None => Some(Hook::Forward),
+        let hook = match chain.place {
+            Place::Called => None,
+            Place::Hook(hook) if self.awake => Some(hook),
+            // One that the expected chain does not have.
+            _ if expected.is_some_and(|chain| chain.hook.is_some()) => None,
+            _ => Some(Hook::Forward),
         };
         let same = |expected: &&ruleset::Chain| {
             expected.rules.len() == chain.rules.len()
@@ -108,7 +118,7 @@ impl Table {
             None if chain.rules.is_empty() => Vec::new(),
             None => vec![ruleset::Rule::new([])],
         };
-        ruleset::Chain { hook: hook.unwrap_or_else(other_hook), rules }
+        ruleset::Chain { hook, rules }
     }
 }
 

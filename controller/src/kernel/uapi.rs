@@ -1,5 +1,46 @@
-//! Numbers of the kernel's interface that the `libc` crate does not have: attribute types of
-//! `linux/netfilter/nf_tables.h` and `nfnetlink.h`, and nft's numbers for data types.
+//! Numbers of the kernel's interface: those that the crate `libc` has, of the width that they have in a
+//! message, and those that it does not have: attribute types of `linux/netfilter/nf_tables.h` and
+//! `nfnetlink.h`, and nft's numbers for data types.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "libc has every constant as c_int; these are small or meant as 32 bits"
+)]
+
+use nftnl::nftnl_sys::libc;
+
+macro_rules! of_libc {
+    ($($width:ty { $($name:ident)* })*) => {
+        $($(pub(super) const $name: $width = libc::$name as $width;)*)*
+    };
+}
+
+of_libc! {
+    u8 { AF_UNSPEC IPPROTO_ICMPV6 NFPROTO_INET NFPROTO_IPV4 NFPROTO_IPV6 }
+    u16 {
+        NFNL_MSG_BATCH_BEGIN NFNL_MSG_BATCH_END NFNL_SUBSYS_NFTABLES NLMSG_DONE NLMSG_ERROR
+        NLM_F_ACK NLM_F_APPEND NLM_F_CREATE NLM_F_DUMP NLM_F_DUMP_INTR NLM_F_EXCL NLM_F_REQUEST
+    }
+    u32 {
+        NF_ACCEPT NF_DROP NF_INET_FORWARD NF_INET_LOCAL_OUT NF_IP_PRI_FILTER NFNLGRP_NFTABLES
+        NFT_BYTEORDER_HTON NFT_CMP_EQ NFT_CMP_GTE NFT_CMP_LTE NFT_CMP_NEQ NFT_CT_STATE
+        NFT_GOTO NFT_JUMP NFT_RETURN NFT_META_L4PROTO NFT_META_NFPROTO
+        NFT_PAYLOAD_NETWORK_HEADER NFT_PAYLOAD_TRANSPORT_HEADER
+        NFT_REG32_01 NFT_REG_1 NFT_REG_2 NFT_REG_VERDICT
+    }
+}
+
+macro_rules! messages {
+    ($($name:ident)*) => {
+        $(pub(super) const $name: u16 = NFNL_SUBSYS_NFTABLES << 8 | libc::$name as u16;)*
+    };
+}
+
+// With the subsystem, as they stand in `nlmsg_type`.
+messages! {
+    NFT_MSG_GETCHAIN NFT_MSG_GETGEN NFT_MSG_GETRULE NFT_MSG_GETSET NFT_MSG_GETSETELEM NFT_MSG_GETTABLE
+    NFT_MSG_NEWGEN
+}
 
 pub(super) const NFNL_BATCH_GENID: u16 = 1;
 
@@ -17,6 +58,7 @@ pub(super) const NFTA_CHAIN_POLICY: u16 = 5;
 pub(super) const NFTA_CHAIN_TYPE: u16 = 7;
 pub(super) const NFTA_CHAIN_FLAGS: u16 = 10;
 pub(super) const NFT_CHAIN_BASE: u32 = 1;
+pub(super) const NFT_CHAIN_BINDING: u32 = 4;
 
 pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
 pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
@@ -40,6 +82,7 @@ pub(super) const NFTA_SET_EXPR: u16 = 17;
 pub(super) const NFTA_SET_EXPRESSIONS: u16 = 18;
 pub(super) const NFTA_SET_DESC_SIZE: u16 = 1;
 
+pub(super) const NFT_SET_ANONYMOUS: u32 = 1;
 pub(super) const NFT_SET_INTERVAL: u32 = 4;
 pub(super) const NFT_SET_MAP: u32 = 8;
 pub(super) const NFT_SET_CONCAT: u32 = 0x80;

@@ -1,14 +1,13 @@
 //! Notice of what others do to the table.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use nftnl::nftnl_sys::libc;
 use policy_compiler::ruleset::TABLE;
 
 use super::error::Error;
 use super::message::{Message, messages};
 use super::sys::{Received, Socket};
-use super::{Kernel, kind, uapi};
+use super::{Kernel, uapi};
 
 /// Notifications are at most a page or two long (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 1 << 16;
@@ -42,7 +41,7 @@ impl Watch {
     }
 
     pub(super) fn ignoring(port: u32) -> Result<Self, Error> {
-        let socket = Socket::open(1 << (libc::NFNLGRP_NFTABLES - 1)).map_err(Error::socket("open"))?;
+        let socket = Socket::open(1 << (uapi::NFNLGRP_NFTABLES - 1)).map_err(Error::socket("open"))?;
         socket.ignore(port).map_err(Error::socket("filter"))?;
         Ok(Self { socket, buffer: vec![0; BUFFER] })
     }
@@ -70,10 +69,10 @@ impl Watch {
 
 impl Seen {
     fn note(&mut self, message: &Message<'_>) {
-        if message.kind == kind(libc::NFT_MSG_NEWGEN) {
+        if message.kind == uapi::NFT_MSG_NEWGEN {
             self.generation = message.attributes().number(uapi::NFTA_GEN_ID);
         } else if message.attributes().text(uapi::NFTA_ANY_TABLE) == Some(TABLE)
-            && i32::from(message.family()) == libc::NFPROTO_INET
+            && message.family() == uapi::NFPROTO_INET
         {
             self.changed = true;
         }
@@ -83,11 +82,5 @@ impl Seen {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod compile;
 mod completions;
 mod explain;
+mod guess;
 mod input;
 mod man;
 mod matrix;

@@ -26,6 +26,8 @@ pub(crate) struct Styles {
     pub(crate) allow: Style,
     /// What is denied.
     pub(crate) deny: Style,
+    /// What is allowed in part.
+    pub(crate) partly: Style,
     /// Headings.
     pub(crate) heading: Style,
     /// What matters less.
@@ -60,6 +62,7 @@ impl Styles {
         Self {
             allow: AnsiColor::Green.on_default(),
             deny: AnsiColor::Red.on_default().bold(),
+            partly: AnsiColor::Yellow.on_default(),
             heading: Style::new().bold(),
             dim: Style::new().dimmed(),
         }

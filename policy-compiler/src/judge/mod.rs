@@ -61,9 +61,6 @@ mod party;
 mod pod_set;
 mod verdict;
 
-#[cfg(test)]
-mod tests;
-
 pub use miss::{LabelMiss, PeerMiss, RuleMiss};
 pub use party::{Endpoint, Party};
 pub use verdict::{Exemption, PolicyRule, Ruling, Verdict};
@@ -99,8 +96,8 @@ pub struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    /// The ends as one direction sees them: whose policies judge, and what their peers are matched with.
-    fn subject_and_peer(&self, direction: Direction) -> (&Party<'a>, &Party<'a>) {
+    /// The ends as one direction sees them: whose policies judge, and whom their peers must cover.
+    pub fn subject_and_peer(&self, direction: Direction) -> (&Party<'a>, &Party<'a>) {
         match direction {
             Direction::Egress => (&self.from, &self.to),
             Direction::Ingress => (&self.to, &self.from),

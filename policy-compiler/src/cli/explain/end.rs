@@ -1,15 +1,12 @@
 //! `--from` and `--to`: whom a name stands for.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::bail;
 use policy_compiler::model::{Cluster, ObjectName, Pod, Service};
 
-/// Names less alike than this are not worth a guess (Jaro-Winkler, 0 to 1).
-const ALIKE: f64 = 0.85;
-
-/// So many names are proposed.
-const GUESSES: usize = 5;
+use crate::cli::guess::did_you_mean;
 
 /// Whom a name stands for.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +35,11 @@ pub(super) fn find<'a>(cluster: &'a Cluster, text: &str) -> anyhow::Result<End<'
             bail!("{} has finished: nothing reaches it any longer", pod.name)
         }
         Some(end) => Ok(end),
-        None => bail!("nothing is called `{text}`{}", guess(cluster, wanted)),
+        None => {
+            let names: BTreeSet<_> = cluster.pods().keys().chain(cluster.services().keys()).collect();
+            let names = names.into_iter().map(ObjectName::to_string);
+            bail!("nothing is called `{text}`{}", did_you_mean(wanted, names))
+        }
     }
 }
 
@@ -60,20 +61,4 @@ fn named<'a, T>(
             bail!("`{wanted}` could be any of {}", names.join(", "))
         }
     }
-}
-
-/// The names most like the wanted one, as a question; empty if there is none.
-fn guess(cluster: &Cluster, wanted: &str) -> String {
-    let names = cluster.pods().keys().chain(cluster.services().keys());
-    let bare = wanted.rsplit('/').next().unwrap_or(wanted);
-    let likeness = |name: &ObjectName| {
-        let whole = strsim::jaro_winkler(&name.to_string(), wanted);
-        whole.max(strsim::jaro_winkler(&name.name, bare))
-    };
-    let mut alike: Vec<_> =
-        names.map(|name| (likeness(name), name)).filter(|(likeness, _)| *likeness > ALIKE).collect();
-    alike.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-    alike.dedup_by_key(|(_, name)| *name);
-    let names: Vec<_> = alike.iter().take(GUESSES).map(|(_, name)| name.to_string()).collect();
-    if names.is_empty() { String::new() } else { format!(": did you mean {}?", names.join(" or ")) }
 }

@@ -66,7 +66,7 @@ pub(super) struct Policy {
 #[derive(Serialize)]
 pub(super) struct Rule {
     /// The rule's path below `spec`, such as `ingress[0]`.
-    pub(super) rule: String,
+    pub(super) path: String,
     /// `file:line`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<String>,
@@ -137,21 +137,13 @@ impl<'a> Question<'a> {
                     family: family.map(|family| family.to_string()),
                     verdict: Word::of(egress.verdict.allows() && ingress.verdict.allows()),
                     suggestions: denying
-                        .filter_map(|(direction, _)| suggest(direction, self, family))
+                        .filter_map(|(direction, _)| suggest(direction, connection, family))
                         .collect(),
                     egress,
                     ingress,
                 }
             })
             .collect()
-    }
-
-    /// The ends as one direction sees them: the subject of policies, and whom their peers are matched with.
-    pub(super) fn subject_and_peer(&self, direction: Direction) -> (&Party<'a>, &Party<'a>) {
-        match direction {
-            Direction::Egress => (&self.from, &self.to),
-            Direction::Ingress => (&self.to, &self.from),
-        }
     }
 }
 
@@ -166,10 +158,7 @@ fn name(party: &Party<'_>) -> String {
 
 impl Side {
     fn new<'a>(judge: &Judge<'a>, direction: Direction, connection: &Connection<'a>) -> Self {
-        let subject = match direction {
-            Direction::Egress => &connection.from,
-            Direction::Ingress => &connection.to,
-        };
+        let (subject, _) = connection.subject_and_peer(direction);
         let ruling = judge.ruling(direction, connection);
         let allowed = ruling.allowed();
         let (reason, policies) = match ruling {
@@ -225,7 +214,7 @@ impl Policy {
 
 impl Rule {
     fn new(
-        rule: String,
+        path: String,
         origin: Option<&Origin>,
         miss: Option<&RuleMiss<'_>>,
         direction: Direction,
@@ -243,7 +232,7 @@ impl Rule {
             }
         };
         Self {
-            rule,
+            path,
             origin: origin.map(Origin::to_string),
             covers: miss.is_none(),
             peers,
@@ -253,10 +242,10 @@ impl Rule {
     }
 }
 
-/// What the ports of a rule cover instead.
+/// What a rule's ports cover instead.
 fn uncovered(ports: &[PortMatch], destination: &Party<'_>) -> String {
     let ports: Vec<_> = ports.iter().map(|port| covered(port, destination)).collect();
-    format!("ports: only {}", if ports.is_empty() { "none".to_owned() } else { ports.join(", ") })
+    format!("only {}", if ports.is_empty() { "none".to_owned() } else { ports.join(", ") })
 }
 
 fn covered(port: &PortMatch, destination: &Party<'_>) -> String {

@@ -3,11 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use policy_compiler::judge::Party;
+use policy_compiler::judge::{Connection, Party, Traffic};
 use policy_compiler::model::{Direction, Family, Labels, NAMESPACE_NAME_LABEL, Pod};
 use serde_json::{Value, json};
-
-use super::report::Question;
 
 /// Labels that controllers put on each pod or each revision anew: a policy that names them is soon stale.
 const VOLATILE_LABELS: [&str; 7] = [
@@ -23,27 +21,29 @@ const VOLATILE_LABELS: [&str; 7] = [
 /// The longest `metadata.name` (RFC 1123 subdomain).
 const NAME_MAX: usize = 253;
 
-/// A NetworkPolicy that allows exactly this in one direction, in one family or in all. `None` where no
-/// policy can: the subject is no pod, or no peer can describe the other end.
+/// A NetworkPolicy that allows exactly this connection in one direction; in all families without `family`.
+/// `None` where no policy can: the subject is no pod, or no peer can describe the other end.
 pub(super) fn suggest(
     direction: Direction,
-    question: &Question<'_>,
+    connection: &Connection<'_>,
     family: Option<Family>,
 ) -> Option<Value> {
-    let (subject, other) = question.subject_and_peer(direction);
+    let (subject, other) = connection.subject_and_peer(direction);
     let pod = subject.pod()?;
     let (rules, peers_field, policy_type) = match direction {
         Direction::Egress => ("egress", "to", "Egress"),
         Direction::Ingress => ("ingress", "from", "Ingress"),
     };
-    let rule = json!({
-        peers_field: peers(pod, other, family)?,
-        "ports": [{ "port": question.port, "protocol": question.protocol.as_str() }],
-    });
+    let mut rule = json!({ peers_field: peers(pod, other, family)? });
+    let mut name = name(direction, pod, other);
+    if let Traffic::Port(protocol, port) = connection.traffic {
+        rule["ports"] = json!([{ "port": port, "protocol": protocol.as_str() }]);
+        name = format!("{name}-{port}");
+    }
     Some(json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": { "name": name(direction, pod, other), "namespace": &*pod.name.namespace },
+        "metadata": { "name": name, "namespace": &*pod.name.namespace },
         "spec": {
             "podSelector": selector(&pod.labels),
             "policyTypes": [policy_type],
@@ -92,5 +92,5 @@ fn name(direction: Direction, subject: &Pod, other: &Party<'_>) -> String {
         Direction::Egress => format!("allow-{}-to-{other}", subject.name.name),
         Direction::Ingress => format!("allow-{}-from-{other}", subject.name.name),
     };
-    name.chars().take(NAME_MAX).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+    name.chars().take(NAME_MAX - "-65535".len()).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }

@@ -10,17 +10,21 @@ const RULES_SHOWN: usize = 6;
 
 /// Writes the verdict first, then why, then what would change it.
 pub(super) fn write(report: &Report, output: &mut Output) -> anyhow::Result<()> {
-    if report.connections.len() > 1 {
+    let several = report.connections.len() > 1;
+    if several {
         write_summary(report, output)?;
     }
     for connection in &report.connections {
+        if several {
+            writeln!(output)?;
+        }
         write_connection(connection, output)?;
     }
     let mut suggestions: Vec<_> = report.connections.iter().flat_map(|it| &it.suggestions).collect();
     suggestions.dedup();
     if !suggestions.is_empty() {
         let heading = output.styles.heading;
-        writeln!(output, "{heading}To allow it, apply:{heading:#}\n")?;
+        writeln!(output, "\n{heading}To allow it, apply:{heading:#}\n")?;
         for (index, policy) in suggestions.into_iter().enumerate() {
             let separator = if index == 0 { "" } else { "---\n" };
             write!(output, "{separator}{}", serde_yaml::to_string(policy)?)?;
@@ -33,7 +37,7 @@ fn write_summary(report: &Report, output: &mut Output) -> io::Result<()> {
     let Report { from, to, port, connections, .. } = report;
     let allowed = connections.iter().filter(|connection| connection.verdict.allows()).count();
     write_verdict(report.verdict.allows(), output)?;
-    writeln!(output, "  {from} → {to}  {port}: {allowed} of {} connections allowed\n", connections.len())
+    writeln!(output, "  {from} → {to}  {port}: {allowed} of {} connections allowed", connections.len())
 }
 
 fn write_connection(connection: &Explained, output: &mut Output) -> io::Result<()> {
@@ -45,8 +49,7 @@ fn write_connection(connection: &Explained, output: &mut Output) -> io::Result<(
         None => writeln!(output, "\n")?,
     }
     write_side("egress", &connection.egress, output)?;
-    write_side("ingress", &connection.ingress, output)?;
-    writeln!(output)
+    write_side("ingress", &connection.ingress, output)
 }
 
 fn write_verdict(allowed: bool, output: &mut Output) -> io::Result<()> {
@@ -90,10 +93,11 @@ fn write_policy(direction: &str, policy: &Policy, output: &mut Output) -> io::Re
 }
 
 fn write_rule(rule: &Rule, output: &mut Output) -> io::Result<()> {
-    write!(output, "      {}", rule.rule)?;
+    write!(output, "      {}", rule.path)?;
     write_origin(rule.origin.as_deref(), output)?;
     writeln!(output, "{}", if rule.covers { "  covers it" } else { "" })?;
-    rule.peers.iter().chain(&rule.ports).try_for_each(|miss| writeln!(output, "        {miss}"))
+    rule.peers.iter().try_for_each(|miss| writeln!(output, "        {miss}"))?;
+    rule.ports.iter().try_for_each(|miss| writeln!(output, "        ports: {miss}"))
 }
 
 fn write_origin(origin: Option<&str>, output: &mut Output) -> io::Result<()> {

@@ -71,9 +71,9 @@ fn for_each(
     mut write: impl FnMut(&str, &str, Row) -> io::Result<()>,
 ) -> io::Result<()> {
     let names: Vec<_> = rows.ends.iter().map(|end| quote(&end.name)).collect();
-    let named = || rows.ends.iter().zip(&names);
-    for (from, from_name) in named() {
-        for (to, to_name) in named() {
+    let ends = || rows.ends.iter().zip(&names);
+    for (from, from_name) in ends() {
+        for (to, to_name) in ends() {
             rows.of(from, to).try_for_each(|row| write(from_name, to_name, row))?;
         }
     }

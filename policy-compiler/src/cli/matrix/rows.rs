@@ -38,7 +38,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn allowed(&self) -> bool {
+    pub(super) fn allowed(self) -> bool {
         self.egress && self.ingress
     }
 }

@@ -95,12 +95,12 @@ fn write_block(
 }
 
 fn write_cell(cell: &Cell, width: usize, output: &mut Output) -> io::Result<()> {
-    let Styles { allow, deny, dim, .. } = output.styles;
+    let Styles { allow, deny, partly, dim, .. } = output.styles;
     let (style, text) = match cell {
         Cell::NotAsked => (dim, "·"),
         Cell::Allowed => (allow, "✓"),
         Cell::Denied => (deny, "✗"),
-        Cell::Partly(ports) => (allow, ports.as_str()),
+        Cell::Partly(ports) => (partly, ports.as_str()),
     };
     write!(output, "  {style}{text:>width$}{style:#}")
 }
@@ -123,7 +123,7 @@ impl Column {
 
 impl Cell {
     fn new(rows: impl Iterator<Item = Row>) -> Self {
-        let (allowed, denied): (Vec<_>, Vec<_>) = rows.partition(Row::allowed);
+        let (allowed, denied): (Vec<_>, Vec<_>) = rows.partition(|row: &Row| row.allowed());
         match (allowed.len(), denied.len()) {
             (0, 0) => Self::NotAsked,
             (_, 0) => Self::Allowed,
@@ -141,7 +141,7 @@ impl Cell {
 }
 
 fn list(rows: &[Row]) -> String {
-    let mut ports: Vec<_> = rows.iter().take(PORTS_SHOWN).map(port).collect();
+    let mut ports: Vec<_> = rows.iter().take(PORTS_SHOWN).copied().map(port).collect();
     if let Some(more @ 1..) = rows.len().checked_sub(PORTS_SHOWN) {
         ports.push(format!("+{more}"));
     }
@@ -149,7 +149,7 @@ fn list(rows: &[Row]) -> String {
 }
 
 /// A port, with what is out of the ordinary about it.
-fn port(row: &Row) -> String {
+fn port(row: Row) -> String {
     let protocol = match row.protocol {
         Protocol::Tcp => String::new(),
         other => format!("/{other}"),

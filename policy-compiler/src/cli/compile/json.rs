@@ -1,0 +1,236 @@
+//! A ruleset as `nft -j -f` reads it (libnftables-json(5)).
+
+use std::io::{self, Write};
+
+use policy_compiler::model::{Family, Protocol};
+use policy_compiler::ruleset::{
+    Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetName, Statement,
+    TABLE, Verdict,
+};
+use serde_json::{Value, json};
+
+/// Writes an object a line: the table, then all that others refer to, then the rules.
+pub(super) fn write(ruleset: &Ruleset, output: &mut impl Write) -> io::Result<()> {
+    let Ruleset { sets, chains } = ruleset;
+    let table = json!({ "table": { "family": "inet", "name": TABLE } });
+    // An element may lead to a chain, so the chains come before what fills the sets.
+    let chain_objects = chains.iter().map(|(name, chain)| chain_object(name, chain));
+    let set_objects = sets.iter().map(|(name, set)| set_object(name, set));
+    let rules =
+        chains.iter().flat_map(|(name, chain)| chain.rules.iter().map(|rule| rule_object(name, rule)));
+    write!(output, "{{\"nftables\":[\n{table}")?;
+    for object in chain_objects.chain(set_objects).chain(rules) {
+        write!(output, ",\n{object}")?;
+    }
+    output.write_all(b"\n]}\n")
+}
+
+fn chain_object(name: &ChainName, chain: &Chain) -> Value {
+    let mut object = json!({ "family": "inet", "table": TABLE, "name": name.as_str() });
+    if let Some(hook) = chain.hook {
+        let hook = match hook {
+            Hook::Forward => "forward",
+            Hook::Output => "output",
+        };
+        object["type"] = json!("filter");
+        object["hook"] = json!(hook);
+        object["prio"] = json!(0);
+        object["policy"] = json!("accept");
+    }
+    json!({ "chain": object })
+}
+
+fn set_object(name: &SetName, set: &Set) -> Value {
+    let mut object =
+        json!({ "family": "inet", "table": TABLE, "name": name.as_str(), "type": key_type(set.kind.key) });
+    if set.kind.interval {
+        object["flags"] = json!(["interval"]);
+    }
+    if !set.elements.is_empty() {
+        object["elem"] = set.elements.iter().map(|(key, element)| element_value(*key, element)).collect();
+    }
+    if set.kind.verdicts {
+        object["map"] = json!("verdict");
+        json!({ "map": object })
+    } else {
+        json!({ "set": object })
+    }
+}
+
+fn key_type(key: KeyType) -> Value {
+    let address = |family| match family {
+        Family::Ipv4 => "ipv4_addr",
+        Family::Ipv6 => "ipv6_addr",
+    };
+    match key {
+        KeyType::Address(family) => json!(address(family)),
+        KeyType::AddressPair(family) => json!([address(family), address(family)]),
+        KeyType::ProtocolPort => json!(["inet_proto", "inet_service"]),
+    }
+}
+
+fn element_value(key: ElementKey, element: &Element) -> Value {
+    let key = match key {
+        ElementKey::Address(address) => json!(address),
+        ElementKey::AddressRange(first, last) if first == last => json!(first),
+        ElementKey::AddressRange(first, last) => json!({ "range": [first, last] }),
+        ElementKey::AddressPair(source, destination) => json!({ "concat": [source, destination] }),
+        ElementKey::ProtocolPort(protocol, first, last) => {
+            let protocol = match protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+                Protocol::Sctp => "sctp",
+            };
+            let ports = if first == last { json!(first) } else { json!({ "range": [first, last] }) };
+            json!({ "concat": [protocol, ports] })
+        }
+    };
+    let key = match &element.comment {
+        Some(comment) => json!({ "elem": { "val": key, "comment": &**comment } }),
+        None => key,
+    };
+    match &element.target {
+        Some(chain) => json!([key, { "goto": { "target": chain.as_str() } }]),
+        None => key,
+    }
+}
+
+fn rule_object(chain: &ChainName, rule: &Rule) -> Value {
+    let statements: Vec<_> = rule.statements.iter().map(statement).collect();
+    let mut object = json!({ "family": "inet", "table": TABLE, "chain": chain.as_str(), "expr": statements });
+    if let Some(comment) = &rule.comment {
+        object["comment"] = json!(&**comment);
+    }
+    json!({ "rule": object })
+}
+
+fn statement(statement: &Statement) -> Value {
+    let matches = |operator, left: Value, right: Value| json!({ "match": { "op": operator, "left": left, "right": right } });
+    match statement {
+        Statement::EstablishedOrRelated => {
+            matches("in", json!({ "ct": { "key": "state" } }), json!(["established", "related"]))
+        }
+        Statement::NeighbourDiscovery => {
+            matches("==", payload("icmpv6", "type"), json!({ "range": [133, 137] }))
+        }
+        Statement::SourceIsLocal => {
+            matches("==", json!({ "fib": { "result": "type", "flags": "saddr" } }), json!("local"))
+        }
+        Statement::InSet(of, set) => matches("==", fields(*of), json!(format!("@{set}"))),
+        Statement::VerdictMap(of, map) => {
+            json!({ "vmap": { "key": fields(*of), "data": format!("@{map}") } })
+        }
+        Statement::Counter => json!({ "counter": null }),
+        Statement::Verdict(Verdict::Accept) => json!({ "accept": null }),
+        Statement::Verdict(Verdict::Drop) => json!({ "drop": null }),
+        Statement::Verdict(Verdict::Return) => json!({ "return": null }),
+        Statement::Verdict(Verdict::Jump(chain)) => json!({ "jump": { "target": chain.as_str() } }),
+        Statement::Verdict(Verdict::Goto(chain)) => json!({ "goto": { "target": chain.as_str() } }),
+    }
+}
+
+fn fields(fields: Fields) -> Value {
+    let header = |family| match family {
+        Family::Ipv4 => "ip",
+        Family::Ipv6 => "ip6",
+    };
+    match fields {
+        Fields::Source(family) => payload(header(family), "saddr"),
+        Fields::Destination(family) => payload(header(family), "daddr"),
+        Fields::SourceAndDestination(family) => {
+            json!({ "concat": [payload(header(family), "saddr"), payload(header(family), "daddr")] })
+        }
+        Fields::ProtocolAndPort => {
+            json!({ "concat": [{ "meta": { "key": "l4proto" } }, payload("th", "dport")] })
+        }
+    }
+}
+
+fn payload(protocol: &str, field: &str) -> Value {
+    json!({ "payload": { "protocol": protocol, "field": field } })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use policy_compiler::ruleset::SetKind;
+
+    use super::*;
+
+    fn chain(hook: Option<Hook>, rules: Vec<Rule>) -> Chain {
+        Chain { hook, rules }
+    }
+
+    fn set(key: KeyType, interval: bool, elements: &[(ElementKey, Element)]) -> Set {
+        let verdicts = elements.iter().any(|(_, element)| element.target.is_some());
+        Set { kind: SetKind { key, interval, verdicts }, elements: elements.iter().cloned().collect() }
+    }
+
+    fn element(target: Option<&str>, comment: Option<&str>) -> Element {
+        Element { target: target.map(ChainName::new), comment: comment.map(Into::into) }
+    }
+
+    #[test]
+    fn every_part_of_a_ruleset_has_its_libnftables_form() {
+        let address = |text: &str| text.parse().unwrap();
+        let sets = [
+            (
+                "pairs",
+                set(
+                    KeyType::AddressPair(Family::Ipv6),
+                    false,
+                    &[(ElementKey::AddressPair(address("fd00::1"), address("fd00::2")), element(None, None))],
+                ),
+            ),
+            (
+                "peers",
+                set(
+                    KeyType::Address(Family::Ipv4),
+                    true,
+                    &[
+                        (
+                            ElementKey::AddressRange(address("10.0.0.1"), address("10.0.0.1")),
+                            element(Some("a"), None),
+                        ),
+                        (
+                            ElementKey::AddressRange(address("10.0.0.2"), address("10.0.0.9")),
+                            element(Some("a"), Some("b")),
+                        ),
+                    ],
+                ),
+            ),
+            (
+                "ports",
+                set(
+                    KeyType::ProtocolPort,
+                    true,
+                    &[
+                        (ElementKey::ProtocolPort(Protocol::Tcp, 80, 80), element(Some("a"), None)),
+                        (ElementKey::ProtocolPort(Protocol::Udp, 1, 9), element(Some("a"), None)),
+                    ],
+                ),
+            ),
+        ];
+        let family = Family::Ipv4;
+        let statements = vec![
+            Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]),
+            Rule::new([Statement::NeighbourDiscovery, Statement::Verdict(Verdict::Return)]),
+            Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Jump(ChainName::new("a")))]),
+            Rule::new([Statement::InSet(Fields::SourceAndDestination(Family::Ipv6), SetName::new("pairs"))]),
+            Rule::new([Statement::VerdictMap(Fields::Source(family), SetName::new("peers"))]),
+            Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, SetName::new("ports"))]).comment("why"),
+            Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
+        ];
+        let chains = [("a", chain(None, vec![])), ("forward", chain(Some(Hook::Forward), statements))];
+        let ruleset = Ruleset {
+            sets: sets.into_iter().map(|(name, set)| (SetName::new(name), set)).collect(),
+            chains: BTreeMap::from(chains.map(|(name, chain)| (ChainName::new(name), chain))),
+        };
+        let mut written = Vec::new();
+        write(&ruleset, &mut written).unwrap();
+        // `nft -j -f` reads this file.
+        let expected = include_str!("../../../tests/cli/ruleset.json");
+        assert_eq!(String::from_utf8(written).unwrap(), expected);
+    }
+}
