@@ -1,7 +1,7 @@
 //! `make bench`: what a packet and a change cost, beside the bars that podfence sets itself.
 //!
 //! Packets are measured as ratios inside one run, so that a slow machine does not matter; the rounds of the
-//! rulesets that are compared take turns, and medians count.
+//! rulesets that are compared take turns.
 
 mod changes;
 mod packets;
