@@ -33,16 +33,7 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
 fn in_kernel(cluster: &Cluster) -> Result<Vec<Figure>> {
     let mut kernel = Kernel::open()?;
     let begin = Instant::now();
-    let mut compiler = Compiler::new(Some("node-0"));
-    for (name, namespace) in cluster.namespaces() {
-        compiler.put_namespace(name, Some(namespace.clone()));
-    }
-    for (name, pod) in cluster.pods() {
-        compiler.put_pod(name, Some(pod.clone()));
-    }
-    for (name, policy) in cluster.policies() {
-        compiler.put_policy(name, Some(policy.clone()));
-    }
+    let mut compiler = Compiler::of(cluster, Some("node-0"));
     compiler.update();
     kernel.apply(&Transaction::replace(compiler.ruleset()))?;
     let start = begin.elapsed();
