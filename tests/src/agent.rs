@@ -120,6 +120,20 @@ impl Agent {
         Ok(kibibytes.context("the agent is a zombie")?.parse::<u64>()? * 1024)
     }
 
+    /// The time that the agent has run on a processor so far.
+    ///
+    /// # Errors
+    /// It does not run any more.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let nanoseconds = text.split(' ').next().context("/proc/PID/task/TID/schedstat is empty")?;
+            total += Duration::from_nanos(nanoseconds.parse()?);
+        }
+        Ok(total)
+    }
+
     /// What the agent has written so far.
     ///
     /// # Errors
