@@ -99,12 +99,12 @@ fn key(object: &Value) -> [String; 3] {
     [&object["kind"], &object["metadata"]["namespace"], &object["metadata"]["name"]].map(ToString::to_string)
 }
 
-fn namespace(name: &str, labels: Value) -> Value {
+fn namespace(name: &str, labels: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 }
 
 /// A running pod of the namespace `shop`, with the port `web`.
-fn pod(name: &str, node: &str, labels: Value, address: &str) -> Value {
+fn pod(name: &str, node: &str, labels: &Value, address: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -119,7 +119,7 @@ fn pod(name: &str, node: &str, labels: Value, address: &str) -> Value {
 }
 
 /// Lets those reach the port `web` of `app: web` that a peer names.
-fn policy(name: &str, from: Value) -> Value {
+fn policy(name: &str, from: &Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -134,10 +134,10 @@ fn policy(name: &str, from: Value) -> Value {
 
 /// A small shop: a web server on the node, its client on another one, and a policy between the two.
 fn shop(cluster: &mut Cluster) -> Result<()> {
-    cluster.put(namespace("shop", json!({"team": "a"})))?;
-    cluster.put(pod("web", "node-1", json!({"app": "web"}), "10.244.1.2"))?;
-    cluster.put(pod("client", "node-2", json!({"app": "client"}), "10.244.2.2"))?;
-    cluster.put(policy("clients", json!({"podSelector": {"matchLabels": {"app": "client"}}})))
+    cluster.put(namespace("shop", &json!({"team": "a"})))?;
+    cluster.put(pod("web", "node-1", &json!({"app": "web"}), "10.244.1.2"))?;
+    cluster.put(pod("client", "node-2", &json!({"app": "client"}), "10.244.2.2"))?;
+    cluster.put(policy("clients", &json!({"podSelector": {"matchLabels": {"app": "client"}}})))
 }
 
 #[test]
@@ -147,15 +147,15 @@ fn every_change_reaches_the_kernel() -> Result<()> {
     let agent = cluster.ready_agent()?;
     ensure!(cluster.difference()?.is_empty(), "the agent is ready before the kernel is:\n{}", agent.log()?);
 
-    let another = pod("another", "node-1", json!({"app": "web"}), "10.244.1.3");
-    let teams = policy("teams", json!({"namespaceSelector": {"matchLabels": {"team": "b"}}}));
+    let another = pod("another", "node-1", &json!({"app": "web"}), "10.244.1.3");
+    let teams = policy("teams", &json!({"namespaceSelector": {"matchLabels": {"team": "b"}}}));
     let puts = [
         another.clone(),
         teams.clone(),
-        namespace("shop", json!({"team": "b"})),
-        pod("client", "node-2", json!({"app": "other"}), "10.244.2.2"),
-        policy("clients", json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.244.2.0/24"]}})),
-        pod("web", "node-1", json!({"app": "web"}), "fd44:0:0:1::2"),
+        namespace("shop", &json!({"team": "b"})),
+        pod("client", "node-2", &json!({"app": "other"}), "10.244.2.2"),
+        policy("clients", &json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.244.2.0/24"]}})),
+        pod("web", "node-1", &json!({"app": "web"}), "fd44:0:0:1::2"),
     ];
     for object in puts {
         let before = cluster.expected()?;
@@ -167,10 +167,10 @@ fn every_change_reaches_the_kernel() -> Result<()> {
     let mut finished = another.clone();
     finished["status"]["phase"] = json!("Succeeded");
     cluster.put(finished)?;
-    cluster.put(pod("heir", "node-1", json!({"app": "client"}), "10.244.1.3"))?;
+    cluster.put(pod("heir", "node-1", &json!({"app": "client"}), "10.244.1.3"))?;
     cluster.wait_in_step(&agent).context("a finished pod leaves its address to another")?;
 
-    for object in [another, teams, policy("clients", Value::Null)] {
+    for object in [another, teams, policy("clients", &Value::Null)] {
         cluster.delete(&object)?;
         cluster.wait_in_step(&agent).with_context(|| format!("deleted: {object}"))?;
     }
@@ -189,8 +189,8 @@ fn cut_off(lab: &Lab) -> Result<()> {
 fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
     let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
     shop(&mut cluster)?;
-    cluster.put(pod("doomed", "node-1", json!({"app": "web"}), "10.244.1.4"))?;
-    cluster.put(policy("doomed", json!({"podSelector": {"matchLabels": {"app": "web"}}})))?;
+    cluster.put(pod("doomed", "node-1", &json!({"app": "web"}), "10.244.1.4"))?;
+    cluster.put(policy("doomed", &json!({"podSelector": {"matchLabels": {"app": "web"}}})))?;
     let mut agent = cluster.ready_agent()?;
     let transactions = agent.metric("podfence_transactions_total")?;
 
@@ -201,9 +201,10 @@ fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
     assert_eq!(agent.get("/readyz")?.0, 200, "it still enforces");
     cluster.plane.api_server.restart()?;
     cluster.plane.wait_ready()?;
-    let mut nobodys = policy("nobodys", json!({"podSelector": {}}));
+    let mut nobodys = policy("nobodys", &json!({"podSelector": {}}));
     nobodys["spec"]["podSelector"] = json!({"matchLabels": {"app": "nothing"}});
-    for bystander in [nobodys, namespace("empty", json!({})), pod("far", "node-2", json!({}), "10.244.2.9")] {
+    for bystander in [nobodys, namespace("empty", &json!({})), pod("far", "node-2", &json!({}), "10.244.2.9")]
+    {
         let before = cluster.expected()?;
         cluster.put(bystander)?;
         ensure!(cluster.expected()? == before, "it decides about something");
@@ -213,15 +214,15 @@ fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
         let followed = |kind| log.contains(&format!("{kind} are followed again"));
         Ok(["namespaces", "pods", "networkpolicies"].into_iter().all(followed))
     })?;
-    assert_eq!(agent.metric("podfence_transactions_total")?, transactions, "{}", agent.log()?);
+    ensure!(agent.metric("podfence_transactions_total")? <= transactions, "flapping:\n{}", agent.log()?);
 
     // What is deleted while the agent cannot hear of it is gone when it can.
     cut_off(&cluster.lab)?;
     cluster.plane.api_server.restart()?;
     cluster.plane.wait_ready()?;
-    cluster.delete(&pod("doomed", "", Value::Null, ""))?;
-    cluster.delete(&policy("doomed", Value::Null))?;
-    cluster.put(pod("web", "node-1", json!({"app": "web"}), "10.244.1.5"))?;
+    cluster.delete(&pod("doomed", "", &Value::Null, ""))?;
+    cluster.delete(&policy("doomed", &Value::Null))?;
+    cluster.put(pod("web", "node-1", &json!({"app": "web"}), "10.244.1.5"))?;
     cluster.lab.world().namespace().nft("delete table inet cut")?;
     cluster.wait_in_step(&agent)?;
 
@@ -239,7 +240,7 @@ fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
     cluster.plane.wait_ready()?;
     agent.wait_ready(BOUND)?;
     ensure!(cluster.difference()?.is_empty());
-    assert_eq!(agent.metric("podfence_transactions_total")?, 0.0, "the kernel was in step: {}", agent.log()?);
+    ensure!(agent.metric("podfence_transactions_total")? < 1.0, "the kernel was in step:\n{}", agent.log()?);
     Ok(())
 }
 
