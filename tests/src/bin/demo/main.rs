@@ -13,7 +13,7 @@ use lab::{Agent, ControlPlane, Lab, Manifests, Outcome, Pod, Probe, Protocol, To
 use policy_compiler::judge::{Connection, Endpoint, Judge, Traffic};
 use policy_compiler::manifest;
 use policy_compiler::model::{Cluster, Family, ObjectName, PortNumber};
-use screen::Screen;
+use screen::{Screen, line};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -60,9 +60,9 @@ enum Source {
 
 fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
     screen.step("Two nodes, joined by VXLAN, and four pods, made of network namespaces");
-    let mut stage = Stage::raise(screen, with_cluster)?;
+    let mut stage = Stage::raise(with_cluster)?;
     for (name, pod) in &stage.pods {
-        screen.line(&format!("{name:<16} {:<12} {} {}", pod.node().name(), pod.ipv4(), pod.ipv6()));
+        line(&format!("{name:<16} {:<12} {} {}", pod.node().name(), pod.ipv4(), pod.ipv6()));
     }
 
     screen.step(&format!("An agent on each node enforces the policies of {SCENARIO}"));
@@ -71,8 +71,8 @@ fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
     stage.compare(screen)?;
 
     screen.step("A policy changes while everything runs");
-    stage.watch_change(screen, "lets `other/stranger` in", &json!([{}]), Outcome::Allowed)?;
-    stage.watch_change(screen, "shuts it out again", &json!([]), Outcome::Denied)?;
+    stage.watch_change("lets `other/stranger` in", &json!([{}]), Outcome::Allowed)?;
+    stage.watch_change("shuts it out again", &json!([]), Outcome::Denied)?;
 
     screen.step("kill -9 for both agents");
     agents.into_iter().for_each(Agent::kill);
@@ -84,13 +84,13 @@ fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
 }
 
 impl Stage {
-    fn raise(screen: &Screen, with_cluster: bool) -> Result<Self> {
+    fn raise(with_cluster: bool) -> Result<Self> {
         let mut lab = Lab::new(Topology::Routed, Underlay::Vxlan)?;
         for node in NODES {
             lab.node(node)?;
         }
         let source = if with_cluster {
-            screen.line("… and a real kube-apiserver with etcd (built once, which takes some minutes)");
+            line("… and a real kube-apiserver with etcd (built once, which takes some minutes)");
             let world = lab.world();
             Source::ApiServer(Box::new(ControlPlane::start(world.namespace(), world.ipv4())?))
         } else {
@@ -129,7 +129,7 @@ impl Stage {
             .map(|part| part.as_str().unwrap_or_default().to_owned());
         match &self.source {
             Source::Directory(manifests) => {
-                manifests.write(&format!("{}.json", key.join("-")), &object.to_string())?
+                manifests.write(&format!("{}.json", key.join("-")), &object.to_string())?;
             }
             Source::ApiServer(plane) => {
                 plane.api().apply(object)?;
@@ -207,7 +207,7 @@ impl Stage {
     }
 
     /// Changes a policy and tells how long packets took to obey.
-    fn watch_change(&mut self, screen: &Screen, what: &str, rules: &Value, expected: Outcome) -> Result<()> {
+    fn watch_change(&mut self, what: &str, rules: &Value, expected: Outcome) -> Result<()> {
         let (from, to) = (&self.pods["other/stranger"], &self.pods["shop/backend"]);
         let probe = Probe::new(from, to.ipv4(), PORTS[0], Protocol::Tcp);
         self.put(&json!({
@@ -216,14 +216,14 @@ impl Stage {
             "spec": {"podSelector": {"matchLabels": {"tier": "backend"}}, "ingress": rules},
         }))?;
         let after = self.lab.wait_for(&probe, expected, BOUND)?.as_secs_f64() * 1e3;
-        screen.line(&format!("a policy {what}: packets obey {after:.1} ms after it was written"));
+        line(&format!("a policy {what}: packets obey {after:.1} ms after it was written"));
         Ok(())
     }
 }
 
 /// What the demo would show, without packets.
 fn dry_run(screen: &Screen, missing: &str) -> Result<()> {
-    screen.line(&format!(
+    line(&format!(
         "No packets can be shown on this machine: {missing}. This is the dry run of the same scenario."
     ));
     let podfence = lab::program("podfence")?;
