@@ -172,13 +172,13 @@ fn half_a_file_is_never_read() -> Result<()> {
     let random = &mut Random::new(1);
     let mut disturb = || -> Result<()> {
         // A policy for nobody: it changes no rule.
-        let app = random.next().to_string();
+        let app = random.below(1_000_000).to_string();
         scene.testbed.put(&policy(
             "shop",
             "noise",
             &json!({"podSelector": {"matchLabels": {"app": app}}}),
         ))?;
-        std::thread::sleep(Duration::from_micros(random.next() % 1000));
+        std::thread::sleep(Duration::from_micros(random.below(1000) as u64));
         Ok(())
     };
     let prober = Prober::start(&[scene.allowed()], &[scene.denied()])?;
