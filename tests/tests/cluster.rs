@@ -1,6 +1,7 @@
 //! The agent beside a real API server: the kernel holds what the compiler makes of the server's objects.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -27,7 +28,7 @@ impl Cluster {
     /// `None`, and a word about it, where no API server can be had.
     fn new() -> Result<Option<Self>> {
         if let Err(missing) = ControlPlane::available() {
-            println!("left out: {missing}");
+            writeln!(std::io::stderr(), "left out: {missing}")?;
             return Ok(None);
         }
         let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
