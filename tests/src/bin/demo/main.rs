@@ -13,7 +13,7 @@ use lab::{Agent, ControlPlane, Lab, Manifests, Outcome, Pod, Probe, Protocol, To
 use policy_compiler::judge::{Connection, Endpoint, Judge, Traffic};
 use policy_compiler::manifest;
 use policy_compiler::model::{Cluster, Family, ObjectName, PortNumber};
-use screen::Screen;
+use screen::{Screen, line};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
     screen.step("Two nodes, joined by VXLAN, and four pods, made of network namespaces");
     let mut stage = Stage::raise(screen, with_cluster)?;
     for (name, pod) in &stage.pods {
-        screen.line(&format!("{name:<16} {:<12} {} {}", pod.node().name(), pod.ipv4(), pod.ipv6()));
+        line(&format!("{name:<16} {:<12} {} {}", pod.node().name(), pod.ipv4(), pod.ipv6()));
     }
 
     screen.step(&format!("An agent on each node enforces the policies of {SCENARIO}"));
@@ -90,7 +90,7 @@ impl Stage {
             lab.node(node)?;
         }
         let source = if with_cluster {
-            screen.line("… and a real kube-apiserver with etcd (built once, which takes some minutes)");
+            line("… and a real kube-apiserver with etcd (built once, which takes some minutes)");
             let world = lab.world();
             Source::ApiServer(Box::new(ControlPlane::start(world.namespace(), world.ipv4())?))
         } else {
@@ -129,7 +129,7 @@ impl Stage {
             .map(|part| part.as_str().unwrap_or_default().to_owned());
         match &self.source {
             Source::Directory(manifests) => {
-                manifests.write(&format!("{}.json", key.join("-")), &object.to_string())?
+                manifests.write(&format!("{}.json", key.join("-")), &object.to_string())?;
             }
             Source::ApiServer(plane) => {
                 plane.api().apply(object)?;
@@ -216,14 +216,14 @@ impl Stage {
             "spec": {"podSelector": {"matchLabels": {"tier": "backend"}}, "ingress": rules},
         }))?;
         let after = self.lab.wait_for(&probe, expected, BOUND)?.as_secs_f64() * 1e3;
-        screen.line(&format!("a policy {what}: packets obey {after:.1} ms after it was written"));
+        line(&format!("a policy {what}: packets obey {after:.1} ms after it was written"));
         Ok(())
     }
 }
 
 /// What the demo would show, without packets.
 fn dry_run(screen: &Screen, missing: &str) -> Result<()> {
-    screen.line(&format!(
+    line(&format!(
         "No packets can be shown on this machine: {missing}. This is the dry run of the same scenario."
     ));
     let podfence = lab::program("podfence")?;
