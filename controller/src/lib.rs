@@ -1,4 +1,5 @@
 //! What the podfence agent is made of.
+#![deny(unsafe_code)]
 
 pub mod agent;
 mod enforcer;

@@ -20,6 +20,7 @@
 //! ```
 
 mod agent;
+mod control_plane;
 mod endpoint;
 mod flow;
 pub mod interpreter;
@@ -27,6 +28,7 @@ mod lab;
 pub mod listing;
 mod manifests;
 mod namespace;
+mod neighbour;
 mod node;
 mod pod;
 mod privilege;
@@ -39,6 +41,7 @@ mod service;
 pub mod testbed;
 
 pub use agent::{Agent, program};
+pub use control_plane::{Api, ControlPlane, Daemon, User};
 pub use endpoint::Endpoint;
 pub use lab::{Lab, Topology, Underlay};
 pub use manifests::Manifests;

@@ -1,9 +1,11 @@
 //! The lab itself: packets go where no rule stops them, and nowhere else.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lab::{Lab, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay};
+use lab::{Lab, Namespace, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay};
 
 const PORT: u16 = 8080;
 
@@ -320,4 +322,76 @@ fn addresses_move_and_pods_go_routed() -> Result<()> {
 #[test]
 fn addresses_move_and_pods_go_bridged() -> Result<()> {
     addresses_move_and_pods_go(Topology::Bridge)
+}
+
+/// On a bridge with many pods the neighbours are fixed, and have to follow an address that moves.
+#[test]
+fn many_pods_share_a_bridge() -> Result<()> {
+    let mut lab = Lab::new(Topology::Bridge, Underlay::HostGateway)?;
+    let node = lab.node("node-1")?;
+    for number in 0..12 {
+        lab.pod(&node, &format!("default/{number}"))?
+            .serve(&[(Protocol::Tcp, PORT), (Protocol::Udp, PORT)])?;
+    }
+    let pods = lab.pods().to_vec();
+    let probes = || -> Vec<_> {
+        all_pairs(&pods).into_iter().filter(|probe| !probe.to_string().ends_with("SCTP")).collect()
+    };
+    assert_eq!(not_allowed(&lab, &probes())?, Vec::<String>::new());
+    let [first, .., last] = &*pods else { unreachable!("there are twelve pods") };
+    lab.move_addresses(first, last)?;
+    let from_others: Vec<_> =
+        probes().into_iter().filter(|probe| !probe.to_string().starts_with("default/0 ")).collect();
+    assert_eq!(from_others.len(), 11 * 11 * 2 * 3);
+    assert_eq!(not_allowed(&lab, &from_others)?, Vec::<String>::new());
+    Ok(())
+}
+
+/// Whether all veth pairs of a node have lost their other end, and with it themselves.
+fn is_unplugged(node: &Namespace) -> Result<bool> {
+    Ok(!node.feed("ip", &["-brief", "link", "show", "type", "veth"], "")?.contains('@'))
+}
+
+#[test]
+fn a_lab_goes_when_it_is_dropped() -> Result<()> {
+    let (lab, pods) = two_nodes(Topology::Routed, Underlay::Vxlan)?;
+    assert_eq!(not_allowed(&lab, &all_pairs(&pods))?, Vec::<String>::new());
+    let [a, ..] = &*pods else { unreachable!("there are four pods") };
+    // Connections that nobody answers must not keep a namespace either.
+    let _ = lab.connect(a, "203.0.113.1".parse()?, PORT, Protocol::Tcp)?;
+    let node = a.node().namespace().clone();
+    assert!(!is_unplugged(&node)?);
+    drop((lab, pods));
+    wait_until(|| is_unplugged(&node).unwrap_or(false))
+}
+
+/// The first lines of its output are the namespace of a node and a process in it.
+#[test]
+#[ignore = "the process that is killed in a_lab_goes_when_its_process_is_killed"]
+fn a_lab_until_the_end_of_input() -> Result<()> {
+    let (_lab, pods) = two_nodes(Topology::Bridge, Underlay::Vxlan)?;
+    let node = pods.first().expect("there are four pods").node().namespace();
+    let sleep = node.command("sleep").arg("600").spawn()?;
+    println!("\n{}\n{}", node.path(), sleep.id());
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+#[test]
+fn a_lab_goes_when_its_process_is_killed() -> Result<()> {
+    let mut process = Command::new(std::env::current_exe()?)
+        .args(["--exact", "a_lab_until_the_end_of_input", "--ignored", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+    let path = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("/proc/")));
+    let node = Namespace::open(&path.expect("it says the path")?)?;
+    let sleep = lines.next().expect("it says the process")?;
+    let sleeps =
+        || std::fs::read_to_string(format!("/proc/{sleep}/cmdline")).is_ok_and(|line| !line.is_empty());
+    assert!(!is_unplugged(&node)? && sleeps());
+    process.kill()?;
+    process.wait()?;
+    wait_until(|| is_unplugged(&node).unwrap_or(false) && !sleeps())
 }

@@ -1,7 +1,6 @@
 //! A transaction as the messages of one netlink batch.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
 use std::ops::Range;
 
 use nftnl::nftnl_sys::libc;
@@ -11,10 +10,11 @@ use policy_compiler::ruleset::{
 };
 
 use super::element::{RawElement, raw};
-use super::error::{Error, describe, describe_element};
+use super::error::{Error, Unfit, describe, describe_element};
 use super::expression::expressions;
 use super::message::{self, Attributes, Header, Message};
 use super::set::Declaration;
+use super::sys::{Desk, Name};
 use super::{sys, uapi};
 
 /// Where the generation stands in the first message: behind three headers.
@@ -24,6 +24,7 @@ const GENERATION: Range<usize> = 24..28;
 pub(super) struct Batch<'a> {
     transaction: &'a Transaction,
     sets: Sets<'a>,
+    desk: Desk,
     bytes: Vec<u8>,
     first_sequence: u32,
     messages: Vec<Sent>,
@@ -69,14 +70,15 @@ impl<'a> Batch<'a> {
         let mut batch = Self {
             transaction,
             sets: Sets { before: sets, added: BTreeMap::new() },
+            desk: Desk::new(),
             bytes: Vec::new(),
             first_sequence,
             messages: Vec::new(),
         };
         batch.frame(uapi::NFNL_MSG_BATCH_BEGIN, &[(uapi::NFNL_BATCH_GENID, &[0; 4])]);
-        let table = Tables::new()?;
+        let table = Tables::new().map_err(unfit(&Operation::AddTable))?;
         for (index, operation) in transaction.operations.iter().enumerate() {
-            batch.operation(index, operation, &table)?;
+            batch.operation(index, operation, &table).map_err(unfit(operation))?;
         }
         batch.frame(uapi::NFNL_MSG_BATCH_END, &[]);
         batch.acknowledge();
@@ -128,7 +130,7 @@ impl<'a> Batch<'a> {
     /// Appends a message of an operation. `flags` are those besides `NLM_F_REQUEST`.
     fn push(&mut self, operation: usize, message: &impl NlMsg, kind: MsgType, flags: u16) {
         let (start, sequence) = (self.bytes.len(), self.next(Some(operation)));
-        sys::append(&mut self.bytes, message, kind, sequence);
+        self.bytes.extend_from_slice(self.desk.write(message, kind, sequence));
         message::set_flags(&mut self.bytes, start, uapi::NLM_F_REQUEST | flags);
     }
 
@@ -141,7 +143,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn operation(&mut self, index: usize, operation: &'a Operation, tables: &Tables) -> Result<(), Error> {
+    fn operation(&mut self, index: usize, operation: &'a Operation, tables: &Tables) -> Result<(), Unfit> {
         const NEW: u16 = uapi::NLM_F_CREATE | uapi::NLM_F_EXCL;
         let Tables { name, table } = tables;
         match operation {
@@ -151,12 +153,13 @@ impl<'a> Batch<'a> {
                 // Unique in the transaction, which is all that the kernel asks for.
                 #[expect(clippy::cast_possible_truncation, reason = "as in `next`")]
                 let id = index as u32 + 1;
-                let message = sys::Set::declared(name, &c_string(set.as_str())?, &Declaration::of(*kind), id);
+                let message =
+                    sys::Set::declared(name, &Name::new(set.as_str())?, &Declaration::of(*kind), id);
                 self.push(index, &message, MsgType::Add, NEW);
                 self.sets.added.insert(set, *kind);
             }
             Operation::DeleteSet(set) => {
-                let message = sys::Set::named(name, &c_string(set.as_str())?);
+                let message = sys::Set::named(name, &Name::new(set.as_str())?);
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddChain(chain, hook) => {
@@ -171,7 +174,7 @@ impl<'a> Batch<'a> {
             }
             Operation::FlushChain(chain) => {
                 // A rule without a handle stands for all rules of its chain.
-                let message = sys::Rule::new(name, &c_string(chain.as_str())?, &[], None)?;
+                let message = sys::Rule::new(name, &Name::new(chain.as_str())?, &[], None)?;
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddElements(set, elements) => {
@@ -184,24 +187,24 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn rule(&self, table: &CStr, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Error> {
+    fn rule(&self, table: &Name, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Unfit> {
         let intervals = |set: &SetName| self.sets.kind(set).is_some_and(|kind| kind.interval);
         let expressions = expressions(&rule.statements, intervals);
-        Ok(sys::Rule::new(table, &c_string(chain.as_str())?, &expressions, rule.comment.as_deref())?)
+        sys::Rule::new(table, &Name::new(chain.as_str())?, &expressions, rule.comment.as_deref())
     }
 
     fn elements(
         &mut self,
         index: usize,
-        table: &CStr,
+        table: &Name,
         set: &SetName,
         elements: &[(ElementKey, Element)],
         kind: MsgType,
         flags: u16,
-    ) -> Result<(), Error> {
-        let interval = self.sets.kind(set).ok_or_else(|| Error::UnknownSet(set.clone()))?.interval;
+    ) -> Result<(), Unfit> {
+        let interval = self.sets.kind(set).ok_or(Unfit::UnknownSet)?.interval;
         let raw = raw_elements(interval, elements).map(|(_, raw)| raw);
-        let elements = sys::Elements::new(table, &c_string(set.as_str())?, raw)?;
+        let elements = sys::Elements::new(table, &Name::new(set.as_str())?, raw)?;
         while elements.more() {
             self.push(index, &elements, kind, flags);
         }
@@ -274,6 +277,11 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// The error of an operation that no message can say.
+fn unfit(operation: &Operation) -> impl FnOnce(Unfit) -> Error {
+    move |source| Error::Unfit { operation: describe(operation), source }
+}
+
 /// The elements as the kernel takes them, each with the key that it is of.
 fn raw_elements(
     interval: bool,
@@ -284,14 +292,14 @@ fn raw_elements(
 
 /// The table's name, and the table as libnftnl has it.
 struct Tables {
-    name: CString,
+    name: Name,
     table: nftnl::Table,
 }
 
 impl Tables {
-    fn new() -> Result<Self, Error> {
-        let name = c_string(TABLE)?;
-        let table = nftnl::Table::new(&name, ProtoFamily::Inet);
+    fn new() -> Result<Self, Unfit> {
+        let name = Name::new(TABLE)?;
+        let table = nftnl::Table::new(name.as_ref(), ProtoFamily::Inet);
         Ok(Self { name, table })
     }
 }
@@ -300,8 +308,8 @@ fn new_chain<'t>(
     table: &'t nftnl::Table,
     name: &ChainName,
     hook: Option<Hook>,
-) -> Result<nftnl::Chain<'t>, Error> {
-    let mut chain = nftnl::Chain::new(c_string(name.as_str())?, table);
+) -> Result<nftnl::Chain<'t>, Unfit> {
+    let mut chain = nftnl::Chain::new(Name::new(name.as_str())?, table);
     if let Some(hook) = hook {
         let hook = match hook {
             Hook::Forward => nftnl::Hook::Forward,
@@ -312,8 +320,4 @@ fn new_chain<'t>(
         chain.set_policy(Policy::Accept);
     }
     Ok(chain)
-}
-
-fn c_string(name: &str) -> Result<CString, Error> {
-    Ok(CString::new(name)?)
 }

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy_compiler::model::{Family, Protocol};
-use policy_compiler::ruleset::{ChainName, Element, ElementKey, KeyType, SetKind, Verdict};
+use policy_compiler::ruleset::{COMMENT_MAX, ChainName, Element, ElementKey, KeyType, SetKind, Verdict};
 
+use super::error::Unfit;
 use super::expression::verdict;
 use super::message::{Attributes, text};
 use super::uapi;
@@ -158,12 +159,11 @@ pub(super) fn comment(mut user_data: &[u8]) -> Option<Arc<str>> {
 }
 
 /// User data with a comment, as nft writes it.
-pub(super) fn user_data(comment: Option<&str>, open: bool) -> Vec<u8> {
+pub(super) fn user_data(comment: Option<&str>, open: bool) -> Result<Vec<u8>, Unfit> {
     let mut user_data = Vec::new();
     if let Some(comment) = comment {
-        // The kernel refuses what is longer than 256 bytes: a comment that needs more is refused there.
-        let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
-        user_data.extend([uapi::UDATA_COMMENT, length]);
+        let length = u8::try_from(comment.len() + 1).ok().filter(|_| comment.len() <= COMMENT_MAX);
+        user_data.extend([uapi::UDATA_COMMENT, length.ok_or(Unfit::LongComment)?]);
         user_data.extend(comment.as_bytes());
         user_data.push(0);
     }
@@ -171,7 +171,7 @@ pub(super) fn user_data(comment: Option<&str>, open: bool) -> Vec<u8> {
         user_data.extend([uapi::UDATA_ELEMENT_FLAGS, 4]);
         user_data.extend(uapi::UDATA_ELEMENT_OPEN.to_ne_bytes());
     }
-    user_data
+    Ok(user_data)
 }
 
 /// Puts the listed elements of a set together; `None` if one is not of the set's kind.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use policy_compiler::ruleset::{ElementKey, Operation, SetName, TABLE};
+use policy_compiler::ruleset::{COMMENT_MAX, ElementKey, NAME_MAX, Operation, SetName, TABLE};
 
 /// Why the table could not be changed or read. Unless it says otherwise, the table is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -45,18 +45,41 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The transaction has elements for a set that was not there when the table was last read.
-    #[error("there is no set {0} in what was read of table inet {TABLE}; read it again")]
-    UnknownSet(SetName),
-    /// A name or a comment that no netlink message can hold.
-    #[error("a name or comment has a zero byte")]
-    ZeroByte(#[from] std::ffi::NulError),
+    /// An operation that cannot be told to the kernel at all.
+    #[error("cannot {operation}")]
+    Unfit {
+        /// The operation and the object, as "add chain x".
+        operation: String,
+        /// Why not.
+        source: Unfit,
+    },
     /// The ruleset was changed again and again while it was read.
     #[error("the ruleset changes faster than it can be read")]
     Unstable,
     /// The kernel said something that it never says.
     #[error("the kernel's answer about {0} cannot be understood")]
     Malformed(&'static str),
+}
+
+/// Why something does not fit into a message to the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// Elements cannot be encoded without the kind of their set. The table may have changed: read it again.
+    #[error("the set was not in the table when it was last read; read it again")]
+    UnknownSet,
+    /// A name is longer than [`NAME_MAX`].
+    #[error("the name {0} is longer than {NAME_MAX} bytes")]
+    LongName(String),
+    /// A name has a zero byte.
+    #[error("a name has a zero byte")]
+    ZeroByte,
+    /// A comment is longer than [`COMMENT_MAX`].
+    #[error("a comment is longer than {COMMENT_MAX} bytes")]
+    LongComment,
+    /// A rule becomes more instructions than the kernel takes.
+    #[error("the rule has too many statements")]
+    LongRule,
 }
 
 impl Error {

@@ -177,3 +177,43 @@ pub(super) fn add_flags(buffer: &mut [u8], start: usize, flags: u16) {
     let present = native_u16(buffer, start + FLAGS).unwrap_or_default();
     set_flags(buffer, start, present | flags);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Vec<u8> {
+        let header = Header { kind: 0xa01, flags: 5, sequence: 7, family: 1, resource: 10 };
+        let mut buffer = Vec::new();
+        write(&mut buffer, &header, &[(1, b"name\0"), (2, &7u32.to_be_bytes())]);
+        buffer
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut buffer = request();
+        buffer.extend(request());
+        assert_eq!(messages(&buffer).count(), 2);
+        let message = messages(&buffer).next().unwrap();
+        assert_eq!((message.kind, message.flags, message.sequence, message.family()), (0xa01, 5, 7, 1));
+        assert_eq!(message.attributes().text(1), Some("name"));
+        assert_eq!(message.attributes().number(2), Some(7));
+        assert_eq!(message.attributes().get(3), None);
+    }
+
+    #[test]
+    fn whatever_is_cut_off_or_mangled_ends_the_reading() {
+        let whole = request();
+        for length in 0..whole.len() {
+            assert_eq!(messages(&whole[..length]).count(), 0);
+        }
+        for position in 0..whole.len() {
+            for byte in 0..=u8::MAX {
+                let mut mangled = whole.clone();
+                mangled[position] = byte;
+                let attributes = messages(&mangled).flat_map(|message| message.attributes().iter());
+                assert!(attributes.count() <= whole.len());
+            }
+        }
+    }
+}

@@ -15,7 +15,7 @@ mod table;
 mod uapi;
 mod watch;
 
-pub use error::Error;
+pub use error::{Error, Unfit};
 pub use table::{Chain, Counter, Place, Rule, Table};
 pub use watch::Watch;
 
@@ -92,7 +92,8 @@ impl Kernel {
     /// # Errors
     ///
     /// Unless it is [`Error::Unknown`], the table is as it was. [`Error::Changed`], [`Error::Unknown`] and
-    /// [`Error::UnknownSet`] ask for the table to be read again; [`Error::Refused`] names the operation.
+    /// [`Unfit::UnknownSet`] ask for the table to be read again; [`Error::Refused`] and [`Error::Unfit`] name
+    /// the operation.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<(), Error> {
         if transaction.is_empty() {
             return Ok(());
@@ -126,7 +127,6 @@ impl Kernel {
     pub fn read(&mut self) -> Result<Option<Table>, Error> {
         let mut result = Err(Error::Unstable);
         for _ in 0..READS {
-            self.others.look()?;
             result = self.read_once();
             if !matches!(result, Err(Error::Unstable)) {
                 break;

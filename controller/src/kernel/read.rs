@@ -41,11 +41,20 @@ impl Kernel {
         generation.ok_or(Error::Malformed(question.about))
     }
 
-    /// Reads the table as it is at one moment; [`Error::Unstable`] if it changes in between.
+    /// Reads the table as it is at one moment, and says at which generation that was;
+    /// [`Error::Unstable`] if it may have changed in between.
+    ///
+    /// Others may change what is theirs all the while, as kube-proxy does on a busy node: that moves the
+    /// generation on, but not the answers about this table.
     pub(super) fn read_once(&mut self) -> Result<(u32, Option<Table>), Error> {
-        let generation = self.current_generation()?;
+        self.others.look()?;
+        let before = self.current_generation()?;
         let table = self.read_table()?;
-        if self.current_generation()? == generation { Ok((generation, table)) } else { Err(Error::Unstable) }
+        let after = self.current_generation()?;
+        let seen = self.others.look()?;
+        // A change is counted before any of it can be read, and told when it is complete.
+        let told = seen.generation.unwrap_or(before);
+        if seen.changed || told != after { Err(Error::Unstable) } else { Ok((after, table)) }
     }
 
     fn read_table(&mut self) -> Result<Option<Table>, Error> {
@@ -63,8 +72,8 @@ impl Kernel {
         }
         let awake = awake.ok_or(Error::Malformed(table.about))?;
 
-        let (sets, chains) = (self.read_sets(names)?, self.read_chains(names)?);
-        Ok(Some(Table { sets, chains, awake }))
+        let chains = self.read_chains(names)?;
+        Ok(Some(Table { sets: self.read_sets(names)?, chains, awake }))
     }
 
     fn read_sets(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<SetName, Option<Set>>, Error> {
@@ -91,7 +100,6 @@ impl Kernel {
 
     fn read_chains(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<ChainName, Chain>, Error> {
         let mut chains = BTreeMap::new();
-        // Unlike the others, this question is answered for all tables of the family.
         let question = Question { kind: uapi::NFT_MSG_GETCHAIN, all: true, names, about: "chains" };
         self.ask_all(&question, |message| {
             let attributes = message.attributes();
@@ -165,7 +173,7 @@ impl Kernel {
                 Received::Nothing => break,
             };
             for message in messages(datagram).filter(|message| message.sequence == sequence) {
-                interrupted |= message.flags & uapi::NLM_F_DUMP_INTR != 0;
+                interrupted |= question.walks_other_tables() && message.flags & uapi::NLM_F_DUMP_INTR != 0;
                 match message.errno() {
                     None => understood &= each(&message).is_some(),
                     Some(0) => complete = true,
@@ -186,6 +194,12 @@ impl Kernel {
 }
 
 impl Question<'_> {
+    /// Whether the kernel counts what others have while it lists, and so loses its place when that changes:
+    /// it lists the chains of all tables of the family.
+    fn walks_other_tables(&self) -> bool {
+        self.kind == uapi::NFT_MSG_GETCHAIN
+    }
+
     fn encode(&self, sequence: u32) -> Vec<u8> {
         let flags = uapi::NLM_F_REQUEST | if self.all { uapi::NLM_F_DUMP } else { 0 };
         let header = Header { kind: self.kind, flags, sequence, family: uapi::NFPROTO_INET, resource: 0 };

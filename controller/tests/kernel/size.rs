@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use controller::kernel::Watch;
 use policy_compiler::ruleset::{ElementKey, Ruleset, Transaction};
 
 use crate::rulesets::{V4, chain, commented, goto, plain, ruleset, set, set_kind};
-use crate::support::{in_namespace, kernel_with, present};
+use crate::support::{in_namespace, kernel_with, meanwhile, present, tamper};
 
 /// So many addresses in a map, and so many intervals, each with a gap behind it.
 fn large(count: u32) -> Ruleset {
@@ -30,9 +31,30 @@ fn fifty_thousand_elements_come_and_go_in_one_transaction() {
         let large = large(50_000);
         let mut empty = large.clone();
         empty.sets.values_mut().for_each(|set| set.elements.clear());
-        let mut kernel = kernel_with(&large);
+        let mut kernel = kernel_with(&empty);
+        let mut watch = Watch::open(&kernel).unwrap();
+        kernel.apply(&Transaction::between(&empty, &large)).unwrap();
         assert_eq!(present(&mut kernel, &large), large);
         kernel.apply(&Transaction::between(&large, &empty)).unwrap();
         assert_eq!(present(&mut kernel, &empty), empty);
+        assert!(!watch.changed().unwrap(), "the own changes woke the watch");
+    });
+}
+
+#[test]
+fn a_large_table_is_read_and_changed_while_others_change_theirs_without_pause() {
+    in_namespace(|| {
+        let (large, small) = (large(20_000), large(10_000));
+        let mut kernel = kernel_with(&large);
+        let others = || tamper("add table inet other; add chain inet other c; delete table inet other");
+        meanwhile(others, || {
+            for ruleset in [&large, &small, &large, &small] {
+                let table = kernel.read().unwrap().unwrap();
+                let transaction = Transaction::between(&table.as_ruleset(ruleset), ruleset);
+                others();
+                kernel.apply(&transaction).unwrap();
+            }
+        });
+        assert_eq!(present(&mut kernel, &small), small);
     });
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use controller::kernel::Kernel;
 use policy_compiler::ruleset::{Ruleset, TABLE, Transaction};
@@ -50,6 +51,26 @@ pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
 /// Lets nft do what a line of its language says.
 pub(crate) fn tamper(command: &str) {
     nft(&["-f", "-"], command);
+}
+
+/// Runs `action` while `others` is done again and again in another thread of the namespace.
+pub(crate) fn meanwhile(others: impl Fn() + Sync, action: impl FnOnce()) {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stopped = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stopped);
+        scope.spawn(|| {
+            while !stopped.load(Ordering::Relaxed) {
+                others();
+            }
+        });
+        action();
+    });
 }
 
 /// What `nft list table` prints, elements sorted: the kernel lists hash sets in any order.

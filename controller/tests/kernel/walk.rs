@@ -11,7 +11,7 @@ use policy_compiler::ruleset::{
 use crate::rulesets::{PAIRS4, PAIRS6, PORTS, V4, V6, accept, base_chain, chain, drop, jump};
 use crate::support::{in_namespace, kernel_with, present};
 
-/// Numbers that look random and are the same for the same seed (SplitMix64).
+/// Numbers that look random and are the same for the same seed (`SplitMix64`).
 struct Random(u64);
 
 impl Random {
@@ -72,8 +72,8 @@ fn random_ruleset(random: &mut Random) -> Ruleset {
 
 fn kind(variety: usize) -> SetKind {
     let key = [V4, V6, PORTS, PAIRS4, PAIRS6][variety % 5];
-    let interval = variety / 5 % 2 == 0 && !matches!(key, KeyType::AddressPair(_));
-    SetKind { key, interval, verdicts: variety / 10 % 2 == 0 }
+    let interval = (variety / 5).is_multiple_of(2) && !matches!(key, KeyType::AddressPair(_));
+    SetKind { key, interval, verdicts: (variety / 10).is_multiple_of(2) }
 }
 
 fn random_elements(

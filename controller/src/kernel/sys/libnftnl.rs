@@ -1,43 +1,60 @@
-//! What needs `unsafe`: libnftnl's objects for rules, sets and elements, of which the crate `nftnl` has
-//! only some, and socket options. Everything that leaves this module is safe to use.
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "libnftnl takes the numbers of attributes in 16 bits and lengths, here of at most some hundred bytes, in 32"
-)]
+//! libnftnl's objects for rules, sets and elements.
+//!
+//! The crate `nftnl` has tables and chains, which are used as they are; its sets know neither intervals nor
+//! maps, and its rules no registers but the first and no comment of nft's full length.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::cell::Cell;
-use std::ffi::{CStr, CString, NulError, c_void};
-use std::io;
+use std::ffi::{CStr, CString, c_void};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
-use mnl::mnl_sys;
 use nftnl::nftnl_sys::{self as nft, libc};
 use nftnl::{MsgType, NlMsg};
-use policy_compiler::ruleset::Verdict;
+use policy_compiler::ruleset::{NAME_MAX, Verdict};
 
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
+use crate::kernel::element::{RawElement, user_data};
+use crate::kernel::error::Unfit;
+use crate::kernel::expression::Expression;
+use crate::kernel::set::Declaration;
+use crate::kernel::uapi;
 
-use super::element::{RawElement, user_data};
-use super::expression::Expression;
-use super::set::Declaration;
-use super::uapi;
+/// Room for the largest message there is, in which libnftnl writes one.
+pub(in crate::kernel) struct Desk(Vec<u32>);
 
-/// Appends a message to a buffer.
-pub(super) fn append(buffer: &mut Vec<u8>, message: &impl NlMsg, kind: MsgType, sequence: u32) {
-    let start = buffer.len();
-    buffer.reserve(nftnl::nft_nlmsg_maxsize() as usize);
-    let spare = buffer.spare_capacity_mut().as_mut_ptr();
-    // SAFETY: `reserve` made room for the largest message there is, which is what `write` asks for. A
-    // message starts with its length (`nlmsg_len`), and that many bytes have been written when it returns.
-    unsafe {
-        message.write(spare.cast(), sequence, kind);
-        let length = spare.cast::<u32>().read_unaligned();
-        buffer.set_len(start + length as usize);
+impl Desk {
+    pub(in crate::kernel) fn new() -> Self {
+        Self(vec![0; nftnl::nft_nlmsg_maxsize() as usize / size_of::<u32>() + 1])
+    }
+
+    /// Writes a message, in the place of the one before.
+    pub(in crate::kernel) fn write(&mut self, message: &impl NlMsg, kind: MsgType, sequence: u32) -> &[u8] {
+        let start = self.0.as_mut_ptr();
+        // SAFETY: there is room for the largest message there is, aligned as a message's header is, which is
+        // what `write` asks for. A message begins with its length (`nlmsg_len`), which is within that room, and
+        // no byte of the room is uninitialised.
+        unsafe {
+            message.write(start.cast(), sequence, kind);
+            std::slice::from_raw_parts(start.cast::<u8>(), start.read() as usize)
+        }
+    }
+}
+
+/// A name that fits into a message.
+pub(in crate::kernel) struct Name(CString);
+
+impl Name {
+    pub(in crate::kernel) fn new(name: &str) -> Result<Self, Unfit> {
+        if name.len() > NAME_MAX {
+            return Err(Unfit::LongName(name.to_owned()));
+        }
+        CString::new(name).map(Self).map_err(|_| Unfit::ZeroByte)
+    }
+}
+
+impl AsRef<CStr> for Name {
+    fn as_ref(&self) -> &CStr {
+        &self.0
     }
 }
 
@@ -55,23 +72,30 @@ unsafe fn header(buffer: *mut c_void, kind: i32, sequence: u32) -> *mut libc::nl
     unsafe { nft::nftnl_nlmsg_build_hdr(buffer.cast(), kind as u16, family, 0, sequence) }
 }
 
-/// A rule that is to be appended to a chain.
-pub(super) struct Rule(NonNull<nft::nftnl_rule>);
+/// How many expressions a rule may have (`NFT_RULE_MAXEXPRS`). Each takes less than 400 bytes, most of it for a
+/// name, so that the rule fits into an attribute of 64 KiB.
+const LONGEST_RULE: usize = 128;
+
+/// A rule that is to be appended to a chain, or that stands for all rules of a chain.
+pub(in crate::kernel) struct Rule(NonNull<nft::nftnl_rule>);
 
 impl Rule {
-    pub(super) fn new(
-        table: &CStr,
-        chain: &CStr,
+    pub(in crate::kernel) fn new(
+        table: &Name,
+        chain: &Name,
         expressions: &[Expression],
         comment: Option<&str>,
-    ) -> Result<Self, NulError> {
+    ) -> Result<Self, Unfit> {
+        if expressions.len() > LONGEST_RULE {
+            return Err(Unfit::LongRule);
+        }
         // SAFETY: allocates, and takes nothing.
         let rule = Self(allocated(unsafe { nft::nftnl_rule_alloc() }));
         let this = rule.0.as_ptr();
         // SAFETY: the rule is alive, the names end with a zero byte, and libnftnl copies them.
         unsafe {
-            nft::nftnl_rule_set_str(this, nft::NFTNL_RULE_TABLE as u16, table.as_ptr());
-            nft::nftnl_rule_set_str(this, nft::NFTNL_RULE_CHAIN as u16, chain.as_ptr());
+            nft::nftnl_rule_set_str(this, nft::NFTNL_RULE_TABLE as u16, table.0.as_ptr());
+            nft::nftnl_rule_set_str(this, nft::NFTNL_RULE_CHAIN as u16, chain.0.as_ptr());
         }
         for expression in expressions {
             let instruction = Instruction::of(expression)?;
@@ -80,7 +104,7 @@ impl Rule {
             unsafe { nft::nftnl_rule_add_expr(this, instruction.0.as_ptr()) };
         }
         if comment.is_some() {
-            let data = user_data(comment, false);
+            let data = user_data(comment, false)?;
             let (start, length) = (data.as_ptr().cast(), data.len() as u32);
             // SAFETY: the rule is alive, `data` has `length` bytes, and libnftnl copies them.
             unsafe { nft::nftnl_rule_set_data(this, nft::NFTNL_RULE_USERDATA as u16, start, length) };
@@ -96,7 +120,7 @@ impl Drop for Rule {
     }
 }
 
-// SAFETY: a rule of podfence (a dozen expressions, names of 255 bytes) is far smaller than the largest message.
+// SAFETY: its names, its comment and the number of its expressions are limited, so that it fits into a message.
 unsafe impl NlMsg for Rule {
     unsafe fn write(&self, buffer: *mut c_void, sequence: u32, kind: MsgType) {
         let kind = match kind {
@@ -140,14 +164,14 @@ impl Instruction {
     }
 
     /// The attribute must be one that holds a name.
-    fn text(self, attribute: u32, value: &str) -> Result<Self, NulError> {
-        let value = CString::new(value)?;
+    fn text(self, attribute: u32, value: &str) -> Result<Self, Unfit> {
+        let value = Name::new(value)?;
         // SAFETY: the expression is alive, the text ends with a zero byte, and libnftnl copies it.
-        unsafe { nft::nftnl_expr_set_str(self.0.as_ptr(), attribute as u16, value.as_ptr()) };
+        unsafe { nft::nftnl_expr_set_str(self.0.as_ptr(), attribute as u16, value.0.as_ptr()) };
         Ok(self)
     }
 
-    fn of(expression: &Expression) -> Result<Self, NulError> {
+    fn of(expression: &Expression) -> Result<Self, Unfit> {
         Ok(match expression {
             Expression::Meta { key, register } => Self::new(c"meta")
                 .number(nft::NFTNL_EXPR_META_KEY, *key)
@@ -195,7 +219,7 @@ impl Instruction {
         })
     }
 
-    fn verdict(verdict: &Verdict) -> Result<Self, NulError> {
+    fn verdict(verdict: &Verdict) -> Result<Self, Unfit> {
         let (code, chain) = match verdict {
             Verdict::Accept => (uapi::NF_ACCEPT, None),
             Verdict::Drop => (uapi::NF_DROP, None),
@@ -214,23 +238,23 @@ impl Instruction {
 }
 
 /// A set that is to be declared, or deleted.
-pub(super) struct Set(NonNull<nft::nftnl_set>);
+pub(in crate::kernel) struct Set(NonNull<nft::nftnl_set>);
 
 impl Set {
     /// A set that is only named.
-    pub(super) fn named(table: &CStr, name: &CStr) -> Self {
+    pub(in crate::kernel) fn named(table: &Name, name: &Name) -> Self {
         // SAFETY: allocates, and takes nothing.
         let set = Self(allocated(unsafe { nft::nftnl_set_alloc() }));
         // SAFETY: the set is alive, the names end with a zero byte, and libnftnl copies them.
         unsafe {
-            nft::nftnl_set_set_str(set.0.as_ptr(), nft::NFTNL_SET_TABLE as u16, table.as_ptr());
-            nft::nftnl_set_set_str(set.0.as_ptr(), nft::NFTNL_SET_NAME as u16, name.as_ptr());
+            nft::nftnl_set_set_str(set.0.as_ptr(), nft::NFTNL_SET_TABLE as u16, table.0.as_ptr());
+            nft::nftnl_set_set_str(set.0.as_ptr(), nft::NFTNL_SET_NAME as u16, name.0.as_ptr());
         }
         set
     }
 
     /// A set with all that the kernel wants to know of a new one. `id` is unique in its transaction.
-    pub(super) fn declared(table: &CStr, name: &CStr, declaration: &Declaration, id: u32) -> Self {
+    pub(in crate::kernel) fn declared(table: &Name, name: &Name, declaration: &Declaration, id: u32) -> Self {
         let set = Self::named(table, name)
             .number(nft::NFTNL_SET_FLAGS, declaration.flags)
             .number(nft::NFTNL_SET_KEY_TYPE, declaration.key_type)
@@ -279,7 +303,7 @@ unsafe impl NlMsg for Set {
 
 /// Elements that are to be added to a set or taken out of it: as many messages as it takes, for one holds at
 /// most 64 KiB of them.
-pub(super) struct Elements {
+pub(in crate::kernel) struct Elements {
     /// What the iterator walks.
     _set: Set,
     iterator: NonNull<nft::nftnl_set_elems_iter>,
@@ -287,11 +311,11 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    pub(super) fn new<'a>(
-        table: &CStr,
-        set: &CStr,
+    pub(in crate::kernel) fn new<'a>(
+        table: &Name,
+        set: &Name,
         elements: impl Iterator<Item = RawElement<'a>>,
-    ) -> Result<Self, NulError> {
+    ) -> Result<Self, Unfit> {
         let set = Set::named(table, set);
         let mut more = false;
         for element in elements {
@@ -306,7 +330,7 @@ impl Elements {
     }
 
     /// Whether there are elements that no message has yet.
-    pub(super) fn more(&self) -> bool {
+    pub(in crate::kernel) fn more(&self) -> bool {
         self.more.get()
     }
 }
@@ -339,7 +363,7 @@ unsafe impl NlMsg for Elements {
 struct SetElement(NonNull<nft::nftnl_set_elem>);
 
 impl SetElement {
-    fn of(raw: &RawElement<'_>) -> Result<Self, NulError> {
+    fn of(raw: &RawElement<'_>) -> Result<Self, Unfit> {
         // SAFETY: allocates, and takes nothing.
         let mut element = Self(allocated(unsafe { nft::nftnl_set_elem_alloc() }));
         element.bytes(nft::NFTNL_SET_ELEM_KEY, raw.key.as_slice());
@@ -350,18 +374,18 @@ impl SetElement {
             element.number(nft::NFTNL_SET_ELEM_FLAGS, uapi::NFT_SET_ELEM_INTERVAL_END);
         }
         if let Some(chain) = raw.target {
-            let chain = CString::new(chain.as_str())?;
+            let chain = Name::new(chain.as_str())?;
             element.number(nft::NFTNL_SET_ELEM_VERDICT, uapi::NFT_GOTO);
             // SAFETY: the element is alive, the name ends with a zero byte, and libnftnl copies it.
             unsafe {
                 nft::nftnl_set_elem_set_str(
                     element.0.as_ptr(),
                     nft::NFTNL_SET_ELEM_CHAIN as u16,
-                    chain.as_ptr(),
+                    chain.0.as_ptr(),
                 );
             }
         }
-        let user_data = user_data(raw.comment, raw.open);
+        let user_data = user_data(raw.comment, raw.open)?;
         if !user_data.is_empty() {
             element.bytes(nft::NFTNL_SET_ELEM_USERDATA, &user_data);
         }
@@ -386,107 +410,5 @@ impl Drop for SetElement {
     fn drop(&mut self) {
         // SAFETY: the element is alive and nobody else has it.
         unsafe { nft::nftnl_set_elem_free(self.0.as_ptr()) };
-    }
-}
-
-/// What there was to receive.
-pub(super) enum Received<'a> {
-    Datagram(&'a [u8]),
-    /// Something that is lost, because there was no room for it.
-    Overrun,
-    Nothing,
-}
-
-/// A netlink socket of netfilter, in the network namespace of the thread that opens it.
-pub(super) struct Socket(mnl::Socket);
-
-// SAFETY: libmnl's socket is a descriptor and an address, tied to no thread.
-unsafe impl Send for Socket {}
-
-impl Socket {
-    /// Opens a socket that hears what is said to `groups`, a mask.
-    pub(super) fn open(groups: u32) -> io::Result<Self> {
-        let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
-        socket.bind(groups, mnl_sys::MNL_SOCKET_AUTOPID)?;
-        let socket = Self(socket);
-        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-        Ok(socket)
-    }
-
-    /// Asks for errors that say which attribute is at fault, and that do not repeat the whole message.
-    pub(super) fn explain_errors(&self) -> io::Result<()> {
-        let on: libc::c_int = 1;
-        for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
-            // SAFETY: the socket is open, and `on` outlives the call, which reads it.
-            let result = unsafe {
-                mnl_sys::mnl_socket_setsockopt(
-                    self.0.as_raw_socket(),
-                    option,
-                    (&raw const on).cast_mut().cast(),
-                    size_of_val(&on) as libc::socklen_t,
-                )
-            };
-            if result < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets nothing through to this socket that another one, `port`, has caused.
-    pub(super) fn ignore(&self, port: u32) -> io::Result<()> {
-        const PORT_OFFSET: u32 = 12;
-        let instruction =
-            |code: u32, jump_false, k| libc::sock_filter { code: code as u16, jt: 0, jf: jump_false, k };
-        let mut program = [
-            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, PORT_OFFSET),
-            // Words are loaded in network byte order, the port is in the machine's.
-            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, port.to_be()),
-            instruction(libc::BPF_RET | libc::BPF_K, 0, 0),
-            instruction(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
-        ];
-        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        // SAFETY: the descriptor is open, and the program outlives the call, which copies it.
-        let result = unsafe {
-            libc::setsockopt(
-                self.0.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                (&raw const program).cast(),
-                size_of_val(&program) as libc::socklen_t,
-            )
-        };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    /// The number by which the kernel knows this socket (`nlmsg_pid`).
-    pub(super) fn port(&self) -> u32 {
-        self.0.portid()
-    }
-
-    /// Sends the bytes in one `sendmsg`.
-    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        self.0.send(bytes).map(drop)
-    }
-
-    /// Takes the next datagram that is there, and does not wait for one.
-    pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
-        loop {
-            let received = rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC);
-            return match received {
-                Ok((_, length)) => Ok(buffer.get(..length).map_or(Received::Overrun, Received::Datagram)),
-                Err(Errno::AGAIN) => Ok(Received::Nothing),
-                Err(Errno::NOBUFS) => Ok(Received::Overrun),
-                Err(Errno::INTR) => continue,
-                Err(error) => Err(error.into()),
-            };
-        }
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the socket lives, and so longer than the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }

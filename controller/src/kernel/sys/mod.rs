@@ -1,0 +1,14 @@
+//! What needs `unsafe`: libnftnl's objects, of which the crate `nftnl` has only some, and socket options.
+//! Everything that leaves this module is safe to use.
+#![expect(unsafe_code, reason = "this is where C is spoken to")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "libnftnl takes the numbers of attributes in 16 bits, and lengths, here of some hundred bytes, in 32"
+)]
+
+mod libnftnl;
+mod socket;
+
+pub(super) use libnftnl::{Desk, Elements, Name, Rule, Set};
+pub(super) use socket::{Received, Socket};
