@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, DataChange, EventKind, ModifyKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, DataChange, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use policy_compiler::manifest::{self, Problem, Reading};
 use policy_compiler::model::Cluster;
@@ -25,6 +25,9 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// How long a file that has changed is not read yet, should nobody be known to have closed it.
 const SETTLING: Duration = Duration::from_millis(50);
+
+/// How long a new folder may take to be watched.
+const RESTLESS: Duration = Duration::from_secs(2);
 
 /// How long the directory is not read at all at the most, should no event come.
 const LONGEST_REST: Duration = Duration::from_secs(30);
@@ -43,6 +46,9 @@ pub(crate) struct Manifests {
     files: BTreeMap<PathBuf, File>,
     writing: BTreeMap<PathBuf, Writing>,
     told: Cluster,
+    /// Until when the directory is read again and again: what was put into a new folder before it could be
+    /// watched, no event tells of.
+    restless_until: Option<Instant>,
     events: Receiver<notify::Result<notify::Event>>,
     /// Watches as long as it lives.
     _watcher: RecommendedWatcher,
@@ -120,6 +126,7 @@ impl Manifests {
             files: BTreeMap::new(),
             writing: BTreeMap::new(),
             told: Cluster::new(),
+            restless_until: None,
             events,
             _watcher: watcher,
         })
@@ -182,6 +189,7 @@ impl Manifests {
             }
             // Also by this thread, whenever it reads.
             EventKind::Access(AccessKind::Open(_)) => return false,
+            EventKind::Create(CreateKind::Folder) => self.restless_until = Some(Instant::now() + RESTLESS),
             _ if event.need_rescan() => self.writing.clear(),
             _ => {}
         }
@@ -198,7 +206,8 @@ impl Manifests {
                 return GRACE;
             }
         };
-        let mut rest = LONGEST_REST;
+        self.restless_until = self.restless_until.filter(|until| now < *until);
+        let mut rest = if self.restless_until.is_some() { SETTLING } else { LONGEST_REST };
         let mut present = BTreeSet::new();
         for path in listed {
             let Some(signature) = Signature::of(&path) else { continue };
