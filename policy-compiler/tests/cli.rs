@@ -120,6 +120,18 @@ fn a_node_gets_the_ruleset_of_its_own_pods() {
 }
 
 #[test]
+fn colours_appear_where_they_are_seen_and_wanted() {
+    let arguments = ["matrix", "-f", "shop.yaml"];
+    let coloured = |variables: &[(&str, &str)]| {
+        let output = podfence(&arguments).envs(variables.iter().copied()).output().unwrap();
+        text(&output.stdout).contains('\x1b')
+    };
+    assert!(!coloured(&[]));
+    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!coloured(&[("NO_COLOR", "1")]));
+}
+
+#[test]
 fn a_reader_that_leaves_ends_the_output_quietly() {
     let arguments = ["matrix", "-f", "-", "-o", "json"];
     let mut pods = String::new();

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use policy_compiler::judge::{Connection, Endpoint, Judge, Party, Traffic};
+use policy_compiler::judge::{Connection, Endpoint, Judge, Party, PolicyRule, Ruling, Traffic};
 use policy_compiler::manifest::{self, Input};
 use policy_compiler::model::{Cluster, Direction, Family, ObjectName, Protocol};
 
@@ -55,6 +55,23 @@ fn party<'a>(cluster: &'a Cluster, judge: &Judge<'a>, name: &str) -> Party<'a> {
     judge.party(Endpoint::Pod(pod))
 }
 
+/// What a rule misses is nothing exactly if the rule is among those that allow.
+fn check_misses<'a>(
+    judge: &Judge<'a>,
+    direction: Direction,
+    connection: &Connection<'a>,
+    ruling: &Ruling<'a>,
+) {
+    let Ruling::Isolated { by, allowed_by } = ruling else { return };
+    for policy in by {
+        for (index, rule) in policy.rules(direction).unwrap().iter().enumerate() {
+            let rule = PolicyRule { policy, index, rule };
+            let miss = judge.miss(direction, rule, connection);
+            assert_eq!(miss.is_none(), allowed_by.contains(&rule), "{connection:?} {rule:?}: {miss:?}");
+        }
+    }
+}
+
 /// Every line of the file that the judge sees otherwise.
 fn disagreements(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap();
@@ -79,6 +96,7 @@ fn disagreements(file: &Path) -> Vec<String> {
             }
             for direction in Direction::BOTH {
                 assert_eq!(judge.allows(direction, &connection), !denies(&direction), "{line}");
+                check_misses(&judge, direction, &connection, verdict.ruling(direction));
             }
         }
         count += 1;

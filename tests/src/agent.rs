@@ -97,16 +97,16 @@ impl Agent {
         Ok((code, body.to_owned()))
     }
 
-    /// The value of a metric that has this name, and labels if the name has them: `name{label="value"}`.
+    /// The value of a counter that has this name, and labels if the name has them: `name{label="value"}`.
     ///
     /// # Errors
-    /// The agent does not answer, or has no such metric.
-    pub fn metric(&self, name: &str) -> Result<f64> {
+    /// The agent does not answer, or has no such counter.
+    pub fn counter(&self, name: &str) -> Result<u64> {
         let (code, body) = self.get("/metrics")?;
         ensure!(code == 200, "/metrics answers {code}: {body}");
         body.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-            .with_context(|| format!("there is no metric {name} in:\n{body}"))
+            .with_context(|| format!("there is no counter {name} in:\n{body}"))
     }
 
     /// The agent's resident memory, bytes.
@@ -118,6 +118,20 @@ impl Agent {
         let kibibytes =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
         Ok(kibibytes.context("the agent is a zombie")?.parse::<u64>()? * 1024)
+    }
+
+    /// The time that the agent has run on a processor so far.
+    ///
+    /// # Errors
+    /// It does not run any more.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let nanoseconds = text.split(' ').next().context("/proc/PID/task/TID/schedstat is empty")?;
+            total += Duration::from_nanos(nanoseconds.parse()?);
+        }
+        Ok(total)
     }
 
     /// What the agent has written so far.

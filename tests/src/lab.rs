@@ -12,6 +12,7 @@ use crate::pod::Pod;
 use crate::privilege::available;
 use crate::probe::{self, Outcome, Probe, Protocol, Reply};
 use crate::prober;
+use crate::service::{Service, table};
 
 /// How a node connects its pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,10 @@ ipv6/conf/default/dad_transmits 0
 ipv6/conf/default/router_solicitations 0
 ";
 
+/// The first pods on a bridge find each other as pods do, by ARP and neighbour discovery. Those that come later
+/// are told, and the others are told about them.
+const ASKING_PODS: usize = 8;
+
 /// The world's own addresses on the LAN.
 const WORLD_IPV4: &str = "192.168.77.254";
 const WORLD_IPV6: &str = "fd77::fe";
@@ -67,6 +72,7 @@ pub struct Lab {
     world: Endpoint,
     nodes: Vec<Node>,
     pods: Vec<Pod>,
+    services: Vec<Service>,
 }
 
 impl Lab {
@@ -86,8 +92,9 @@ impl Lab {
              address add {WORLD_IPV6}/64 dev lan nodad\n\
              link set lan up\n"
         ))?;
+        world.namespace().wait_for_addresses()?;
         world.set_addresses(vec![WORLD_IPV4.parse()?, WORLD_IPV6.parse()?])?;
-        Ok(Self { topology, underlay, world, nodes: Vec::new(), pods: Vec::new() })
+        Ok(Self { topology, underlay, world, nodes: Vec::new(), pods: Vec::new(), services: Vec::new() })
     }
 
     /// Everything outside the cluster. It is also the nodes' default gateway.
@@ -102,6 +109,7 @@ impl Lab {
     pub fn add_world_address(&self, address: IpAddr) -> Result<()> {
         let suffix = if address.is_ipv4() { "/32" } else { "/128 nodad" };
         self.world.namespace().ip(&format!("address add {address}{suffix} dev lan"))?;
+        self.world.namespace().wait_for_addresses()?;
         let mut addresses = self.world.addresses();
         addresses.push(address);
         self.world.set_addresses(addresses)
@@ -120,6 +128,9 @@ impl Lab {
             other.add_peer(&node)?;
             node.add_peer(other)?;
         }
+        if !self.services.is_empty() {
+            node.namespace().nft(&table(&self.services))?;
+        }
         self.nodes.push(node.clone());
         Ok(node)
     }
@@ -127,9 +138,11 @@ impl Lab {
     /// Adds a pod, `namespace/name`, to a node.
     ///
     /// # Errors
-    /// The kernel refuses, or the node is full (250 pods, removed ones included).
+    /// The kernel refuses, the name is taken, or the node is full (250 pods, removed ones included).
     pub fn pod(&mut self, node: &Node, name: &str) -> Result<Pod> {
+        ensure!(self.pods.iter().all(|pod| pod.name() != name), "there is a pod {name} already");
         let pod = Pod::new(node, name).with_context(|| format!("cannot raise pod {name}"))?;
+        self.fix_neighbours(&pod)?;
         self.pods.push(pod.clone());
         Ok(pod)
     }
@@ -166,7 +179,42 @@ impl Lab {
         for pod in self.pods.iter().filter(|pod| pod.node().name() == from.node().name()) {
             pod.namespace().ip("neigh flush all")?;
         }
+        self.fix_neighbours(to)
+    }
+
+    /// Fixes the neighbours of a pod on a bridge with many.
+    fn fix_neighbours(&self, pod: &Pod) -> Result<()> {
+        let siblings = || {
+            let same_node = |other: &&Pod| other.node().name() == pod.node().name();
+            self.pods.iter().filter(|other| other.name() != pod.name()).filter(same_node)
+        };
+        if self.topology == Topology::Bridge && siblings().count() >= ASKING_PODS {
+            pod.fix_neighbours(siblings())?;
+        }
         Ok(())
+    }
+
+    /// Adds a Service, with cluster IPs of its own, that every node translates to one of the backends in turn,
+    /// at the addresses that they have now.
+    ///
+    /// # Errors
+    /// nft refuses, or there are 255 Services already.
+    pub fn service(
+        &mut self,
+        protocol: Protocol,
+        port: u16,
+        target_port: u16,
+        backends: &[&Pod],
+    ) -> Result<Service> {
+        let (ipv4, ipv6) = Service::addresses(u8::try_from(self.services.len() + 1)?);
+        let backends = backends.iter().map(|pod| (*pod).clone()).collect();
+        let service = Service { ipv4, ipv6, protocol, port, target_port, backends };
+        self.services.push(service.clone());
+        let table = table(&self.services);
+        for node in &self.nodes {
+            node.namespace().nft(&table)?;
+        }
+        Ok(service)
     }
 
     /// The nodes, in the order of their making.

@@ -20,11 +20,15 @@
 //! ```
 
 mod agent;
+mod control_plane;
 mod endpoint;
 mod flow;
 pub mod interpreter;
 mod lab;
+pub mod listing;
+mod manifests;
 mod namespace;
+mod neighbour;
 mod node;
 mod pod;
 mod privilege;
@@ -33,13 +37,18 @@ mod prober;
 pub mod random;
 mod raw;
 mod server;
+mod service;
+pub mod testbed;
 
 pub use agent::{Agent, program};
+pub use control_plane::{Api, ControlPlane, Daemon, User};
 pub use endpoint::Endpoint;
 pub use lab::{Lab, Topology, Underlay};
+pub use manifests::Manifests;
 pub use namespace::Namespace;
 pub use node::Node;
 pub use pod::Pod;
 pub use privilege::available;
 pub use probe::{Outcome, Probe, Protocol, Reply};
 pub use prober::{Incident, Prober, Totals};
+pub use service::Service;

@@ -3,6 +3,7 @@
 //! A namespace has no name under `/run/netns` and no process in it: it is kept alive by file descriptors alone,
 //! so it vanishes with the process that made it, whatever ends that process.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -12,12 +13,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-/// The longest that a device may take to come up.
-const LINK_BOUND: Duration = Duration::from_secs(20);
+/// The longest that a device or an address may take to work.
+const READY_BOUND: Duration = Duration::from_secs(20);
 
 /// A handle on a network namespace; the namespace lives as long as one of its handles, or a socket in it.
 #[derive(Debug, Clone)]
@@ -114,19 +115,41 @@ impl Namespace {
 
     /// Waits until packets pass over a device. The kernel notices that a new veth pair is plugged in a while
     /// after both of its ends are up, and a busy machine needs longer.
-    ///
-    /// # Errors
-    /// The device does not exist, or is not ready after [`LINK_BOUND`].
     pub(crate) fn wait_for_link(&self, name: &str) -> Result<()> {
-        let begin = Instant::now();
-        while begin.elapsed() < LINK_BOUND {
+        wait(&format!("the device {name}"), || {
             let state = self.feed("ip", &["-details", "link", "show", "dev", name], "")?;
             let is_port = state.contains("bridge_slave");
-            if state.contains("state UP") && (!is_port || state.contains("bridge_slave state forwarding")) {
-                return Ok(());
-            }
-        }
-        bail!("the device {name} is not up after {LINK_BOUND:?}")
+            Ok(state.contains("state UP") && (!is_port || state.contains("bridge_slave state forwarding")))
+        })
+    }
+
+    /// Waits until every IPv6 address is in use. A new one can be bound at once, but its route comes later from
+    /// a queue of the kernel, and until then packets to it are lost.
+    pub(crate) fn wait_for_addresses(&self) -> Result<()> {
+        const RTF_LOCAL: u32 = 0x8000_0000;
+        wait("an IPv6 address", || {
+            let (addresses, routes) = self.run(|| {
+                let table = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+                Ok((table("if_inet6")?, table("ipv6_route")?))
+            })?;
+            // The columns: address, index, prefix, scope, flags, device; and
+            // destination, prefix, source, prefix, next hop, metric, references, uses, flags, device.
+            let local: HashSet<_> = routes
+                .lines()
+                .map(|route| route.split_whitespace().collect::<Vec<_>>())
+                .filter(|route| {
+                    let flags = route.get(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+                    flags.unwrap_or(0) & RTF_LOCAL != 0
+                })
+                .filter_map(|route| Some((*route.first()?, *route.get(9)?)))
+                .collect();
+            Ok(addresses
+                .lines()
+                .filter_map(|line| {
+                    Some((line.split_whitespace().next()?, line.split_whitespace().next_back()?))
+                })
+                .all(|address| local.contains(&address)))
+        })
     }
 
     /// Loads nft commands in one transaction, as `nft -f` does.
@@ -164,6 +187,16 @@ impl Namespace {
         let link = std::fs::File::open(path).with_context(|| format!("cannot open the namespace {path}"))?;
         Ok(Self { link: Arc::new(link.into()) })
     }
+}
+
+/// Waits until `is_ready` holds, for a bounded time.
+fn wait(what: &str, is_ready: impl Fn() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !is_ready()? {
+        ensure!(begin.elapsed() < READY_BOUND, "{what} is not ready after {READY_BOUND:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Runs `action` in a new thread and waits for it; a panic goes on in the caller.

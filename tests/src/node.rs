@@ -5,11 +5,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
 
 use crate::endpoint::Endpoint;
 use crate::lab::{QUIET_NETWORK, Topology, Underlay};
 use crate::namespace::Namespace;
+use crate::neighbour::LinkAddress;
 
 /// The bridge of a node's pods.
 const BRIDGE: &str = "pods";
@@ -83,14 +84,15 @@ impl Node {
             world.ipv4(),
             world.ipv6()
         ))?;
-        world.namespace().wait_for_link(&format!("node{number}"))?;
-        node.namespace().wait_for_link("lan")?;
         if topology == Topology::Bridge {
             node.raise_bridge()?;
         }
         if underlay == Underlay::Vxlan {
             node.raise_tunnel()?;
         }
+        world.namespace().wait_for_link(&format!("node{number}"))?;
+        node.namespace().wait_for_link("lan")?;
+        node.namespace().wait_for_addresses()?;
         node.set_addresses(vec![ipv4.into(), ipv6.into()])?;
         Ok(node)
     }
@@ -145,14 +147,15 @@ impl Node {
 
     /// Gives out the next pod's number.
     pub(crate) fn new_pod_number(&self) -> Result<u8> {
-        let number = self.next_pod.fetch_add(1, Ordering::Relaxed);
-        ensure!(POD_NUMBERS.contains(&number), "node {} is full", self.name());
-        Ok(number)
+        let after = |number| POD_NUMBERS.contains(&number).then(|| number + 1);
+        let number = self.next_pod.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        number.map_err(|_| anyhow!("node {} is full", self.name()))
     }
 
     /// Plugs the end `eth0` of a new veth pair into a pod's namespace.
-    pub(crate) fn plug(&self, link: &str, pod: &Namespace) -> Result<()> {
-        let pair = format!("link add {link} type veth peer name eth0 netns {}\n", pod.path());
+    pub(crate) fn plug(&self, link: &str, pod: &Namespace, number: u8) -> Result<()> {
+        let (address, inside) = (self.pod_link_address(number), pod.path());
+        let pair = format!("link add {link} type veth peer name eth0 address {address} netns {inside}\n");
         match self.topology {
             Topology::Bridge => self.namespace().ip(&format!(
                 "{pair}\
@@ -190,6 +193,10 @@ impl Node {
                 addresses.iter().map(|to| format!("route replace {to} dev {link}\n")).collect();
             self.namespace().ip(&routes.concat())?;
         }
+        for (namespace, link) in [(self.namespace(), link), (pod, "eth0")] {
+            namespace.wait_for_link(link)?;
+            namespace.wait_for_addresses()?;
+        }
         Ok(())
     }
 
@@ -222,6 +229,11 @@ impl Node {
         )
     }
 
+    /// The link address of pod `number` of this node.
+    pub(crate) fn pod_link_address(&self, number: u8) -> LinkAddress {
+        LinkAddress([0x02, 0x44, 0, 0, self.number, number])
+    }
+
     /// The ranges of the pods' addresses (`spec.podCIDRs`).
     fn pod_ranges(&self) -> (String, String) {
         let (ipv4, ipv6) = self.pod_addresses(0);
@@ -248,7 +260,7 @@ impl Node {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, self.number.into())
     }
 
-    fn tunnel_link_address(&self) -> String {
-        format!("02:00:00:00:00:{:02x}", self.number)
+    fn tunnel_link_address(&self) -> LinkAddress {
+        LinkAddress([0x02, 0, 0, 0, 0, self.number])
     }
 }

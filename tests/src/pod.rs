@@ -7,7 +7,9 @@ use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::endpoint::Endpoint;
+use crate::lab::QUIET_NETWORK;
 use crate::namespace::Namespace;
+use crate::neighbour::{self, LinkAddress};
 use crate::node::Node;
 use crate::probe::Protocol;
 
@@ -16,7 +18,7 @@ use crate::probe::Protocol;
 pub struct Pod {
     endpoint: Endpoint,
     node: Node,
-    link: String,
+    number: u8,
 }
 
 impl Deref for Pod {
@@ -32,13 +34,11 @@ impl Pod {
         ensure!(name.split('/').count() == 2, "`{name}` is not of the form namespace/name");
         let number = node.new_pod_number()?;
         let endpoint = Endpoint::new(name, Namespace::new()?);
-        let pod = Self { endpoint, node: node.clone(), link: format!("pod{number}") };
-        pod.namespace().sysctl(crate::lab::QUIET_NETWORK)?;
-        node.plug(&pod.link, pod.namespace())?;
+        let pod = Self { endpoint, node: node.clone(), number };
+        pod.namespace().sysctl(QUIET_NETWORK)?;
+        node.plug(&pod.link(), pod.namespace(), number)?;
         let (ipv4, ipv6) = node.pod_addresses(number);
         pod.assign(vec![ipv4.into(), ipv6.into()])?;
-        pod.namespace().wait_for_link("eth0")?;
-        node.namespace().wait_for_link(&pod.link)?;
         Ok(pod)
     }
 
@@ -47,15 +47,36 @@ impl Pod {
         &self.node
     }
 
+    /// The node's end of its veth pair.
+    fn link(&self) -> String {
+        format!("pod{}", self.number)
+    }
+
+    /// Its addresses, as a neighbour sees them.
+    fn neighbours(&self) -> Vec<(IpAddr, LinkAddress)> {
+        let link = self.node.pod_link_address(self.number);
+        self.addresses().into_iter().map(|address| (address, link)).collect()
+    }
+
+    /// Fixes the way between this pod and others on the same bridge, so that nobody has to ask for it.
+    pub(crate) fn fix_neighbours<'a>(&self, others: impl Iterator<Item = &'a Self>) -> Result<()> {
+        let mut all = Vec::new();
+        for other in others {
+            neighbour::fix(other.namespace(), &self.neighbours())?;
+            all.extend(other.neighbours());
+        }
+        neighbour::fix(self.namespace(), &all)
+    }
+
     pub(crate) fn assign(&self, addresses: Vec<IpAddr>) -> Result<()> {
         self.stop_server();
-        self.node.assign(&self.link, self.namespace(), &addresses)?;
+        self.node.assign(&self.link(), self.namespace(), &addresses)?;
         self.set_addresses(addresses)
     }
 
     pub(crate) fn unplug(&self) -> Result<()> {
         self.stop_server();
-        self.node.unplug(&self.link)
+        self.node.unplug(&self.link())
     }
 
     /// The Pod object of the API, running, with these labels and with named container ports, in JSON (which is

@@ -142,16 +142,17 @@ fn round(probes: &mut [(&Probe, &mut Option<Reply>)]) -> Result<()> {
         flows.open(probe, index)?;
         last_sign = Instant::now();
     }
-    loop {
-        let mut replies = flows.wait(QUIET.saturating_sub(last_sign.elapsed()))?;
-        if replies.is_empty() && (flows.is_empty() || last_sign.elapsed() >= QUIET) {
-            return Ok(());
+    while !flows.is_empty() {
+        let replies = flows.wait(QUIET.saturating_sub(last_sign.elapsed()))?;
+        if replies.is_empty() && last_sign.elapsed() >= QUIET {
+            break;
         }
-        for (index, reply) in replies.drain(..) {
+        for (index, reply) in replies {
             last_sign = Instant::now();
             if let Some((_, place)) = probes.get_mut(index) {
                 **place = Some(reply);
             }
         }
     }
+    Ok(())
 }

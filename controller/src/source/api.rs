@@ -107,7 +107,7 @@ impl ApiServer {
         Ok(Self { client, runtime })
     }
 
-    /// Tells all objects, and then each change at once, until `tell` returns false.
+    /// Tells all objects, and then each change of what is read of them at once, until `tell` returns false.
     pub(crate) fn follow(self, metrics: &Metrics, tell: impl Fn(Changes) -> bool) {
         let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
@@ -163,14 +163,16 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             match event {
                 Ok(event) => {
                     let Some(updates) = told.take(event) else { continue };
-                    self.missing.borrow_mut().remove(&plural::<K>());
-                    self.tell(updates, received)?;
                     if retries.end() {
                         info!("{} are followed again", plural::<K>());
                     }
+                    let first = self.missing.borrow_mut().remove(&plural::<K>()).is_some();
+                    if first || !updates.is_empty() {
+                        self.tell(updates, received)?;
+                    }
                 }
                 Err(error) => {
-                    self.report::<K>(&error, received)?;
+                    self.report::<K>(&error, retries, received)?;
                     tokio::time::sleep(retries.wait()).await;
                     // The stream would go on behind what could not be read.
                     if matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_))) {
@@ -183,10 +185,17 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
     }
 
     /// Says that a kind cannot be listed or watched.
-    fn report<K: Kind>(&self, error: &watcher::Error, received: Instant) -> Result<(), Ended> {
+    fn report<K: Kind>(
+        &self,
+        error: &watcher::Error,
+        retries: &mut Retries,
+        received: Instant,
+    ) -> Result<(), Ended> {
         self.metrics.source_failure();
         let reason = reason(error, &plural::<K>());
-        warn!("{reason}; what is known stays enforced");
+        if retries.is_new(&reason) {
+            warn!("{reason}; what is known stays enforced");
+        }
         match self.missing.borrow_mut().get_mut(&plural::<K>()) {
             Some(missing) => *missing = reason,
             None => return Ok(()),
@@ -215,18 +224,29 @@ fn reason(error: &watcher::Error, plural: &str) -> String {
 
 /// Failures in a row.
 #[derive(Default)]
-struct Retries(u32);
+struct Retries {
+    failures: u32,
+    /// What failed last.
+    reason: String,
+}
 
 impl Retries {
+    /// Whether something else failed before.
+    fn is_new(&mut self, reason: &str) -> bool {
+        let new = self.reason != reason;
+        reason.clone_into(&mut self.reason);
+        new
+    }
+
     /// Counts a failure; returns how long to wait after it.
     fn wait(&mut self) -> Duration {
-        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.0)).min(LONGEST_RETRY);
-        self.0 += 1;
+        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
+        self.failures += 1;
         wait.mul_f64(1.0 - fastrand::f64() / 2.0)
     }
 
     /// Counts a success; whether there were failures before it.
     fn end(&mut self) -> bool {
-        std::mem::take(&mut self.0) > 0
+        std::mem::take(self).failures > 0
     }
 }

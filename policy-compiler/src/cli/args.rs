@@ -59,7 +59,7 @@ pub(crate) struct Compile {
     pub(crate) node: Option<String>,
 
     /// How to print the ruleset
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) output: RulesetFormat,
 }
 
@@ -82,10 +82,10 @@ Examples:
   podfence explain -f manifests/ --from 203.0.113.7 --to shop/web --port 443/TCP -o json
 
 Ends:
-  NAMESPACE/NAME  a pod or workload (or, with --to, a Service)
-  NAME            the same, if only one namespace has it
-  IP              an address; a pod's stands for that pod
-  service/NAMESPACE/NAME or svc/…   a Service: each of its backends is judged
+  NAMESPACE/NAME      a pod or workload; with --to, also a Service
+  NAME                the same, if only one namespace has it
+  IP                  an address; a pod's or Service's stands for its owner
+  svc/NAMESPACE/NAME  a Service, each of whose backends is judged (or service/…)
 
 Exit codes:
   0  allowed
@@ -108,7 +108,7 @@ pub(crate) struct Explain {
     pub(crate) port: PortQuery,
 
     /// How to print the answer
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) output: ExplanationFormat,
 }
 
@@ -152,7 +152,7 @@ pub(crate) struct Matrix {
     pub(crate) external: Vec<IpAddr>,
 
     /// How to print the rows
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) output: MatrixFormat,
 }
 

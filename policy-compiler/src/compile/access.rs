@@ -102,10 +102,12 @@ fn disjoint<'a>(ranges: &[(u16, u16, &'a ChainName)]) -> Vec<(u16, u16, &'a Chai
 mod tests {
     use super::*;
 
+    type Ranges<'a> = &'a [(u16, u16, &'a ChainName)];
+
     #[test]
     fn overlapping_ranges_are_cut_in_favour_of_the_first() {
         let [a, b] = ["a", "b"].map(ChainName::new);
-        let cases: [(&[(u16, u16, &ChainName)], &[(u16, u16, &ChainName)]); 6] = [
+        let cases: [(Ranges<'_>, Ranges<'_>); 6] = [
             (&[(80, 80, &a), (443, 443, &b)], &[(80, 80, &a), (443, 443, &b)]),
             (&[(80, 80, &a), (80, 80, &b)], &[(80, 80, &a)]),
             (&[(50, 60, &a), (0, u16::MAX, &b)], &[(0, 49, &b), (50, 60, &a), (61, u16::MAX, &b)]),

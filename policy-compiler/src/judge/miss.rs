@@ -195,3 +195,24 @@ impl fmt::Display for LabelMiss<'_> {
 fn list(values: &BTreeSet<String>) -> String {
     format!("({})", values.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_label_says_what_is_there_and_what_is_needed() {
+        let values = |values: &[&str]| values.iter().map(ToString::to_string).collect();
+        let cases = [
+            (None, Operator::In(values(&["web"])), "has no label app (needs app=web)"),
+            (Some("db"), Operator::In(values(&["web"])), "has app=db (needs app=web)"),
+            (Some("db"), Operator::In(values(&["web", "api"])), "has app=db (needs app in (api, web))"),
+            (Some("db"), Operator::NotIn(values(&["db"])), "has app=db (needs app not in (db))"),
+            (None, Operator::Exists, "has no label app (needs one)"),
+            (Some("db"), Operator::DoesNotExist, "has app=db (needs none)"),
+        ];
+        for (value, operator, text) in cases {
+            assert_eq!(LabelMiss { key: "app", operator: &operator, value }.to_string(), text);
+        }
+    }
+}

@@ -57,3 +57,46 @@ impl<'a> Party<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Labels, ObjectName};
+
+    fn pod(addresses: &[&str]) -> Pod {
+        Pod {
+            name: ObjectName::new("default", "pod"),
+            labels: Labels::new(),
+            node: None,
+            host_network: false,
+            finished: false,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ports: Vec::new(),
+            origin: None,
+        }
+    }
+
+    #[test]
+    fn families_are_those_that_both_ends_have_or_go_along_with() {
+        let (ipv4, ipv6) = (Some(Family::Ipv4), Some(Family::Ipv6));
+        let [none, only_ipv4, only_ipv6, dual] =
+            [&[][..], &["10.0.0.1"], &["fd00::1"], &["fd00::1", "10.0.0.1"]].map(pod);
+        let cases: [(_, _, &[_]); 10] = [
+            (&dual, &dual, &[ipv4, ipv6]),
+            (&dual, &only_ipv4, &[ipv4]),
+            (&dual, &only_ipv6, &[ipv6]),
+            (&dual, &none, &[ipv4, ipv6]),
+            (&only_ipv4, &only_ipv4, &[ipv4]),
+            (&only_ipv4, &only_ipv6, &[None]),
+            (&only_ipv4, &none, &[ipv4]),
+            (&only_ipv6, &only_ipv6, &[ipv6]),
+            (&only_ipv6, &none, &[ipv6]),
+            (&none, &none, &[None]),
+        ];
+        for (one, other, families) in cases {
+            let [one, other] = [one, other].map(|pod| Party { pod: Some(pod), member: None, address: None });
+            assert_eq!(one.families_with(&other), families, "{one:?} {other:?}");
+            assert_eq!(other.families_with(&one), families, "{other:?} {one:?}");
+        }
+    }
+}

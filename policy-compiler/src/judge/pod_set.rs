@@ -25,3 +25,18 @@ impl Extend<Member> for PodSet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PodSet;
+
+    #[test]
+    fn a_set_holds_what_was_put_in_and_nothing_else() {
+        let put = [0, 1, 63, 64, 96, 127, 128, 1000];
+        let mut set = PodSet::default();
+        assert!(!set.contains(0));
+        set.extend(put.into_iter().rev());
+        let found: Vec<_> = (0..2000).filter(|member| set.contains(*member)).collect();
+        assert_eq!(found, put);
+    }
+}
