@@ -112,6 +112,12 @@ pub(super) struct ListedElement {
 }
 
 impl ListedElement {
+    /// What tells the element from others, in an order in which the end of an interval comes before the
+    /// beginning of the next, which may be at the same address.
+    fn place(&self) -> (&[u8], Option<&[u8]>, bool) {
+        (&self.key, self.last.as_deref(), !self.end)
+    }
+
     /// Reads an element of a set; `None` where it says anything that podfence never says.
     pub(super) fn parse(attributes: Attributes<'_>) -> Option<Self> {
         let mut listed = Self {
@@ -174,7 +180,13 @@ pub(super) fn user_data(comment: Option<&str>, open: bool) -> Result<Vec<u8>, Un
     Ok(user_data)
 }
 
-/// Puts the listed elements of a set together; `None` if one is not of the set's kind.
+/// Puts a list of elements in order, and says whether it has one of them twice.
+pub(super) fn sort(listed: &mut [ListedElement]) -> bool {
+    listed.sort_unstable_by(|one, other| one.place().cmp(&other.place()));
+    listed.windows(2).any(|pair| matches!(pair, [one, next] if one.place() == next.place()))
+}
+
+/// Puts the listed elements of a set, which are in order, together; `None` if one is not of the set's kind.
 pub(super) fn assemble(kind: SetKind, listed: Vec<ListedElement>) -> Option<BTreeMap<ElementKey, Element>> {
     match kind {
         SetKind { key: KeyType::Address(family), interval: true, .. } => intervals(family, listed),
@@ -202,9 +214,7 @@ fn single(kind: SetKind, listed: ListedElement) -> Option<(ElementKey, Element)>
     Some((key, listed.element))
 }
 
-fn intervals(family: Family, mut listed: Vec<ListedElement>) -> Option<BTreeMap<ElementKey, Element>> {
-    // Where one interval follows another, the end of the first is the beginning of the second.
-    listed.sort_unstable_by(|a, b| (&a.key, !a.end).cmp(&(&b.key, !b.end)));
+fn intervals(family: Family, listed: Vec<ListedElement>) -> Option<BTreeMap<ElementKey, Element>> {
     let mut elements = BTreeMap::new();
     let mut listed = listed.into_iter().peekable();
     // nft may begin with an end at the address zero, of an interval that is not there.

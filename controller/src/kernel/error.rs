@@ -53,8 +53,9 @@ pub enum Error {
         /// Why not.
         source: Unfit,
     },
-    /// The ruleset was changed again and again while it was read.
-    #[error("the ruleset changes faster than it can be read")]
+    /// Each time that the table was read, somebody changed it, or the kernel was still growing one of its hash
+    /// tables: read it again.
+    #[error("table inet {TABLE} does not hold still for as long as it takes to read it")]
     Unstable,
     /// The kernel said something that it never says.
     #[error("the kernel's answer about {0} cannot be understood")]

@@ -123,7 +123,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// [`Error::Unstable`] if others do not stop changing the ruleset, and as [`Kernel::open`].
+    /// [`Error::Unstable`] if the table does not hold still, and as [`Kernel::open`].
     pub fn read(&mut self) -> Result<Option<Table>, Error> {
         let mut result = Err(Error::Unstable);
         for _ in 0..READS {

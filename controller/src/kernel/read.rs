@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nftnl::nftnl_sys::libc;
 use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE};
 
-use super::element::{ListedElement, assemble, comment};
+use super::element::{ListedElement, assemble, comment, sort};
 use super::error::Error;
 use super::message::{self, Attributes, Header, Message, messages};
 use super::sys::Received;
@@ -137,6 +137,11 @@ impl Kernel {
             }
             Some(())
         })?;
+        // While the kernel grows a hash table it loses its place in it: for every element that it leaves out,
+        // it repeats another. That is no change of the ruleset, so no generation tells.
+        if sort(&mut listed) {
+            return Err(Error::Unstable);
+        }
         let elements = if foreign { None } else { assemble(kind, listed) };
         Ok(elements.map(|elements| Set { kind, elements }))
     }

@@ -3,26 +3,29 @@
 use std::net::Ipv4Addr;
 
 use controller::kernel::Watch;
-use policy_compiler::ruleset::{ElementKey, Ruleset, Transaction};
+use policy_compiler::ruleset::{ElementKey, Ruleset, SetName, Transaction};
 
 use crate::rulesets::{V4, chain, commented, goto, plain, ruleset, set, set_kind};
 use crate::support::{in_namespace, kernel_with, meanwhile, present, tamper};
 
-/// So many addresses in a map, and so many intervals, each with a gap behind it.
-fn large(count: u32) -> Ruleset {
+/// So many addresses in a map.
+fn addresses(count: u32) -> Ruleset {
     let addresses = (0..count).map(|index| {
         let key = ElementKey::Address(Ipv4Addr::from(0x0a00_0000 + index).into());
         (key, commented(goto("group"), "a-namespace/a-pod-with-a-name-of-some-length"))
     });
+    ruleset([("addresses", set(set_kind(V4, false, true), addresses))], [("group", chain([]))])
+}
+
+/// So many addresses in a map, and so many intervals, each with a gap behind it.
+fn large(count: u32) -> Ruleset {
     let intervals = (0..count).map(|index| {
         let (first, last) = (Ipv4Addr::from(index * 4), Ipv4Addr::from(index * 4 + 2));
         (ElementKey::AddressRange(first.into(), last.into()), plain())
     });
-    let sets = [
-        ("addresses", set(set_kind(V4, false, true), addresses)),
-        ("intervals", set(set_kind(V4, true, false), intervals)),
-    ];
-    ruleset(sets, [("group", chain([]))])
+    let mut large = addresses(count);
+    large.sets.insert(SetName::new("intervals"), set(set_kind(V4, true, false), intervals));
+    large
 }
 
 #[test]
@@ -38,6 +41,19 @@ fn fifty_thousand_elements_come_and_go_in_one_transaction() {
         kernel.apply(&Transaction::between(&large, &empty)).unwrap();
         assert_eq!(present(&mut kernel, &empty), empty);
         assert!(!watch.changed().unwrap(), "the own changes woke the watch");
+    });
+}
+
+#[test]
+fn a_set_is_read_whole_while_the_kernel_still_grows_its_hash_table() {
+    in_namespace(|| {
+        // A table of 2¹⁵ buckets grows when it is three quarters full.
+        let (before, after) = (addresses(24_500), addresses(24_700));
+        for _ in 0..20 {
+            let mut kernel = kernel_with(&before);
+            kernel.apply(&Transaction::between(&before, &after)).unwrap();
+            assert!(present(&mut kernel, &after) == after);
+        }
     });
 }
 
