@@ -14,6 +14,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::Node;
+use crate::testbed::wait_until;
 
 /// Where agents serve health and metrics, each in its node's namespace.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9555);
@@ -97,16 +98,29 @@ impl Agent {
         Ok((code, body.to_owned()))
     }
 
-    /// The value of a metric that has this name, and labels if the name has them: `name{label="value"}`.
+    /// How far a counter of the agent has come: its metric `podfence_NAME_total`.
     ///
     /// # Errors
-    /// The agent does not answer, or has no such metric.
-    pub fn metric(&self, name: &str) -> Result<f64> {
+    /// The agent does not answer, or has no such counter.
+    pub fn counter(&self, name: &str) -> Result<u64> {
         let (code, body) = self.get("/metrics")?;
         ensure!(code == 200, "/metrics answers {code}: {body}");
+        let line = format!("podfence_{name}_total ");
         body.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-            .with_context(|| format!("there is no metric {name} in:\n{body}"))
+            .find_map(|text| text.strip_prefix(&line)?.parse().ok())
+            .with_context(|| format!("there is no counter {name} in:\n{body}"))
+    }
+
+    /// Waits until a counter has come so far.
+    ///
+    /// # Errors
+    /// It does not within `bound`; the error holds the agent's log.
+    pub fn wait_for_counter(&self, name: &str, count: u64, bound: Duration) -> Result<()> {
+        wait_until(bound, || {
+            let now = self.counter(name)?;
+            ensure!(now >= count, "{now} {name}, not {count}:\n{}", self.log()?);
+            Ok(())
+        })
     }
 
     /// The agent's resident memory, bytes.

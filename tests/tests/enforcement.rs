@@ -67,7 +67,7 @@ impl Scene {
             pod["spec"]["hostNetwork"] = json!(false);
             if random.percent(20) {
                 // An address that the cluster does not know is one like any other outside.
-                pod["status"]["podIPs"].as_array_mut().expect("addresses").remove(random.below(2));
+                pod["status"]["podIPs"] = json!([{"ip": random.pick(&place.addresses)}]);
             }
             objects.push(pod);
         }

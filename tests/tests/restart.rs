@@ -94,7 +94,7 @@ fn killed_in_a_loop(topology: Topology, seed: u64) -> Result<()> {
             scene.change(random)?;
         }
         // The instant is random: reading, committing, at rest, or not even ready.
-        std::thread::sleep(Duration::from_micros(random.next() % 60_000));
+        std::thread::sleep(Duration::from_micros(random.below(60_000) as u64));
         let victim = random.below(agents.len());
         agents.remove(victim).kill();
         scene.change(random)?;
@@ -147,7 +147,7 @@ fn it_goes_on_where_the_last_one_ended() -> Result<()> {
     let agents = scene.testbed.start_agents()?;
     scene.testbed.wait_in_step()?;
     for agent in &agents {
-        assert_eq!(agent.metric("podfence_transactions_total")?, 0.0, "{}", agent.log()?);
+        assert_eq!(agent.counter("transactions")?, 0, "{}", agent.log()?);
     }
     assert_eq!(statuses()?, counted);
 
@@ -163,7 +163,7 @@ fn it_goes_on_where_the_last_one_ended() -> Result<()> {
     );
     scene.testbed.wait_in_step()?;
     for agent in &agents {
-        assert_eq!(agent.metric("podfence_transactions_total")?, 1.0, "{}", agent.log()?);
+        assert_eq!(agent.counter("transactions")?, 1, "{}", agent.log()?);
     }
     assert_eq!(statuses()?[1]["rules"][0]["allowed"]["packets"], 3);
     Ok(())

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use lab::listing::Listing;
-use lab::testbed::{BOUND, Testbed, policy, wait_until};
+use lab::testbed::{BOUND, Testbed, policy};
 use lab::{Agent, Outcome, Pod, Probe, Protocol, Topology, Underlay};
 use serde_json::json;
 
@@ -43,18 +43,10 @@ impl Scene {
         self.web.node().namespace().nft(command)
     }
 
-    fn metric(&self, name: &str) -> Result<f64> {
-        self.agent.metric(name)
-    }
-
     /// Waits until the repairs are so many, and returns how long that took.
-    fn wait_for_repairs(&self, count: f64) -> Result<Duration> {
+    fn wait_for_repairs(&self, count: u64) -> Result<Duration> {
         let begin = Instant::now();
-        wait_until(BOUND, || {
-            let repairs = self.metric("podfence_repairs_total")?;
-            ensure!(repairs >= count, "{repairs} repairs, not {count}: {}", self.agent.log()?);
-            Ok(())
-        })?;
+        self.agent.wait_for_counter("repairs", count, BOUND)?;
         Ok(begin.elapsed())
     }
 }
@@ -63,7 +55,7 @@ impl Scene {
 fn what_others_do_to_the_table_is_undone() -> Result<()> {
     let scene = Scene::raise()?;
     let right = scene.table()?;
-    let mut repairs = 0.0;
+    let mut repairs = 0;
     for command in [
         "insert rule inet podfence forward accept",
         "insert rule inet podfence ingress ip saddr 10.0.0.0/8 accept",
@@ -81,7 +73,7 @@ fn what_others_do_to_the_table_is_undone() -> Result<()> {
         let mut took = Vec::new();
         for _ in 0..3 {
             scene.nft(command)?;
-            repairs += 1.0;
+            repairs += 1;
             took.push(scene.wait_for_repairs(repairs)?);
             assert_eq!(scene.table()?.differences(&right), Vec::<String>::new(), "{command}");
         }
@@ -89,8 +81,8 @@ fn what_others_do_to_the_table_is_undone() -> Result<()> {
     }
     // One repair for each: none was taken for two, and no repair for somebody else's change.
     scene.testbed.wait_in_step()?;
-    assert_eq!(scene.metric("podfence_repairs_total")?, repairs);
-    assert_eq!(scene.metric("podfence_transaction_failures_total")?, 0.0);
+    assert_eq!(scene.agent.counter("repairs")?, repairs);
+    assert_eq!(scene.agent.counter("transaction_failures")?, 0);
     Ok(())
 }
 
@@ -110,7 +102,7 @@ fn a_deleted_rule_comes_back() -> Result<()> {
     let handles: Vec<_> = handles.collect();
     assert_eq!(handles.len(), 2, "{listing}");
     scene.nft(&format!("delete rule inet podfence forward handle {}", handles[0]))?;
-    scene.wait_for_repairs(1.0)?;
+    scene.wait_for_repairs(1)?;
     assert_eq!(scene.table()?.differences(&right), Vec::<String>::new());
     Ok(())
 }
@@ -133,7 +125,7 @@ fn packets_obey_again_at_once() -> Result<()> {
 fn what_others_do_elsewhere_disturbs_nothing() -> Result<()> {
     let scene = Scene::raise()?;
     let to_web = Probe::new(&scene.client, scene.web.ipv4(), PORT, Protocol::Udp);
-    let transactions = scene.metric("podfence_transactions_total")?;
+    let transactions = scene.agent.counter("transactions")?;
     let node = scene.web.node().namespace().clone();
     let others = std::thread::spawn(move || {
         (0..200).try_for_each(|number| {
@@ -146,27 +138,23 @@ fn what_others_do_elsewhere_disturbs_nothing() -> Result<()> {
             ))
         })
     });
-    let mut changes = 0.0;
+    let mut changes = 0;
     let mut open = false;
-    while !others.is_finished() || changes < 6.0 {
+    while !others.is_finished() || changes < 6 {
         open = !open;
         let rules = if open { json!([{}]) } else { json!([]) };
         let spec = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": rules, "egress": rules});
         scene.testbed.put(&policy("shop", "default-deny", &spec))?;
-        changes += 1.0;
-        wait_until(BOUND, || {
-            let done = scene.metric("podfence_transactions_total")? - transactions;
-            ensure!(done >= changes, "{done} transactions, not {changes}: {}", scene.agent.log()?);
-            Ok(())
-        })?;
+        changes += 1;
+        scene.agent.wait_for_counter("transactions", transactions + changes, BOUND)?;
     }
     others.join().expect("no panic")?;
     let outcome = if open { Outcome::Allowed } else { Outcome::Denied };
     scene.testbed.lab.wait_for(&to_web, outcome, BOUND)?;
     scene.testbed.wait_in_step()?;
-    assert_eq!(scene.metric("podfence_transactions_total")?, transactions + changes);
-    assert_eq!(scene.metric("podfence_repairs_total")?, 0.0, "{}", scene.agent.log()?);
-    assert_eq!(scene.metric("podfence_transaction_failures_total")?, 0.0, "{}", scene.agent.log()?);
+    assert_eq!(scene.agent.counter("transactions")?, transactions + changes);
+    assert_eq!(scene.agent.counter("repairs")?, 0, "{}", scene.agent.log()?);
+    assert_eq!(scene.agent.counter("transaction_failures")?, 0, "{}", scene.agent.log()?);
     let listing = scene.web.node().namespace().feed("nft", &["list", "table", "ip", "others"], "")?;
     assert_eq!(listing.matches("chain chain_").count(), 200);
     Ok(())
