@@ -47,7 +47,7 @@ fn ingress(app: &str, peer: &Value) -> Value {
 }
 
 /// What is done, and what becomes of the way from the other pod to the database.
-type Step<'a> = (&'a str, &'a dyn Fn() -> Result<()>, Outcome);
+type Step<'a> = (&'static str, &'a (dyn Fn() -> Result<()> + 'a), Outcome);
 
 #[test]
 fn one_transaction_and_the_counters_of_other_rules_stay() -> Result<()> {

@@ -1,6 +1,7 @@
 //! The agent beside a real API server: the kernel holds what the compiler makes of the server's objects.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -27,7 +28,7 @@ impl Cluster {
     /// `None`, and a word about it, where no API server can be had.
     fn new() -> Result<Option<Self>> {
         if let Err(missing) = ControlPlane::available() {
-            println!("left out: {missing}");
+            writeln!(std::io::stderr(), "left out: {missing}")?;
             return Ok(None);
         }
         let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
@@ -240,7 +241,7 @@ fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
     cluster.plane.wait_ready()?;
     agent.wait_ready(BOUND)?;
     ensure!(cluster.difference()?.is_empty());
-    ensure!(agent.counter("transactions")? == 0, "the kernel was in step:\n{}", agent.log()?);
+    ensure!(agent.counter("transactions")? < 1, "the kernel was in step:\n{}", agent.log()?);
     Ok(())
 }
 

@@ -73,15 +73,15 @@ impl Scene {
         self.testbed.delete(&marker)?;
         agent.wait_for_counter("transactions", before + 2, BOUND)
     }
+}
 
-    /// Waits until the agent has written something to its log.
-    fn wait_for_log(&self, agent: &Agent, text: &str) -> Result<()> {
-        wait_until(BOUND, || {
-            let log = agent.log()?;
-            ensure!(log.contains(text), "`{text}` is not in the log:\n{log}");
-            Ok(())
-        })
-    }
+/// Waits until the agent has written something to its log.
+fn wait_for_log(agent: &Agent, text: &str) -> Result<()> {
+    wait_until(BOUND, || {
+        let log = agent.log()?;
+        ensure!(log.contains(text), "`{text}` is not in the log:\n{log}");
+        Ok(())
+    })
 }
 
 fn wait_ready(agent: &Agent) -> Result<()> {
@@ -159,6 +159,7 @@ fn a_file_counts_when_its_writer_has_closed_it() -> Result<()> {
 fn half_a_file_is_never_read() -> Result<()> {
     let scene = Scene::raise()?;
     let agent = scene.testbed.start_agent("node")?;
+    scene.settle(&agent)?;
     let path = scene.testbed.manifests.path().join(FILE);
     let (half, rest) = POLICIES.split_at(POLICIES.find("---").expect("two documents"));
     let random = &mut Random::new(1);
@@ -291,7 +292,7 @@ fn an_agent_that_starts_on_a_broken_file_keeps_what_the_kernel_has() -> Result<(
     scene.testbed.put(&egress)?;
 
     let agent = Agent::start(scene.testbed.node("node")?, scene.testbed.manifests.path())?;
-    scene.wait_for_log(&agent, "what the kernel holds stays as it is until everything can be read")?;
+    wait_for_log(&agent, "what the kernel holds stays as it is until everything can be read")?;
     wait_for_reason(&agent, FILE)?;
     assert_eq!(scene.table()?, enforced);
 
@@ -308,7 +309,7 @@ fn the_first_agent_enforces_beside_a_broken_file() -> Result<()> {
     scene.testbed.manifests.write("broken.yaml", "spec: [")?;
     let agent = Agent::start(scene.testbed.node("node")?, scene.testbed.manifests.path())?;
     scene.testbed.lab.wait_for(&scene.denied(), Outcome::Denied, BOUND)?;
-    scene.wait_for_log(&agent, "broken.yaml:2: ")?;
+    wait_for_log(&agent, "broken.yaml:2: ")?;
     wait_for_reason(&agent, "broken.yaml")?;
 
     scene.testbed.manifests.remove("broken.yaml")?;
@@ -344,7 +345,7 @@ fn an_agent_with_nothing_to_do_rests() -> Result<()> {
     scene.settle(&agent)?;
     let before = agent.processor_time()?;
     std::thread::sleep(Duration::from_millis(500));
-    let worked = agent.processor_time()? - before;
+    let worked = agent.processor_time()?.saturating_sub(before);
     assert!(worked < Duration::from_millis(50), "{worked:?}");
     Ok(())
 }

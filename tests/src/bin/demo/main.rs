@@ -60,7 +60,7 @@ enum Source {
 
 fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
     screen.step("Two nodes, joined by VXLAN, and four pods, made of network namespaces");
-    let mut stage = Stage::raise(screen, with_cluster)?;
+    let mut stage = Stage::raise(with_cluster)?;
     for (name, pod) in &stage.pods {
         line(&format!("{name:<16} {:<12} {} {}", pod.node().name(), pod.ipv4(), pod.ipv6()));
     }
@@ -71,8 +71,8 @@ fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
     stage.compare(screen)?;
 
     screen.step("A policy changes while everything runs");
-    stage.watch_change(screen, "lets `other/stranger` in", &json!([{}]), Outcome::Allowed)?;
-    stage.watch_change(screen, "shuts it out again", &json!([]), Outcome::Denied)?;
+    stage.watch_change("lets `other/stranger` in", &json!([{}]), Outcome::Allowed)?;
+    stage.watch_change("shuts it out again", &json!([]), Outcome::Denied)?;
 
     screen.step("kill -9 for both agents");
     agents.into_iter().for_each(Agent::kill);
@@ -84,7 +84,7 @@ fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
 }
 
 impl Stage {
-    fn raise(screen: &Screen, with_cluster: bool) -> Result<Self> {
+    fn raise(with_cluster: bool) -> Result<Self> {
         let mut lab = Lab::new(Topology::Routed, Underlay::Vxlan)?;
         for node in NODES {
             lab.node(node)?;
@@ -207,7 +207,7 @@ impl Stage {
     }
 
     /// Changes a policy and tells how long packets took to obey.
-    fn watch_change(&mut self, screen: &Screen, what: &str, rules: &Value, expected: Outcome) -> Result<()> {
+    fn watch_change(&mut self, what: &str, rules: &Value, expected: Outcome) -> Result<()> {
         let (from, to) = (&self.pods["other/stranger"], &self.pods["shop/backend"]);
         let probe = Probe::new(from, to.ipv4(), PORTS[0], Protocol::Tcp);
         self.put(&json!({
