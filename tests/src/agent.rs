@@ -165,14 +165,20 @@ impl Agent {
     /// It has not ended within `bound`.
     pub fn stop(mut self, bound: Duration) -> Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        let begin = Instant::now();
-        while begin.elapsed() < bound {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            std::thread::sleep(INTERVAL);
-        }
-        bail!("the agent on {} has not stopped after {bound:?}:\n{}", self.node.name(), self.log()?)
+        self.wait_ended(bound)
+    }
+
+    /// Waits until the agent has ended, and returns how.
+    ///
+    /// # Errors
+    /// It has not within `bound`; the error holds its log.
+    pub fn wait_ended(&mut self, bound: Duration) -> Result<ExitStatus> {
+        wait_until(bound, || {
+            let ended = self.child.try_wait()?;
+            ended.with_context(|| {
+                format!("the agent on {} has not ended:\n{:?}", self.node.name(), self.log())
+            })
+        })
     }
 
     /// Ends the agent at once (SIGKILL). What it has programmed stays in the kernel.
