@@ -14,6 +14,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::Node;
+use crate::testbed::wait_until;
 
 /// Where agents serve health and metrics, each in its node's namespace.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9555);
@@ -97,16 +98,29 @@ impl Agent {
         Ok((code, body.to_owned()))
     }
 
-    /// The value of a counter that has this name, and labels if the name has them: `name{label="value"}`.
+    /// How far a counter of the agent has come: its metric `podfence_NAME_total`.
     ///
     /// # Errors
     /// The agent does not answer, or has no such counter.
     pub fn counter(&self, name: &str) -> Result<u64> {
         let (code, body) = self.get("/metrics")?;
         ensure!(code == 200, "/metrics answers {code}: {body}");
+        let line = format!("podfence_{name}_total ");
         body.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+            .find_map(|text| text.strip_prefix(&line)?.parse().ok())
             .with_context(|| format!("there is no counter {name} in:\n{body}"))
+    }
+
+    /// Waits until a counter has come so far.
+    ///
+    /// # Errors
+    /// It does not within `bound`; the error holds the agent's log.
+    pub fn wait_for_counter(&self, name: &str, count: u64, bound: Duration) -> Result<()> {
+        wait_until(bound, || {
+            let now = self.counter(name)?;
+            ensure!(now >= count, "{now} {name}, not {count}:\n{}", self.log()?);
+            Ok(())
+        })
     }
 
     /// The agent's resident memory, bytes.
@@ -151,14 +165,20 @@ impl Agent {
     /// It has not ended within `bound`.
     pub fn stop(mut self, bound: Duration) -> Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        let begin = Instant::now();
-        while begin.elapsed() < bound {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            std::thread::sleep(INTERVAL);
-        }
-        bail!("the agent on {} has not stopped after {bound:?}:\n{}", self.node.name(), self.log()?)
+        self.wait_ended(bound)
+    }
+
+    /// Waits until the agent has ended, and returns how.
+    ///
+    /// # Errors
+    /// It has not within `bound`; the error holds its log.
+    pub fn wait_ended(&mut self, bound: Duration) -> Result<ExitStatus> {
+        wait_until(bound, || {
+            let ended = self.child.try_wait()?;
+            ended.with_context(|| {
+                format!("the agent on {} has not ended:\n{:?}", self.node.name(), self.log())
+            })
+        })
     }
 
     /// Ends the agent at once (SIGKILL). What it has programmed stays in the kernel.

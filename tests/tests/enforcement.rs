@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lab::random::{self, NAMESPACES, PORTS, PodPlace, Random};
 use lab::testbed::{Testbed, listen};
 use lab::{Endpoint, Probe, Protocol, Topology, Underlay};
@@ -67,7 +67,7 @@ impl Scene {
             pod["spec"]["hostNetwork"] = json!(false);
             if random.percent(20) {
                 // An address that the cluster does not know is one like any other outside.
-                pod["status"]["podIPs"].as_array_mut().context("addresses")?.remove(random.below(2));
+                pod["status"]["podIPs"] = json!([{"ip": random.pick(&place.addresses)}]);
             }
             objects.push(pod);
         }

@@ -66,12 +66,12 @@ impl Scene {
     /// Waits until the agent has taken in all that happened to the directory before this call: a policy that is
     /// made now has come, and gone again.
     fn settle(&self, agent: &Agent) -> Result<()> {
-        let before = agent.counter("podfence_transactions_total")?;
+        let before = agent.counter("transactions")?;
         let marker = policy("shop", "marker", &json!({"podSelector": {"matchLabels": {"app": "client"}}}));
         self.testbed.put(&marker)?;
-        wait_for_transactions(agent, before + 1)?;
+        agent.wait_for_counter("transactions", before + 1, BOUND)?;
         self.testbed.delete(&marker)?;
-        wait_for_transactions(agent, before + 2)
+        agent.wait_for_counter("transactions", before + 2, BOUND)
     }
 }
 
@@ -80,14 +80,6 @@ fn wait_for_log(agent: &Agent, text: &str) -> Result<()> {
     wait_until(BOUND, || {
         let log = agent.log()?;
         ensure!(log.contains(text), "`{text}` is not in the log:\n{log}");
-        Ok(())
-    })
-}
-
-fn wait_for_transactions(agent: &Agent, count: u64) -> Result<()> {
-    wait_until(BOUND, || {
-        let transactions = agent.counter("podfence_transactions_total")?;
-        ensure!(transactions >= count, "{transactions} transactions, not {count}");
         Ok(())
     })
 }
@@ -184,7 +176,7 @@ fn half_a_file_is_never_read() -> Result<()> {
     };
     let prober = Prober::start(&[scene.allowed()], &[scene.denied()])?;
     for port in 1..=50 {
-        let transactions = agent.counter("podfence_transactions_total")?;
+        let transactions = agent.counter("transactions")?;
         let mut file = File::create(&path)?;
         disturb()?;
         file.write_all(half.as_bytes())?;
@@ -194,8 +186,8 @@ fn half_a_file_is_never_read() -> Result<()> {
         )?;
         disturb()?;
         drop(file);
-        wait_for_transactions(&agent, transactions + 1)?;
-        assert_eq!(agent.counter("podfence_transactions_total")?, transactions + 1);
+        agent.wait_for_counter("transactions", transactions + 1, BOUND)?;
+        assert_eq!(agent.counter("transactions")?, transactions + 1);
     }
     let totals = prober.stop()?;
     assert_eq!((totals.leaks, totals.wrong_denials), (0, 0), "{totals:?}");
@@ -207,7 +199,7 @@ fn half_a_file_is_never_read() -> Result<()> {
 fn a_file_that_comes_back_soon_was_never_gone() -> Result<()> {
     let scene = Scene::raise()?;
     let agent = scene.testbed.start_agent("node")?;
-    let transactions = agent.counter("podfence_transactions_total")?;
+    let transactions = agent.counter("transactions")?;
     let prober = Prober::start(&[scene.allowed()], &[scene.denied()])?;
     for gone in 0..10 {
         scene.testbed.manifests.remove(FILE)?;
@@ -217,7 +209,7 @@ fn a_file_that_comes_back_soon_was_never_gone() -> Result<()> {
     }
     let totals = prober.stop()?;
     assert_eq!((totals.leaks, totals.wrong_denials), (0, 0), "{totals:?}");
-    assert_eq!(agent.counter("podfence_transactions_total")?, transactions);
+    assert_eq!(agent.counter("transactions")?, transactions);
 
     scene.testbed.manifests.remove(FILE)?;
     scene.testbed.lab.wait_for(&scene.denied(), Outcome::Allowed, BOUND)?;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use lab::listing::Listing;
-use lab::testbed::{BOUND, Testbed, policy, wait_until};
+use lab::testbed::{BOUND, Testbed, policy};
 use lab::{Agent, Outcome, Pod, Probe, Protocol, Topology, Underlay};
 use serde_json::json;
 
@@ -43,18 +43,10 @@ impl Scene {
         self.web.node().namespace().nft(command)
     }
 
-    fn counter(&self, name: &str) -> Result<u64> {
-        self.agent.counter(name)
-    }
-
     /// Waits until the repairs are so many, and returns how long that took.
     fn wait_for_repairs(&self, count: u64) -> Result<Duration> {
         let begin = Instant::now();
-        wait_until(BOUND, || {
-            let repairs = self.counter("podfence_repairs_total")?;
-            ensure!(repairs >= count, "{repairs} repairs, not {count}: {}", self.agent.log()?);
-            Ok(())
-        })?;
+        self.agent.wait_for_counter("repairs", count, BOUND)?;
         Ok(begin.elapsed())
     }
 }
@@ -89,8 +81,8 @@ fn what_others_do_to_the_table_is_undone() -> Result<()> {
     }
     // One repair for each: none was taken for two, and no repair for somebody else's change.
     scene.testbed.wait_in_step()?;
-    assert_eq!(scene.counter("podfence_repairs_total")?, repairs);
-    assert_eq!(scene.counter("podfence_transaction_failures_total")?, 0);
+    assert_eq!(scene.agent.counter("repairs")?, repairs);
+    assert_eq!(scene.agent.counter("transaction_failures")?, 0);
     Ok(())
 }
 
@@ -133,7 +125,7 @@ fn packets_obey_again_at_once() -> Result<()> {
 fn what_others_do_elsewhere_disturbs_nothing() -> Result<()> {
     let scene = Scene::raise()?;
     let to_web = Probe::new(&scene.client, scene.web.ipv4(), PORT, Protocol::Udp);
-    let transactions = scene.counter("podfence_transactions_total")?;
+    let transactions = scene.agent.counter("transactions")?;
     let node = scene.web.node().namespace().clone();
     let others = std::thread::spawn(move || {
         (0..200).try_for_each(|number| {
@@ -154,19 +146,15 @@ fn what_others_do_elsewhere_disturbs_nothing() -> Result<()> {
         let spec = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": rules, "egress": rules});
         scene.testbed.put(&policy("shop", "default-deny", &spec))?;
         changes += 1;
-        wait_until(BOUND, || {
-            let done = scene.counter("podfence_transactions_total")? - transactions;
-            ensure!(done >= changes, "{done} transactions, not {changes}: {}", scene.agent.log()?);
-            Ok(())
-        })?;
+        scene.agent.wait_for_counter("transactions", transactions + changes, BOUND)?;
     }
     others.join().expect("no panic")?;
     let outcome = if open { Outcome::Allowed } else { Outcome::Denied };
     scene.testbed.lab.wait_for(&to_web, outcome, BOUND)?;
     scene.testbed.wait_in_step()?;
-    assert_eq!(scene.counter("podfence_transactions_total")?, transactions + changes);
-    assert_eq!(scene.counter("podfence_repairs_total")?, 0, "{}", scene.agent.log()?);
-    assert_eq!(scene.counter("podfence_transaction_failures_total")?, 0, "{}", scene.agent.log()?);
+    assert_eq!(scene.agent.counter("transactions")?, transactions + changes);
+    assert_eq!(scene.agent.counter("repairs")?, 0, "{}", scene.agent.log()?);
+    assert_eq!(scene.agent.counter("transaction_failures")?, 0, "{}", scene.agent.log()?);
     let listing = scene.web.node().namespace().feed("nft", &["list", "table", "ip", "others"], "")?;
     assert_eq!(listing.matches("chain chain_").count(), 200);
     Ok(())
