@@ -6,5 +6,6 @@ mod enforcer;
 mod health;
 pub mod kernel;
 mod metrics;
+mod netlink;
 mod source;
 pub mod status;

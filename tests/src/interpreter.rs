@@ -33,7 +33,7 @@ pub fn apply(ruleset: &mut Ruleset, transaction: &Transaction) -> Result<(), Str
 
 fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
     match operation {
-        Operation::AddTable => {}
+        Operation::AddTable | Operation::OwnTable => {}
         Operation::DeleteTable => *ruleset = Ruleset::default(),
         Operation::AddSet(name, kind) => none(ruleset.sets.insert(name.clone(), Set::new(*kind)))?,
         Operation::AddChain(name, hook) => {
