@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+mod datapath;
 mod enforcer;
 mod health;
 pub mod kernel;
