@@ -121,10 +121,22 @@ impl Agent {
     /// # Errors
     /// The agent does not answer, or has no such metric.
     pub fn metric(&self, name: &str) -> Result<f64> {
+        Ok(self.metric_text(name)?.parse()?)
+    }
+
+    /// The value of a counter: a metric that only grows, by one.
+    ///
+    /// # Errors
+    /// The agent does not answer, or has no such counter.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        Ok(self.metric_text(name)?.parse()?)
+    }
+
+    fn metric_text(&self, name: &str) -> Result<String> {
         let (code, body) = self.get("/metrics")?;
         ensure!(code == 200, "/metrics answers {code}: {body}");
         body.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+            .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(' ')?.trim().to_owned()))
             .with_context(|| format!("there is no metric {name} in:\n{body}"))
     }
 
@@ -137,6 +149,20 @@ impl Agent {
         let kibibytes =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
         Ok(kibibytes.context("the agent is a zombie")?.parse::<u64>()? * 1024)
+    }
+
+    /// The time that the agent has run on a processor so far.
+    ///
+    /// # Errors
+    /// It does not run any more.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let nanoseconds = text.split(' ').next().context("/proc/PID/task/TID/schedstat is empty")?;
+            total += Duration::from_nanos(nanoseconds.parse()?);
+        }
+        Ok(total)
     }
 
     /// What the agent has written so far.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    Chain, ChainName, ElementKey, Fields, Hook, Operation, Ruleset, Set, SetName, Statement, Transaction,
-    Verdict,
+    Chain, ChainName, Element, ElementKey, Fields, Hook, Operation, Rule, Ruleset, Set, SetName, Statement,
+    Transaction, Verdict,
 };
 
 /// The first packet of a connection.
@@ -21,7 +21,10 @@ pub struct Packet {
     pub port: u16,
 }
 
-/// Carries a transaction out, or says which operation the kernel would refuse. The table exists.
+/// Carries a transaction out. The table exists.
+///
+/// # Errors
+/// The operation that the kernel would refuse; nothing has changed then.
 pub fn apply(ruleset: &mut Ruleset, transaction: &Transaction) -> Result<(), String> {
     let mut next = ruleset.clone();
     for operation in &transaction.operations {
@@ -35,9 +38,10 @@ fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
     match operation {
         Operation::AddTable | Operation::OwnTable => {}
         Operation::DeleteTable => *ruleset = Ruleset::default(),
-        Operation::AddSet(name, kind) => none(ruleset.sets.insert(name.clone(), Set::new(*kind)))?,
+        Operation::AddSet(name, kind) => fresh(ruleset.sets.insert(name.clone(), Set::new(*kind)).is_none())?,
         Operation::AddChain(name, hook) => {
-            none(ruleset.chains.insert(name.clone(), Chain { hook: *hook, rules: Vec::new() }))?;
+            let chain = Chain { hook: *hook, rules: Vec::new() };
+            fresh(ruleset.chains.insert(name.clone(), chain).is_none())?;
         }
         Operation::FlushChain(name) => ruleset.chains.get_mut(name)?.rules.clear(),
         Operation::DeleteElements(name, elements) => {
@@ -49,7 +53,7 @@ fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
                 if let Some(target) = &element.target {
                     ruleset.chains.get(target)?;
                 }
-                none(ruleset.sets.get_mut(name)?.elements.insert(*key, element.clone()))?;
+                fresh(ruleset.sets.get_mut(name)?.elements.insert(*key, element.clone()).is_none())?;
             }
         }
         Operation::AddRule(name, rule) => {
@@ -69,35 +73,29 @@ fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
     Some(())
 }
 
-fn none<T>(replaced: Option<T>) -> Option<()> {
-    replaced.is_none().then_some(())
+/// What is added must not have been there.
+fn fresh(new: bool) -> Option<()> {
+    new.then_some(())
 }
 
 fn leads_to(ruleset: &Ruleset, chain: &ChainName) -> bool {
     let rules = ruleset.chains.values().flat_map(|chain| &chain.rules);
     let elements = ruleset.sets.values().flat_map(|set| set.elements.values());
-    rules.flat_map(|rule| rule.chains()).any(|name| name == chain)
+    rules.flat_map(Rule::chains).any(|name| name == chain)
         || elements.filter_map(|element| element.target.as_ref()).any(|name| name == chain)
 }
 
 fn is_looked_into(ruleset: &Ruleset, set: &SetName) -> bool {
-    ruleset
-        .chains
-        .values()
-        .flat_map(|chain| &chain.rules)
-        .flat_map(|rule| rule.sets())
-        .any(|name| name == set)
+    ruleset.chains.values().flat_map(|chain| &chain.rules).flat_map(Rule::sets).any(|name| name == set)
 }
 
 /// Whether the node forwards a packet.
 ///
 /// # Panics
-///
 /// If the ruleset refers to something that it does not have.
 pub fn forwards(ruleset: &Ruleset, packet: &Packet) -> bool {
-    let hooked = ruleset.chains.iter().find(|(_, chain)| chain.hook == Some(Hook::Forward));
-    let (base, _) = hooked.expect("there is a forward chain");
-    run(ruleset, base, packet, 0) != Some(false)
+    let mut hooked = ruleset.chains.iter().filter(|(_, chain)| chain.hook == Some(Hook::Forward));
+    hooked.all(|(base, _)| run(ruleset, base, packet, 0) != Some(false))
 }
 
 /// The final verdict of a chain; `None` if it returns.
@@ -115,7 +113,7 @@ fn run(ruleset: &Ruleset, name: &ChainName, packet: &Packet, depth: usize) -> Op
                     None => break,
                 },
                 Statement::VerdictMap(fields, map) => match look_up(&ruleset.sets[map], *fields, packet) {
-                    Some(Some(chain)) => Verdict::Goto(chain),
+                    Some(Element { target: Some(chain), .. }) => Verdict::Goto(chain.clone()),
                     _ => break,
                 },
                 Statement::Counter => continue,
@@ -137,8 +135,8 @@ fn run(ruleset: &Ruleset, name: &ChainName, packet: &Packet, depth: usize) -> Op
     None
 }
 
-/// The element that holds the fields, with its target.
-fn look_up(set: &Set, fields: Fields, packet: &Packet) -> Option<Option<ChainName>> {
+/// The element that holds the fields.
+fn look_up<'a>(set: &'a Set, fields: Fields, packet: &Packet) -> Option<&'a Element> {
     let (source, destination) = (packet.source, packet.destination);
     let family = Family::of(source);
     let key = match fields {
@@ -158,9 +156,6 @@ fn look_up(set: &Set, fields: Fields, packet: &Packet) -> Option<Option<ChainNam
         }
         (element, key) => element == key,
     };
-    let element = match set.elements.get(&key) {
-        Some(element) => element,
-        None => set.elements.iter().find(|(element, _)| holds(element))?.1,
-    };
-    Some(element.target.clone())
+    let mut others = set.elements.iter().filter(|(element, _)| holds(element)).map(|(_, element)| element);
+    set.elements.get(&key).or_else(|| others.next())
 }

@@ -1,10 +1,12 @@
 //! A watched directory of manifests.
 //!
 //! Each file counts for itself: one that cannot be read, or is invalid, keeps what it last said. A file is
-//! read when its writer has closed it, and not while somebody writes it.
+//! read when its writer has closed it, and not while somebody writes it. The system tells a little later than
+//! it happens who writes and who closes, so a file that has changed without a word of that is given some time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -21,6 +23,9 @@ use super::{Changes, Knowledge, Update};
 /// How long a file must be gone until its objects are: editors replace a file by deleting it first.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// How long a file that has changed is not read yet, should nobody be known to have closed it.
+const SETTLING: Duration = Duration::from_millis(50);
+
 /// How long the directory is not read at all at the most, should no event come.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
@@ -36,12 +41,20 @@ pub(crate) struct Error {
 pub(crate) struct Manifests {
     directory: PathBuf,
     files: BTreeMap<PathBuf, File>,
-    /// Files that somebody has open and has written to.
-    being_written: BTreeSet<PathBuf>,
+    writing: BTreeMap<PathBuf, Writing>,
     told: Cluster,
     events: Receiver<notify::Result<notify::Event>>,
     /// Watches as long as it lives.
     _watcher: RecommendedWatcher,
+}
+
+/// What was last heard of those who write a file.
+#[derive(PartialEq, Eq)]
+enum Writing {
+    /// Somebody has it open and has written to it.
+    Begun,
+    /// It was closed, or put in its place or removed as a whole, since the directory was read last.
+    Done,
 }
 
 /// One file.
@@ -49,6 +62,8 @@ pub(crate) struct Manifests {
 struct File {
     /// What the file system said of it when it was read.
     signature: Option<Signature>,
+    /// What it says now, if that is something else, and since when.
+    changed: Option<(Signature, Instant)>,
     /// The last reading that counts; `None` if none ever did.
     reading: Option<Reading>,
     /// Since when it is gone.
@@ -56,7 +71,7 @@ struct File {
 }
 
 /// Changes with every write, as far as a file system can tell.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Signature {
     device: u64,
     inode: u64,
@@ -71,6 +86,17 @@ impl From<Metadata> for Signature {
             inode: metadata.ino(),
             length: metadata.len(),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl Signature {
+    /// `None` if there is no such file. What the file system refuses to tell will be found out by reading.
+    fn of(path: &Path) -> Option<Self> {
+        match path.metadata() {
+            Ok(metadata) => Some(metadata.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(_) => Some(Self::default()),
         }
     }
 }
@@ -92,7 +118,7 @@ impl Manifests {
         Ok(Self {
             directory: directory.to_owned(),
             files: BTreeMap::new(),
-            being_written: BTreeSet::new(),
+            writing: BTreeMap::new(),
             told: Cluster::new(),
             events,
             _watcher: watcher,
@@ -103,52 +129,68 @@ impl Manifests {
     /// returns false.
     pub(crate) fn follow(mut self, mut tell: impl FnMut(Changes) -> bool) {
         let mut received = Instant::now();
-        let mut first = true;
+        let mut knowledge = None;
         loop {
-            let wake = self.read(received);
+            let wake = self.read(received, knowledge.is_none());
             let changes = self.changes(received);
-            if (first || !changes.updates.is_empty()) && !tell(changes) {
-                return;
-            }
-            first = false;
-            received = match self.events.recv_timeout(wake) {
-                Ok(event) => {
-                    let received = Instant::now();
-                    self.note(event);
-                    while let Ok(event) = self.events.try_recv() {
-                        self.note(event);
-                    }
-                    received
+            if knowledge.as_ref() != Some(&changes.knowledge) || !changes.updates.is_empty() {
+                knowledge = Some(changes.knowledge.clone());
+                if !tell(changes) {
+                    return;
                 }
+            }
+            received = match self.wait(received + wake) {
+                Ok(received) => received,
                 Err(RecvTimeoutError::Timeout) => Instant::now(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
         }
     }
 
-    /// Notes who is writing.
-    fn note(&mut self, event: notify::Result<notify::Event>) {
+    /// Waits for a change of the directory, and returns when it was heard of.
+    fn wait(&mut self, until: Instant) -> Result<Instant, RecvTimeoutError> {
+        loop {
+            let event = self.events.recv_timeout(until.saturating_duration_since(Instant::now()))?;
+            let received = Instant::now();
+            let mut changed = self.note(event);
+            while let Ok(event) = self.events.try_recv() {
+                changed |= self.note(event);
+            }
+            if changed {
+                return Ok(received);
+            }
+        }
+    }
+
+    /// Notes who is writing, and says whether there may be something to read.
+    fn note(&mut self, event: notify::Result<notify::Event>) -> bool {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return warn!(%error, "an event of the manifests' directory is lost"),
+            Err(error) => {
+                warn!(%error, "an event of the manifests' directory is lost");
+                return true;
+            }
         };
         match event.kind {
             EventKind::Modify(ModifyKind::Data(DataChange::Any | DataChange::Content | DataChange::Size)) => {
-                self.being_written.extend(event.paths);
+                self.writing.extend(event.paths.into_iter().map(|path| (path, Writing::Begun)));
             }
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Remove(_)
             | EventKind::Modify(ModifyKind::Name(_)) => {
-                for path in event.paths {
-                    self.being_written.remove(&path);
-                }
+                self.writing.extend(event.paths.into_iter().map(|path| (path, Writing::Done)));
             }
+            // Also by this thread, whenever it reads.
+            EventKind::Access(AccessKind::Open(_)) => return false,
+            _ if event.need_rescan() => self.writing.clear(),
             _ => {}
         }
+        true
     }
 
-    /// Reads what has changed; returns how long nothing needs to be read if no event comes.
-    fn read(&mut self, now: Instant) -> Duration {
+    /// Reads what has changed; returns how long nothing needs to be read if no event comes. The first time there
+    /// are no events to wait for.
+    fn read(&mut self, now: Instant, first: bool) -> Duration {
         let listed = match manifest::files(&self.directory) {
             Ok(listed) => listed,
             Err(problem) => {
@@ -156,19 +198,28 @@ impl Manifests {
                 return GRACE;
             }
         };
-        for path in &listed {
-            if !self.being_written.contains(path) {
-                self.files.entry(path.clone()).or_default().read(path);
-            }
-        }
-        let listed: BTreeSet<PathBuf> = listed.into_iter().collect();
         let mut rest = LONGEST_REST;
+        let mut present = BTreeSet::new();
+        for path in listed {
+            let Some(signature) = Signature::of(&path) else { continue };
+            let writing = self.writing.get(&path);
+            if writing != Some(&Writing::Begun) {
+                let file = self.files.entry(path.clone()).or_default();
+                let settled = first || writing == Some(&Writing::Done);
+                rest = rest.min(file.read_if_changed(&path, signature, settled, now));
+            }
+            present.insert(path);
+        }
         self.files.retain(|path, file| {
-            if listed.contains(path) {
+            if present.contains(path) {
                 file.missing = None;
                 return true;
             }
-            let gone_for = now.duration_since(*file.missing.get_or_insert(now));
+            // What has just been heard of was there until now.
+            let heard_of = self.writing.contains_key(path);
+            let since = file.missing.filter(|_| !heard_of).unwrap_or(now);
+            file.missing = Some(since);
+            let gone_for = now.duration_since(since);
             if gone_for < GRACE {
                 rest = rest.min(GRACE.saturating_sub(gone_for));
                 return true;
@@ -176,6 +227,7 @@ impl Manifests {
             info!(file = %path.display(), "the file is gone");
             false
         });
+        self.writing.retain(|path, writing| *writing == Writing::Begun && present.contains(path));
         rest
     }
 
@@ -184,7 +236,7 @@ impl Manifests {
         let unread: Vec<String> = self
             .files
             .iter()
-            .filter(|(_, file)| file.reading.is_none())
+            .filter(|(_, file)| file.signature.is_some() && file.reading.is_none())
             .map(|(path, _)| path.display().to_string())
             .collect();
         let knowledge = if unread.is_empty() {
@@ -205,13 +257,31 @@ impl Manifests {
 }
 
 impl File {
-    /// Reads the file, if it is another than last time.
-    fn read(&mut self, path: &Path) {
-        let Ok(metadata) = path.metadata() else { return };
-        let signature = Signature::from(metadata);
-        if self.signature.as_ref() == Some(&signature) {
-            return;
+    /// Reads the file if it is another than last time, and it is `settled` or has had time for that. Returns
+    /// when to come back if no event comes.
+    fn read_if_changed(
+        &mut self,
+        path: &Path,
+        signature: Signature,
+        settled: bool,
+        now: Instant,
+    ) -> Duration {
+        if self.signature == Some(signature) {
+            self.changed = None;
+            return LONGEST_REST;
         }
+        let since = self.changed.filter(|(seen, _)| *seen == signature).map_or(now, |(_, since)| since);
+        let changed_for = now.duration_since(since);
+        if !settled && changed_for < SETTLING {
+            self.changed = Some((signature, since));
+            return SETTLING.saturating_sub(changed_for);
+        }
+        self.changed = None;
+        self.read(path, signature);
+        LONGEST_REST
+    }
+
+    fn read(&mut self, path: &Path, signature: Signature) {
         match manifest::read_file(path) {
             Ok(reading) if reading.problems.is_empty() && !self.is_emptied(&reading) => {
                 info!(file = %path.display(), objects = reading.objects.len(), "read");
@@ -236,9 +306,10 @@ impl File {
         self.signature = Some(signature);
     }
 
-    /// Whether a file that had objects has none left: it is about to be written anew.
+    /// Whether a file that had objects says nothing any more: it is about to be written anew.
     fn is_emptied(&self, reading: &Reading) -> bool {
-        reading.objects.is_empty() && self.reading.as_ref().is_some_and(|reading| !reading.objects.is_empty())
+        let says_nothing = |reading: &Reading| reading.objects.is_empty() && reading.ignored.is_empty();
+        says_nothing(reading) && self.reading.as_ref().is_some_and(|reading| !says_nothing(reading))
     }
 
     fn keep(&self, problem: &Problem) {

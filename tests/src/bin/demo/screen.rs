@@ -24,20 +24,15 @@ impl Screen {
     /// Begins a part of the demo.
     pub(crate) fn step(&self, title: &str) {
         let time = format!("[{:4.1} s]", self.begin.elapsed().as_secs_f64());
-        self.print(&format!("\n{} {}\n", self.paint(FAINT, &time), self.paint(BOLD, title)));
-    }
-
-    pub(crate) fn line(&self, text: &str) {
-        self.print(format!("  {text}").trim_end());
-        self.print("\n");
+        print(&format!("\n{} {}\n", self.paint(FAINT, &time), self.paint(BOLD, title)));
     }
 
     pub(crate) fn success(&self, text: &str) {
-        self.print(&format!("  {} {text}\n", self.paint(GREEN, "✓")));
+        print(&format!("  {} {text}\n", self.paint(GREEN, "✓")));
     }
 
     pub(crate) fn failure(&self, text: &str) {
-        self.print(&format!("  {} {text}\n", self.paint(RED, "✗")));
+        print(&format!("  {} {text}\n", self.paint(RED, "✗")));
     }
 
     /// Two grids side by side: rows are sources, columns are destinations in the same order.
@@ -46,8 +41,8 @@ impl Screen {
         let columns = |titles: &mut dyn Iterator<Item = String>| titles.collect::<Vec<_>>().join(" ");
         let numbers = || columns(&mut (1..=names.len()).map(|number| format!("{number:>2}")));
         let gap = " ".repeat(6);
-        self.line("");
-        self.line(&format!(
+        line("");
+        line(&format!(
             "{:<indent$}  {:<grid$}{gap}the packets did",
             format!("TCP {port}"),
             "the policies say",
@@ -56,19 +51,13 @@ impl Screen {
         ));
         let grid = numbers().len();
         let pad = " ".repeat(16_usize.saturating_sub(grid));
-        self.line(&format!(
-            "{:indent$}  {}{pad}{gap}{}",
-            "from ↓ to →",
-            numbers(),
-            numbers(),
-            indent = width + 3
-        ));
+        line(&format!("{:indent$}  {}{pad}{gap}{}", "from ↓ to →", numbers(), numbers(), indent = width + 3));
         for (index, name) in names.iter().enumerate() {
             let cells = |row: Option<&Vec<bool>>| {
                 columns(&mut row.into_iter().flatten().map(|allowed| format!(" {}", self.mark(*allowed))))
             };
             let label = format!("{} {name:<width$}", index + 1);
-            self.line(&format!(
+            line(&format!(
                 "{label:<indent$}  {}{pad}{gap}{}",
                 cells(said.get(index)),
                 cells(measured.get(index)),
@@ -84,10 +73,16 @@ impl Screen {
     fn paint(&self, colour: &str, text: &str) -> String {
         if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
 
-    /// A closed terminal is no reason to fail.
-    fn print(&self, text: &str) {
-        let mut out = stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    }
+/// An indented line.
+pub(crate) fn line(text: &str) {
+    print(format!("  {text}").trim_end());
+    print("\n");
+}
+
+/// A closed terminal is no reason to fail.
+fn print(text: &str) {
+    let mut out = stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
