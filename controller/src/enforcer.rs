@@ -177,7 +177,7 @@ impl Enforcer {
 
     fn update(&mut self) -> Result<(), kernel::Error> {
         let transaction = self.compiler.update();
-        self.apply(&transaction)
+        self.apply(&transaction).map(drop)
     }
 
     /// Reads the kernel's table and applies what it lacks.
@@ -188,8 +188,7 @@ impl Enforcer {
             Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(expected), expected),
             _ => Transaction::replace(expected),
         };
-        self.apply(&transaction)?;
-        let operations = transaction.operations.iter().filter(|step| **step != Operation::OwnTable).count();
+        let operations = self.apply(&transaction)?;
         if !self.programmed {
             info!(operations, "the table is in step");
         } else if operations > 0 {
@@ -199,15 +198,20 @@ impl Enforcer {
         Ok(())
     }
 
-    fn apply(&mut self, transaction: &Transaction) -> Result<(), kernel::Error> {
+    /// Returns how many operations changed what the table holds.
+    fn apply(&mut self, transaction: &Transaction) -> Result<usize, kernel::Error> {
         if transaction.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         self.kernel.apply(transaction)?;
+        let changes = transaction.operations.iter().filter(|step| **step != Operation::OwnTable).count();
+        if changes > 0 {
+            self.metrics.transaction();
+            debug!(operations = changes, "committed");
+        }
         let Ruleset { sets, chains } = self.compiler.ruleset();
-        self.metrics.transaction(chains.len(), sets.values().map(|set| set.elements.len()).sum());
-        debug!(operations = transaction.operations.len(), "committed");
-        Ok(())
+        self.metrics.size(chains.len(), sets.values().map(|set| set.elements.len()).sum());
+        Ok(changes)
     }
 }
 

@@ -44,7 +44,7 @@ impl Default for Metrics {
         registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit.clone());
         registry.register(
             "transactions",
-            "Transactions that the kernel committed",
+            "Transactions that the kernel committed and that changed the table",
             metrics.transactions.clone(),
         );
         registry.register("transaction_failures", "Transactions that failed", metrics.failures.clone());
@@ -72,9 +72,13 @@ impl Metrics {
         self.commit.observe(after.as_secs_f64());
     }
 
-    /// The kernel has taken a transaction; so large is the table now.
-    pub(crate) fn transaction(&self, chains: usize, elements: usize) {
+    /// The kernel has taken a transaction that changed the table.
+    pub(crate) fn transaction(&self) {
         self.transactions.inc();
+    }
+
+    /// So large is the table now.
+    pub(crate) fn size(&self, chains: usize, elements: usize) {
         self.chains.set(i64::try_from(chains).unwrap_or(i64::MAX));
         self.elements.set(i64::try_from(elements).unwrap_or(i64::MAX));
     }

@@ -86,22 +86,22 @@ fn one_transaction_and_the_counters_of_other_rules_stay() -> Result<()> {
         ("a policy goes", &|| scene.testbed.delete(&friends), no),
     ];
     let probe = Probe::new(&scene.other, to_db, PORT, Protocol::Udp);
-    let mut transactions = agent.metric("podfence_transactions_total")?;
+    let mut transactions = agent.counter("podfence_transactions_total")?;
     for (what, change, outcome) in steps {
         change()?;
         scene.testbed.lab.wait_for(&probe, outcome, BOUND).context(what)?;
-        transactions += 1.0;
+        transactions += 1;
         wait_until(BOUND, || {
-            let now = agent.metric("podfence_transactions_total")?;
+            let now = agent.counter("podfence_transactions_total")?;
             ensure!(now >= transactions, "{now} transactions, not {transactions}: {what}");
             Ok(())
         })?;
         scene.testbed.wait_in_step().context(what)?;
-        assert_eq!(agent.metric("podfence_transactions_total")?, transactions, "{what}");
+        assert_eq!(agent.counter("podfence_transactions_total")?, transactions, "{what}");
         assert_eq!(scene.untouched()?, (allowed.clone(), denied.clone()), "{what}");
     }
-    assert_eq!(agent.metric("podfence_repairs_total")?, 0.0);
-    assert_eq!(agent.metric("podfence_transaction_failures_total")?, 0.0);
+    assert_eq!(agent.counter("podfence_repairs_total")?, 0);
+    assert_eq!(agent.counter("podfence_transaction_failures_total")?, 0);
     Ok(())
 }
 
@@ -110,7 +110,7 @@ fn one_transaction_and_the_counters_of_other_rules_stay() -> Result<()> {
 fn what_does_not_concern_the_node_is_no_transaction() -> Result<()> {
     let scene = Scene::raise()?;
     let agent = scene.testbed.start_agent("node")?;
-    let transactions = agent.metric("podfence_transactions_total")?;
+    let transactions = agent.counter("podfence_transactions_total")?;
     let elsewhere = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": "shop", "name": "elsewhere", "labels": {"app": "web"}},
@@ -129,6 +129,6 @@ fn what_does_not_concern_the_node_is_no_transaction() -> Result<()> {
     let probe = Probe::new(&scene.client, scene.db.ipv4(), PORT, Protocol::Udp);
     scene.testbed.lab.wait_for(&probe, Outcome::Allowed, BOUND)?;
     scene.testbed.wait_in_step()?;
-    assert_eq!(agent.metric("podfence_transactions_total")?, transactions + 1.0);
+    assert_eq!(agent.counter("podfence_transactions_total")?, transactions + 1);
     Ok(())
 }

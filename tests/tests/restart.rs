@@ -147,7 +147,7 @@ fn it_goes_on_where_the_last_one_ended() -> Result<()> {
     let agents = scene.testbed.start_agents()?;
     scene.testbed.wait_in_step()?;
     for agent in &agents {
-        assert_eq!(agent.metric("podfence_transactions_total")?, 0.0, "{}", agent.log()?);
+        assert_eq!(agent.counter("podfence_transactions_total")?, 0, "{}", agent.log()?);
     }
     assert_eq!(statuses()?, counted);
 
@@ -163,7 +163,7 @@ fn it_goes_on_where_the_last_one_ended() -> Result<()> {
     );
     scene.testbed.wait_in_step()?;
     for agent in &agents {
-        assert_eq!(agent.metric("podfence_transactions_total")?, 1.0, "{}", agent.log()?);
+        assert_eq!(agent.counter("podfence_transactions_total")?, 1, "{}", agent.log()?);
     }
     assert_eq!(statuses()?[1]["rules"][0]["allowed"]["packets"], 3);
     Ok(())
