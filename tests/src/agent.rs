@@ -116,28 +116,16 @@ impl Agent {
         Ok((code, body.to_owned()))
     }
 
-    /// The value of a metric that has this name, and labels if the name has them: `name{label="value"}`.
-    ///
-    /// # Errors
-    /// The agent does not answer, or has no such metric.
-    pub fn metric(&self, name: &str) -> Result<f64> {
-        Ok(self.metric_text(name)?.parse()?)
-    }
-
-    /// The value of a counter: a metric that only grows, by one.
+    /// The value of a counter that has this name, and labels if the name has them: `name{label="value"}`.
     ///
     /// # Errors
     /// The agent does not answer, or has no such counter.
     pub fn counter(&self, name: &str) -> Result<u64> {
-        Ok(self.metric_text(name)?.parse()?)
-    }
-
-    fn metric_text(&self, name: &str) -> Result<String> {
         let (code, body) = self.get("/metrics")?;
         ensure!(code == 200, "/metrics answers {code}: {body}");
         body.lines()
-            .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(' ')?.trim().to_owned()))
-            .with_context(|| format!("there is no metric {name} in:\n{body}"))
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+            .with_context(|| format!("there is no counter {name} in:\n{body}"))
     }
 
     /// The agent's resident memory, bytes.

@@ -193,11 +193,11 @@ fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
     cluster.put(pod("doomed", "node-1", &json!({"app": "web"}), "10.244.1.4"))?;
     cluster.put(policy("doomed", &json!({"podSelector": {"matchLabels": {"app": "web"}}})))?;
     let mut agent = cluster.ready_agent()?;
-    let transactions = agent.metric("podfence_transactions_total")?;
+    let transactions = agent.counter("podfence_transactions_total")?;
 
     // Away and back: nothing has changed, so nothing is done.
     cluster.plane.api_server.kill();
-    wait_for("failures are counted", || Ok(agent.metric("podfence_source_failures_total")? >= 3.0))?;
+    wait_for("failures are counted", || Ok(agent.counter("podfence_source_failures_total")? >= 3))?;
     ensure!(cluster.difference()?.is_empty(), "what was enforced stays");
     assert_eq!(agent.get("/readyz")?.0, 200, "it still enforces");
     cluster.plane.api_server.restart()?;
@@ -215,7 +215,7 @@ fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
         let followed = |kind| log.contains(&format!("{kind} are followed again"));
         Ok(["namespaces", "pods", "networkpolicies"].into_iter().all(followed))
     })?;
-    ensure!(agent.metric("podfence_transactions_total")? <= transactions, "flapping:\n{}", agent.log()?);
+    ensure!(agent.counter("podfence_transactions_total")? <= transactions, "flapping:\n{}", agent.log()?);
 
     // What is deleted while the agent cannot hear of it is gone when it can.
     cut_off(&cluster.lab)?;
@@ -241,7 +241,7 @@ fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
     cluster.plane.wait_ready()?;
     agent.wait_ready(BOUND)?;
     ensure!(cluster.difference()?.is_empty());
-    ensure!(agent.metric("podfence_transactions_total")? < 1.0, "the kernel was in step:\n{}", agent.log()?);
+    ensure!(agent.counter("podfence_transactions_total")? < 1, "the kernel was in step:\n{}", agent.log()?);
     Ok(())
 }
 

@@ -40,8 +40,8 @@ fn write(manifests: &Manifests, pod: &Pod) -> Result<()> {
     manifests.write(&file, &pod.manifest(&[], &[]).to_string())
 }
 
-fn problems(agent: &Agent, kind: &str) -> Result<f64> {
-    agent.metric(&format!("podfence_datapath_problems{{problem=\"{kind}\"}}"))
+fn problems(agent: &Agent, kind: &str) -> Result<u64> {
+    agent.counter(&format!("podfence_datapath_problems{{problem=\"{kind}\"}}"))
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_bridge_that_hides_its_packets_is_made_to_show_them() -> Result<()> {
     }
     assert_eq!(agent.get("/readyz")?.0, 200);
     for (kind, family) in [("blind_bridge", "IPv4"), ("no_bridge_netfilter", "IPv6")] {
-        assert!(problems(&agent, kind)?.abs() < f64::EPSILON);
+        assert_eq!(problems(&agent, kind)?, 0);
         assert!(agent.log()?.contains(&format!("bridge=\"pods\" family=\"{family}\"")), "{}", agent.log()?);
     }
     Ok(())
@@ -83,13 +83,13 @@ fn a_node_that_does_not_forward_is_not_ready(parameter: &str, name: &str) -> Res
     node.namespace().sysctl(&format!("{parameter} 0"))?;
     let mut agent = Agent::start(&node, manifests.path())?;
     agent.wait_unready(&format!("{name}=1"), BOUND)?;
-    assert!((problems(&agent, "no_forwarding")? - 1.0).abs() < f64::EPSILON);
+    assert_eq!(problems(&agent, "no_forwarding")?, 1);
 
     node.namespace().sysctl(&format!("{parameter} 1"))?;
     // A pod that comes is reason enough to look again.
     write(&manifests, &lab.pod(&node, "default/c")?)?;
     agent.wait_ready(BOUND)?;
-    assert!(problems(&agent, "no_forwarding")?.abs() < f64::EPSILON);
+    assert_eq!(problems(&agent, "no_forwarding")?, 0);
     Ok(())
 }
 

@@ -94,7 +94,7 @@ fn killed_in_a_loop(topology: Topology, seed: u64) -> Result<()> {
             scene.change(random)?;
         }
         // The instant is random: reading, committing, at rest, or not even ready.
-        std::thread::sleep(Duration::from_micros(random.next() % 60_000));
+        std::thread::sleep(Duration::from_micros(random.below(60_000) as u64));
         let victim = random.below(agents.len());
         agents.remove(victim).kill();
         scene.change(random)?;
