@@ -71,8 +71,8 @@ fn one_transaction_and_the_counters_of_other_rules_stay() -> Result<()> {
     };
     let friends = guests(json!({"namespaceSelector": {"matchLabels": {"friend": "yes"}}}));
     let [yes, no] = [Outcome::Allowed, Outcome::Denied];
-    type Step<'a> = (&'a str, &'a (dyn Fn() -> Result<()> + 'a), Outcome);
-    let steps: [Step<'_>; 8] = [
+    #[expect(clippy::type_complexity, reason = "a table that is read once")]
+    let steps: [(&str, &dyn Fn() -> Result<()>, Outcome); 8] = [
         ("a pod gets a label", &|| labels(&[("trusted", "yes")]), yes),
         ("a pod loses a label", &|| labels(&[]), no),
         ("a policy comes", &|| scene.testbed.put(&guests(json!({"namespaceSelector": {}}))), yes),

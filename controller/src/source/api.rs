@@ -107,7 +107,7 @@ impl ApiServer {
         Ok(Self { client, runtime })
     }
 
-    /// Tells all objects, and then each change at once, until `tell` returns false.
+    /// Tells all objects, and then each change of what is read of them at once, until `tell` returns false.
     pub(crate) fn follow(self, metrics: &Metrics, tell: impl Fn(Changes) -> bool) {
         let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
@@ -163,10 +163,12 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             match event {
                 Ok(event) => {
                     let Some(updates) = told.take(event) else { continue };
-                    self.missing.borrow_mut().remove(&plural::<K>());
-                    self.tell(updates, received)?;
                     if retries.end() {
                         info!("{} are followed again", plural::<K>());
+                    }
+                    let first = self.missing.borrow_mut().remove(&plural::<K>()).is_some();
+                    if first || !updates.is_empty() {
+                        self.tell(updates, received)?;
                     }
                 }
                 Err(error) => {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use policy_compiler::model::{Namespace, NetworkPolicy, ObjectName, Pod};
 
 /// An object as it is now; `None` if it is gone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) enum Update {
     /// `v1 Namespace`
     Namespace(Arc<str>, Option<Namespace>),

@@ -22,7 +22,7 @@ pub struct Cluster {
 }
 
 /// `core/v1 Namespace`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Namespace {
     name: Arc<str>,
     labels: Labels,

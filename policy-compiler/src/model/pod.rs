@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Family, Labels, ObjectName, Origin, PortNumber, Protocol};
 
 /// A pod, or a workload that stands for one pod of its template.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pod {
     /// Namespace and name.
     pub name: ObjectName,

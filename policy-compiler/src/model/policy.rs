@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Direction, LabelSelector, ObjectName, Origin, PortNumber, Protocol};
 
 /// A policy whose `policyTypes` have been defaulted and applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NetworkPolicy {
     /// Namespace and name.
     pub name: ObjectName,
@@ -32,7 +32,7 @@ impl NetworkPolicy {
 }
 
 /// One `ingress` or `egress` rule: one of its peers AND one of its ports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// `from` or `to`. `None` is no restriction; what is unreadable in a list matches nothing, so a list
     /// may be empty and then matches nothing.
@@ -55,7 +55,7 @@ impl Rule {
 }
 
 /// `NetworkPolicyPeer`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// `podSelector`, `namespaceSelector` or both.
     Pods(PodPeer),

@@ -169,20 +169,37 @@ fn every_event_is_told_at_once() {
 }
 
 #[test]
-fn what_a_new_list_lacks_is_gone() {
+fn what_has_not_changed_is_not_told_again() {
+    let mut pods = Told::default();
+    list(&mut pods, &["a", "b"]);
+    assert_eq!(told(&mut pods, Event::Apply(pod("a"))), Some(Vec::new()));
+
+    let mut heartbeat = named("a");
+    heartbeat["metadata"]["resourceVersion"] = json!("2");
+    heartbeat["status"] = json!({"conditions": [{"type": "Ready", "lastProbeTime": null}]});
+    assert_eq!(told(&mut pods, Event::Apply(read(&heartbeat))), Some(Vec::new()));
+
+    heartbeat["metadata"]["labels"] = json!({"app": "web"});
+    assert_eq!(told(&mut pods, Event::Apply(read(&heartbeat))), Some(vec!["a".to_owned()]));
+    assert_eq!(told(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]), "as it was before");
+}
+
+#[test]
+fn a_new_list_tells_what_it_changes_and_what_it_lacks() {
     let mut pods = Told::default();
     list(&mut pods, &["listed", "deleted", "lost"]);
     told(&mut pods, Event::Apply(pod("watched")));
     told(&mut pods, Event::Delete(pod("deleted")));
-    assert_eq!(list(&mut pods, &["listed", "watched", "new"]), ["listed", "watched", "new", "-lost"]);
-    assert_eq!(list(&mut pods, &["listed", "watched", "new"]), ["listed", "watched", "new"]);
+    assert_eq!(list(&mut pods, &["listed", "watched", "deleted", "new"]), ["deleted", "new", "-lost"]);
+    assert_eq!(list(&mut pods, &["listed", "watched", "deleted", "new"]), Vec::<String>::new());
 }
 
 #[test]
-fn a_list_that_breaks_off_is_forgotten() {
+fn a_list_that_breaks_off_is_told_with_the_next_one() {
     let mut pods = Told::default();
     list(&mut pods, &["a", "b"]);
     told(&mut pods, Event::Init);
-    told(&mut pods, Event::InitApply(pod("b")));
-    assert_eq!(list(&mut pods, &["a"]), ["a", "-b"]);
+    told(&mut pods, Event::InitApply(pod("new")));
+    told(&mut pods, Event::InitApply(pod("brief")));
+    assert_eq!(list(&mut pods, &["a", "b", "new"]), ["new", "brief", "-brief"]);
 }

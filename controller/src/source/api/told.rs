@@ -1,6 +1,7 @@
-//! What has been told of a kind: enough to know, after a list, what is gone.
+//! What has been told of a kind: enough to know what an event changes, and what a new list lacks.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 use kube::runtime::watcher::Event;
 
@@ -9,58 +10,72 @@ use crate::source::Update;
 
 /// The objects of one kind that somebody has been told of.
 pub(super) struct Told<K: Kind> {
-    /// Each one's name, with the number of the last list that had it.
-    names: HashMap<K::Name, u64>,
+    objects: HashMap<K::Name, Seen>,
     /// The number of the list that is read or was read last.
     list: u64,
-    /// What the list that is being read has so far.
+    /// What the list that is being read has changed so far, and lists before it that broke off.
     listing: Vec<Update>,
+    digests: RandomState,
+}
+
+/// What is kept of an object.
+struct Seen {
+    /// The last list that had it.
+    list: u64,
+    /// Stands for its content, which would take too much memory. It hides one change in 2⁶⁴, and nobody can
+    /// know which.
+    digest: u64,
 }
 
 impl<K: Kind> Default for Told<K> {
     fn default() -> Self {
-        Self { names: HashMap::new(), list: 0, listing: Vec::new() }
+        Self { objects: HashMap::new(), list: 0, listing: Vec::new(), digests: RandomState::new() }
     }
 }
 
 impl<K: Kind> Told<K> {
-    /// Takes an event in. Returns what is to be told; nothing while a list is not complete, because an address
-    /// may have gone from an object at its end to one at its beginning.
+    /// Takes an event in. Returns what it changes, of a list only when it is complete: an address may have gone
+    /// from an object at its end to one at its beginning.
     pub(super) fn take(&mut self, event: Event<K>) -> Option<Vec<Update>> {
         match event {
             Event::Init => {
                 self.list += 1;
-                self.listing.clear();
                 None
             }
             Event::InitApply(object) => {
                 let update = self.put(object);
-                self.listing.push(update);
+                self.listing.extend(update);
                 None
             }
-            Event::InitDone => {
-                let mut updates = std::mem::take(&mut self.listing);
-                self.names.retain(|name, list| {
-                    let exists = *list == self.list;
-                    if !exists {
-                        updates.push(K::update(name.clone(), None));
-                    }
-                    exists
-                });
-                Some(updates)
-            }
-            Event::Apply(object) => Some(vec![self.put(object)]),
+            Event::InitDone => Some(self.complete()),
+            Event::Apply(object) => Some(Vec::from_iter(self.put(object))),
             Event::Delete(object) => {
                 let name = object.name();
-                self.names.remove(&name);
+                self.objects.remove(&name);
                 Some(vec![K::update(name, None)])
             }
         }
     }
 
-    fn put(&mut self, object: K) -> Update {
+    /// The object, if it is not as it was.
+    fn put(&mut self, object: K) -> Option<Update> {
         let name = object.name();
-        self.names.insert(name.clone(), self.list);
-        K::update(name, Some(object))
+        let update = K::update(name.clone(), Some(object));
+        let digest = self.digests.hash_one(&update);
+        let before = self.objects.insert(name, Seen { list: self.list, digest });
+        before.is_none_or(|before| before.digest != digest).then_some(update)
+    }
+
+    /// What the list has changed, and what it lacks.
+    fn complete(&mut self) -> Vec<Update> {
+        let mut updates = std::mem::take(&mut self.listing);
+        self.objects.retain(|name, seen| {
+            let exists = seen.list == self.list;
+            if !exists {
+                updates.push(K::update(name.clone(), None));
+            }
+            exists
+        });
+        updates
     }
 }
