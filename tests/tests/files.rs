@@ -167,6 +167,7 @@ fn a_file_counts_when_its_writer_has_closed_it() -> Result<()> {
 fn half_a_file_is_never_read() -> Result<()> {
     let scene = Scene::raise()?;
     let agent = scene.testbed.start_agent("node")?;
+    scene.settle(&agent)?;
     let path = scene.testbed.manifests.path().join(FILE);
     let (half, rest) = POLICIES.split_at(POLICIES.find("---").expect("two documents"));
     let random = &mut Random::new(1);
