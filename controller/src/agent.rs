@@ -12,10 +12,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::datapath::{Examiner, LocalPods, Routes};
 use crate::enforcer::{Enforcer, Message};
 use crate::health::{self, Health};
 use crate::kernel::{Kernel, Watch};
 use crate::metrics::Metrics;
+use crate::source::Changes;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
 
@@ -52,7 +54,11 @@ pub fn run(options: Options) -> Result<()> {
 
     let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
     let watch = Watch::open(&kernel)?;
-    follow(&source, &metrics, sender.clone())?;
+    let routes = Routes::open().context("cannot reach rtnetlink")?;
+    let (pods, addresses) = mpsc::channel();
+    follow(&source, &metrics, LocalPods::new(&node_name, pods), sender.clone())?;
+    let examiner = Examiner::new(routes, health.clone(), metrics.clone());
+    spawn("datapath", move || examiner.run(&addresses))?;
     let notices = sender.clone();
     spawn("watch", move || report_changes(watch, &notices))?;
     let enforcer = Enforcer::new(Compiler::new(Some(&node_name)), kernel, health.clone(), metrics.clone());
@@ -89,9 +95,12 @@ pub fn run(options: Options) -> Result<()> {
     outcome
 }
 
-/// Starts to tell the enforcer of all objects.
-fn follow(source: &Source, metrics: &Arc<Metrics>, enforcer: Sender<Message>) -> Result<()> {
-    let tell = move |changes| enforcer.send(Message::Changes(changes)).is_ok();
+/// Starts to tell the enforcer of all objects, and the examiner of the node's pods.
+fn follow(source: &Source, metrics: &Arc<Metrics>, pods: LocalPods, enforcer: Sender<Message>) -> Result<()> {
+    let tell = move |changes: Changes| {
+        pods.note(&changes.updates);
+        enforcer.send(Message::Changes(changes)).is_ok()
+    };
     let server = match source {
         Source::Manifests(directory) => {
             let manifests = Manifests::watch(directory)?;

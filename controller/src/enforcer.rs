@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::Compiler;
-use policy_compiler::ruleset::{Ruleset, Transaction};
+use policy_compiler::ruleset::{Operation, Ruleset, Transaction};
 use tracing::{debug, error, info, warn};
 
 use crate::health::{Condition, Health};
@@ -25,7 +25,7 @@ pub(crate) enum Message {
 }
 
 /// The first wait after a failure; it doubles up to [`LONGEST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(50);
+const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// How many messages are taken together before the kernel gets them.
@@ -73,12 +73,11 @@ impl Enforcer {
 
     /// Runs until it is told to stop, or until nobody is left to tell it anything.
     pub(crate) fn run(mut self, messages: &Receiver<Message>) {
-        let mut failed = false;
+        let mut retry_at: Option<Instant> = None;
         loop {
-            let received = if failed {
-                messages.recv_timeout(self.next_retry())
-            } else {
-                messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            let received = match retry_at {
+                Some(at) => messages.recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let first = match received {
                 Ok(message) => Some(message),
@@ -91,7 +90,10 @@ impl Enforcer {
                     return;
                 }
             }
-            failed = self.enforce().is_err();
+            // Messages do not shorten the pause: another owner of the table causes one with all that it does.
+            if retry_at.is_none_or(|at| at <= Instant::now()) {
+                retry_at = self.enforce().is_err().then(|| Instant::now() + self.next_retry());
+            }
         }
     }
 
@@ -175,7 +177,7 @@ impl Enforcer {
 
     fn update(&mut self) -> Result<(), kernel::Error> {
         let transaction = self.compiler.update();
-        self.apply(&transaction)
+        self.apply(&transaction).map(drop)
     }
 
     /// Reads the kernel's table and applies what it lacks.
@@ -183,11 +185,10 @@ impl Enforcer {
         self.compiler.update();
         let expected = self.compiler.ruleset();
         let transaction = match self.kernel.read()? {
-            None => Transaction::replace(expected),
-            Some(table) => Transaction::between(&table.as_ruleset(expected), expected),
+            Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(expected), expected),
+            _ => Transaction::replace(expected),
         };
-        self.apply(&transaction)?;
-        let operations = transaction.operations.len();
+        let operations = self.apply(&transaction)?;
         if !self.programmed {
             info!(operations, "the table is in step");
         } else if operations > 0 {
@@ -197,15 +198,20 @@ impl Enforcer {
         Ok(())
     }
 
-    fn apply(&mut self, transaction: &Transaction) -> Result<(), kernel::Error> {
+    /// Returns how many operations changed what the table holds.
+    fn apply(&mut self, transaction: &Transaction) -> Result<usize, kernel::Error> {
         if transaction.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         self.kernel.apply(transaction)?;
+        let changes = transaction.operations.iter().filter(|step| **step != Operation::OwnTable).count();
+        if changes > 0 {
+            self.metrics.transaction();
+            debug!(operations = changes, "committed");
+        }
         let Ruleset { sets, chains } = self.compiler.ruleset();
-        self.metrics.transaction(chains.len(), sets.values().map(|set| set.elements.len()).sum());
-        debug!(operations = transaction.operations.len(), "committed");
-        Ok(())
+        self.metrics.size(chains.len(), sets.values().map(|set| set.elements.len()).sum());
+        Ok(changes)
     }
 }
 

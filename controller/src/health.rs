@@ -18,6 +18,8 @@ pub(crate) enum Condition {
     Source,
     /// Whether the kernel has what the objects ask for.
     Kernel,
+    /// Whether packets of pods come past the rules.
+    Datapath,
 }
 
 /// Whether the agent enforces, and if not, why; shared by all who know.

@@ -2,9 +2,11 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+mod datapath;
 mod enforcer;
 mod health;
 pub mod kernel;
 mod metrics;
+mod netlink;
 mod source;
 pub mod status;

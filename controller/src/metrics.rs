@@ -1,11 +1,15 @@
 //! The agent's numbers, as `/metrics` shows them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::datapath::Problem;
 
 /// All metrics; every name starts with `podfence_`.
 pub(crate) struct Metrics {
@@ -18,6 +22,7 @@ pub(crate) struct Metrics {
     repairs: Counter,
     elements: Gauge,
     chains: Gauge,
+    datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
 impl Default for Metrics {
@@ -32,13 +37,14 @@ impl Default for Metrics {
             repairs: Counter::default(),
             elements: Gauge::default(),
             chains: Gauge::default(),
+            datapath_problems: Family::default(),
             registry: Registry::default(),
         };
         let help = "Time from hearing of a change to its commit in the kernel";
         registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit.clone());
         registry.register(
             "transactions",
-            "Transactions that the kernel committed",
+            "Transactions that the kernel committed and that changed the table",
             metrics.transactions.clone(),
         );
         registry.register("transaction_failures", "Transactions that failed", metrics.failures.clone());
@@ -50,6 +56,12 @@ impl Default for Metrics {
         registry.register("repairs", "Changes by others that were undone", metrics.repairs.clone());
         registry.register("elements", "Elements of sets and maps in the table", metrics.elements.clone());
         registry.register("chains", "Chains in the table", metrics.chains.clone());
+        registry.register(
+            "datapath_problems",
+            "Reasons why packets of pods do not come past the rules",
+            metrics.datapath_problems.clone(),
+        );
+        metrics.datapath(&BTreeSet::new());
         Self { registry, ..metrics }
     }
 }
@@ -60,9 +72,13 @@ impl Metrics {
         self.commit.observe(after.as_secs_f64());
     }
 
-    /// The kernel has taken a transaction; so large is the table now.
-    pub(crate) fn transaction(&self, chains: usize, elements: usize) {
+    /// The kernel has taken a transaction that changed the table.
+    pub(crate) fn transaction(&self) {
         self.transactions.inc();
+    }
+
+    /// So large is the table now.
+    pub(crate) fn size(&self, chains: usize, elements: usize) {
         self.chains.set(i64::try_from(chains).unwrap_or(i64::MAX));
         self.elements.set(i64::try_from(elements).unwrap_or(i64::MAX));
     }
@@ -80,6 +96,15 @@ impl Metrics {
     /// Somebody else's change of the table has been undone.
     pub(crate) fn repair(&self) {
         self.repairs.inc();
+    }
+
+    /// This is wrong with the way of packets now.
+    pub(crate) fn datapath(&self, problems: &BTreeSet<Problem>) {
+        for kind in Problem::KINDS {
+            let count = problems.iter().filter(|problem| problem.kind() == kind).count();
+            let gauge = self.datapath_problems.get_or_create(&[("problem", kind)]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// All of them in the text format of `OpenMetrics`.

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::node::Node;
 use crate::testbed::wait_until;
 
-/// Where agents serve health and metrics, each in its node's namespace.
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9555);
+/// The port by which the next agent serves health and metrics in its node's namespace.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(9555);
 
 /// The longest that an agent may take over an answer of its health server.
 const ANSWER_BOUND: Duration = Duration::from_secs(2);
@@ -31,6 +32,7 @@ pub struct Agent {
     child: Child,
     node: Node,
     log: File,
+    listen: SocketAddr,
 }
 
 impl Agent {
@@ -48,17 +50,19 @@ impl Agent {
     /// The program is not built, or cannot be started.
     pub fn start_with(node: &Node, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Result<Self> {
         let log = File::from(memfd_create("agent's log", MemfdFlags::CLOEXEC)?);
+        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         let child = node
             .namespace()
             .command(program("podfence-controller")?)
-            .args(["run", "--node-name", node.name(), "--listen", &LISTEN.to_string()])
+            .args(["run", "--node-name", node.name(), "--listen", &listen.to_string()])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
             .spawn()
             .with_context(|| format!("cannot start the agent on {}", node.name()))?;
-        Ok(Self { child, node: node.clone(), log })
+        Ok(Self { child, node: node.clone(), log, listen })
     }
 
     /// Waits until the agent says that the first complete state is in the kernel.
@@ -66,15 +70,30 @@ impl Agent {
     /// # Errors
     /// It ends, or does not say so within `bound`; the error holds its log.
     pub fn wait_ready(&mut self, bound: Duration) -> Result<()> {
+        self.wait("ready", bound, |code, _| code == 200)
+    }
+
+    /// Waits until the agent says that it is not ready, for a reason that holds these words.
+    ///
+    /// # Errors
+    /// It ends, or does not say so within `bound`; the error holds its log.
+    pub fn wait_unready(&mut self, reason: &str, bound: Duration) -> Result<()> {
+        self.wait(&format!("unready because of `{reason}`"), bound, |code, body| {
+            code == 503 && body.contains(reason)
+        })
+    }
+
+    /// Waits for what `/readyz` answers.
+    fn wait(&mut self, what: &str, bound: Duration, is_it: impl Fn(u16, &str) -> bool) -> Result<()> {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the agent on {} ended with {status}:\n{}", self.node.name(), self.log()?);
             }
             match self.get("/readyz") {
-                Ok((200, _)) => return Ok(()),
+                Ok((code, body)) if is_it(code, &body) => return Ok(()),
                 answer if begin.elapsed() > bound => {
-                    bail!("the agent on {} is not ready: {answer:?}\n{}", self.node.name(), self.log()?)
+                    bail!("the agent on {} is not {what}: {answer:?}\n{}", self.node.name(), self.log()?)
                 }
                 _ => std::thread::sleep(INTERVAL),
             }
@@ -87,9 +106,9 @@ impl Agent {
     /// It does not answer within two seconds, or not in HTTP.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut connection =
-            self.node.namespace().run(|| Ok(TcpStream::connect_timeout(&LISTEN, ANSWER_BOUND)?))?;
+            self.node.namespace().run(|| Ok(TcpStream::connect_timeout(&self.listen, ANSWER_BOUND)?))?;
         connection.set_read_timeout(Some(ANSWER_BOUND))?;
-        write!(connection, "GET {path} HTTP/1.1\r\nHost: {LISTEN}\r\nConnection: close\r\n\r\n")?;
+        write!(connection, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.listen)?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;

@@ -36,7 +36,7 @@ pub fn apply(ruleset: &mut Ruleset, transaction: &Transaction) -> Result<(), Str
 
 fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
     match operation {
-        Operation::AddTable => {}
+        Operation::AddTable | Operation::OwnTable => {}
         Operation::DeleteTable => *ruleset = Ruleset::default(),
         Operation::AddSet(name, kind) => fresh(ruleset.sets.insert(name.clone(), Set::new(*kind)).is_none())?,
         Operation::AddChain(name, hook) => {

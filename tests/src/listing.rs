@@ -55,6 +55,8 @@ impl Listing {
         let mut name = String::new();
         for line in text.lines() {
             match line.strip_prefix('\t') {
+                // The table's own flags: it has an owner, or had one.
+                Some(flags) if flags.starts_with("flags") => {}
                 Some(title) if !title.starts_with(['\t', '}']) => {
                     title.trim_end_matches(" {").clone_into(&mut name);
                     listing.insert(name.clone(), Vec::new());

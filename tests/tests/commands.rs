@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use lab::listing::Listing;
 use lab::testbed::{Testbed, policy, status};
-use lab::{Agent, Namespace, Outcome, Protocol, Topology, Underlay, program};
+use lab::{Namespace, Outcome, Protocol, Topology, Underlay, program};
 use serde_json::json;
 
 const PORT: u16 = 8080;
@@ -84,12 +84,14 @@ fn wrong_usage_is_2_and_failure_is_1() -> Result<()> {
 /// The agent answers to whom it is asked to, and not at the price of enforcement.
 #[test]
 fn a_taken_address_ends_the_agent() -> Result<()> {
-    let testbed = Testbed::new(Topology::Routed, Underlay::HostGateway, &["node"])?;
-    let _first = testbed.start_agent("node")?;
-    let mut second = Agent::start(testbed.node("node")?, testbed.manifests.path())?;
-    let refusal = second.wait_ended(Duration::from_secs(5))?;
-    assert_eq!(refusal.code(), Some(1), "{}", second.log()?);
-    assert!(second.log()?.contains("cannot listen on 127.0.0.1:9555"), "{}", second.log()?);
+    let namespace = Namespace::new()?;
+    let _taken = namespace.run(|| Ok(std::net::TcpListener::bind("127.0.0.1:9555")?))?;
+    let refusal = controller(
+        &namespace,
+        &["run", "--node-name", "node", "--manifests", "/", "--listen", "127.0.0.1:9555"],
+    )?;
+    assert_eq!(refusal.status.code(), Some(1));
+    assert!(text(&refusal.stderr).contains("cannot listen on 127.0.0.1:9555"), "{}", text(&refusal.stderr));
     Ok(())
 }
 

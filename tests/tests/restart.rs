@@ -6,7 +6,7 @@ use anyhow::Result;
 use lab::listing::Listing;
 use lab::random::Random;
 use lab::testbed::{BOUND, Testbed, policy, status};
-use lab::{Agent, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay};
+use lab::{Agent, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay, program};
 use serde_json::json;
 
 const PORT: u16 = 8080;
@@ -117,6 +117,30 @@ fn killed_in_a_loop_routed() -> Result<()> {
 #[test]
 fn killed_in_a_loop_bridged() -> Result<()> {
     killed_in_a_loop(Topology::Bridge, 2)
+}
+
+#[test]
+fn a_second_agent_waits_for_the_first_and_follows_it() -> Result<()> {
+    const OWNED: &str = "another process owns table inet podfence";
+    let scene = Scene::raise(Topology::Routed)?;
+    let mut agents = scene.testbed.start_agents()?;
+    let prober = Prober::start(&scene.allowed(), &scene.denied())?;
+    let node = scene.web.node();
+    let mut second = Agent::start(node, scene.testbed.manifests.path())?;
+    second.wait_unready(OWNED, BOUND)?;
+    let cleanup =
+        || node.namespace().feed(&program("podfence-controller")?.to_string_lossy(), &["cleanup"], "");
+    let refusal = cleanup().expect_err("the table has an owner");
+    assert!(format!("{refusal:#}").contains(OWNED), "{refusal:#}");
+    let first = agents.pop().expect("an agent for each node");
+    assert_eq!(first.get("/readyz")?.0, 200);
+    first.kill();
+    second.wait_ready(BOUND)?;
+    let totals = prober.stop()?;
+    assert_eq!((totals.leaks, totals.wrong_denials), (0, 0), "{totals:?}");
+    second.kill();
+    cleanup()?;
+    Ok(())
 }
 
 #[test]

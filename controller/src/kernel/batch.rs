@@ -12,10 +12,10 @@ use policy_compiler::ruleset::{
 use super::element::{RawElement, raw};
 use super::error::{Error, Unfit, describe, describe_element};
 use super::expression::expressions;
-use super::message::{self, Attributes, Header, Message};
 use super::set::Declaration;
 use super::sys::{Desk, Name};
 use super::{sys, uapi};
+use crate::netlink::{self, Attributes, Header, Message};
 
 /// Where the generation stands in the first message: behind three headers.
 const GENERATION: Range<usize> = 24..28;
@@ -61,10 +61,11 @@ pub(super) struct Reply {
 }
 
 impl<'a> Batch<'a> {
-    /// Encodes a transaction on a table that has `sets` before.
+    /// Encodes a transaction on a table that has `sets` before; one that is to be owned gets `flags`.
     pub(super) fn encode(
         transaction: &'a Transaction,
         sets: &'a BTreeMap<SetName, SetKind>,
+        flags: u32,
         first_sequence: u32,
     ) -> Result<Self, Error> {
         let mut batch = Self {
@@ -76,7 +77,7 @@ impl<'a> Batch<'a> {
             messages: Vec::new(),
         };
         batch.frame(uapi::NFNL_MSG_BATCH_BEGIN, &[(uapi::NFNL_BATCH_GENID, &[0; 4])]);
-        let table = Tables::new().map_err(unfit(&Operation::AddTable))?;
+        let table = Tables::new(flags).map_err(unfit(&Operation::AddTable))?;
         for (index, operation) in transaction.operations.iter().enumerate() {
             batch.operation(index, operation, &table).map_err(unfit(operation))?;
         }
@@ -121,33 +122,33 @@ impl<'a> Batch<'a> {
             kind,
             flags: uapi::NLM_F_REQUEST,
             sequence: self.next(None),
-            family: uapi::AF_UNSPEC,
-            resource: uapi::NFNL_SUBSYS_NFTABLES,
+            structure: &netlink::netfilter(uapi::AF_UNSPEC, uapi::NFNL_SUBSYS_NFTABLES),
         };
-        message::write(&mut self.bytes, &header, attributes);
+        netlink::write(&mut self.bytes, &header, attributes);
     }
 
     /// Appends a message of an operation. `flags` are those besides `NLM_F_REQUEST`.
     fn push(&mut self, operation: usize, message: &impl NlMsg, kind: MsgType, flags: u16) {
         let (start, sequence) = (self.bytes.len(), self.next(Some(operation)));
         self.bytes.extend_from_slice(self.desk.write(message, kind, sequence));
-        message::set_flags(&mut self.bytes, start, uapi::NLM_F_REQUEST | flags);
+        netlink::set_flags(&mut self.bytes, start, uapi::NLM_F_REQUEST | flags);
     }
 
     /// An acknowledgement of each message would overflow the receive buffer.
     fn acknowledge(&mut self) {
         for message in self.acknowledged() {
             if let Some(sent) = self.messages.get(message) {
-                message::add_flags(&mut self.bytes, sent.start, uapi::NLM_F_ACK);
+                netlink::add_flags(&mut self.bytes, sent.start, uapi::NLM_F_ACK);
             }
         }
     }
 
     fn operation(&mut self, index: usize, operation: &'a Operation, tables: &Tables) -> Result<(), Unfit> {
         const NEW: u16 = uapi::NLM_F_CREATE | uapi::NLM_F_EXCL;
-        let Tables { name, table } = tables;
+        let Tables { name, table, flags } = tables;
         match operation {
-            Operation::AddTable => self.push(index, table, MsgType::Add, uapi::NLM_F_CREATE),
+            Operation::AddTable => self.new_table(index, None),
+            Operation::OwnTable => self.new_table(index, Some(*flags)),
             Operation::DeleteTable => self.push(index, table, MsgType::Del, 0),
             Operation::AddSet(set, kind) => {
                 // Unique in the transaction, which is all that the kernel asks for.
@@ -187,6 +188,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    fn new_table(&mut self, operation: usize, flags: Option<u32>) {
+        let sequence = self.next(Some(operation));
+        write_table(&mut self.bytes, sequence, TABLE, flags);
+    }
+
     fn rule(&self, table: &Name, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Unfit> {
         let intervals = |set: &SetName| self.sets.kind(set).is_some_and(|kind| kind.interval);
         let expressions = expressions(&rule.statements, intervals);
@@ -216,20 +222,25 @@ impl<'a> Batch<'a> {
         let index = message.sequence.wrapping_sub(self.first_sequence) as usize;
         let errno = message.errno().filter(|_| index < self.messages.len())?;
         // Behind the error number stands the header of the message at fault.
-        let attributes = Attributes(message.payload.get(4 + message::HEADER..).unwrap_or_default());
+        let attributes =
+            Attributes(message.payload.get(size_of::<i32>() + netlink::HEADER..).unwrap_or_default());
         Some(Reply {
             message: index,
             errno,
             explanation: attributes.text(uapi::NLMSGERR_ATTR_MSG).map(str::to_owned),
             offset: attributes
                 .get(uapi::NLMSGERR_ATTR_OFFS)
-                .and_then(|value| message::native_u32(value, 0))
+                .and_then(|value| netlink::native_u32(value, 0))
                 .map(|offset| offset as usize),
         })
     }
 
     /// The error that a refusal means to the caller.
     pub(super) fn refusal(&self, reply: Reply) -> Error {
+        // A right that is missing is missed at BEGIN.
+        if reply.errno == libc::EPERM && self.operation_of(reply.message).is_some() {
+            return Error::Owned;
+        }
         let operation = match self.operation_of(reply.message) {
             Some((_, operation)) => self.element_at_fault(&reply).unwrap_or_else(|| describe(operation)),
             None => "commit the transaction".to_owned(),
@@ -267,14 +278,47 @@ impl<'a> Batch<'a> {
     fn listed(&self, message: usize) -> impl Iterator<Item = Range<usize>> {
         let start = self.messages.get(message).map_or(self.bytes.len(), |sent| sent.start);
         let bytes = self.bytes.get(start..).unwrap_or_default();
-        let message = message::messages(bytes).next();
+        let message = netlink::messages(bytes).next();
         let elements =
             message.and_then(|message| message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS));
         elements.into_iter().flat_map(Attributes::iter).map(|element| {
             let value = element.value.as_ptr().addr() - bytes.as_ptr().addr();
-            value - message::ATTRIBUTE_HEADER..value + element.value.len()
+            value - netlink::ATTRIBUTE_HEADER..value + element.value.len()
         })
     }
+}
+
+/// A batch that asks whether the kernel knows the flags of a table, and changes nothing: without END it is
+/// undone. The answer comes to the message with the number `sequence`.
+pub(super) fn table_trial(sequence: u32, flags: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let begin = Header {
+        kind: uapi::NFNL_MSG_BATCH_BEGIN,
+        flags: uapi::NLM_F_REQUEST,
+        sequence: sequence.wrapping_sub(1),
+        structure: &netlink::netfilter(uapi::AF_UNSPEC, uapi::NFNL_SUBSYS_NFTABLES),
+    };
+    netlink::write(&mut bytes, &begin, &[]);
+    let start = bytes.len();
+    write_table(&mut bytes, sequence, "podfence-trial", Some(flags));
+    netlink::add_flags(&mut bytes, start, uapi::NLM_F_ACK);
+    bytes
+}
+
+/// Appends a message that creates a table, or gives the one that exists these flags. (libnftnl's crate gives
+/// every table its flags, none, which a table that has an owner refuses.)
+fn write_table(buffer: &mut Vec<u8>, sequence: u32, name: &str, flags: Option<u32>) {
+    let header = Header {
+        kind: uapi::NFT_MSG_NEWTABLE,
+        flags: uapi::NLM_F_REQUEST | uapi::NLM_F_CREATE,
+        sequence,
+        structure: &netlink::netfilter(uapi::NFPROTO_INET, 0),
+    };
+    let name = netlink::zero_terminated(name);
+    let flags = flags.map(u32::to_be_bytes);
+    let mut attributes: Vec<(u16, &[u8])> = vec![(uapi::NFTA_ANY_TABLE, &name)];
+    attributes.extend(flags.as_ref().map(|flags| (uapi::NFTA_TABLE_FLAGS, &flags[..])));
+    netlink::write(buffer, &header, &attributes);
 }
 
 /// The error of an operation that no message can say.
@@ -290,17 +334,18 @@ fn raw_elements(
     elements.iter().flat_map(move |(key, element)| raw(interval, *key, element).map(move |raw| (key, raw)))
 }
 
-/// The table's name, and the table as libnftnl has it.
+/// The table's name, the table as libnftnl has it, and the flags that libnftnl cannot give it.
 struct Tables {
     name: Name,
     table: nftnl::Table,
+    flags: u32,
 }
 
 impl Tables {
-    fn new() -> Result<Self, Unfit> {
+    fn new(flags: u32) -> Result<Self, Unfit> {
         let name = Name::new(TABLE)?;
         let table = nftnl::Table::new(name.as_ref(), ProtoFamily::Inet);
-        Ok(Self { name, table })
+        Ok(Self { name, table, flags })
     }
 }
 

@@ -10,8 +10,8 @@ use policy_compiler::ruleset::{COMMENT_MAX, ChainName, Element, ElementKey, KeyT
 
 use super::error::Unfit;
 use super::expression::verdict;
-use super::message::{Attributes, text};
 use super::uapi;
+use crate::netlink::{Attributes, text};
 
 /// The bytes of a key. Each part of a concatenation begins at a multiple of four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

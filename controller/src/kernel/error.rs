@@ -26,6 +26,9 @@ pub enum Error {
         /// The error number, in words.
         source: io::Error,
     },
+    /// Another process owns the table, and nobody but it can change the table until it ends.
+    #[error("another process owns table inet {TABLE} and alone can change it; it gives way when it ends")]
+    Owned,
     /// Somebody else changed the table after it was read: read it again and plan anew.
     #[error("somebody else has changed table inet {TABLE} since it was read; read it again")]
     Changed,
@@ -98,6 +101,7 @@ fn explanation(message: Option<&str>) -> String {
 pub(super) fn describe(operation: &Operation) -> String {
     match operation {
         Operation::AddTable => format!("add table inet {TABLE}"),
+        Operation::OwnTable => format!("own table inet {TABLE}"),
         Operation::DeleteTable => format!("delete table inet {TABLE}"),
         Operation::AddSet(set, _) => format!("add set {set}"),
         Operation::AddChain(chain, _) => format!("add chain {chain}"),

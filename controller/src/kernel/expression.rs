@@ -5,8 +5,8 @@
 use policy_compiler::model::Family;
 use policy_compiler::ruleset::{ChainName, Fields, SetName, Statement, Verdict};
 
-use super::message::Attributes;
 use super::uapi;
+use crate::netlink::Attributes;
 
 /// One instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,14 @@
 //! The data plane: the table `inet podfence` in the kernel's `nf_tables`.
 //!
 //! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there;
-//! [`Watch`] tells when somebody else changes it. Nothing outside the table is read or written.
+//! [`Watch`] tells when somebody else changes it. Where the kernel can do that (6.9), nobody else can: the
+//! socket of a [`Kernel`] that has applied [`Operation::OwnTable`] owns the table as long as it is open, and
+//! leaves it behind, rules and counters included, for the next one to take over. Nothing outside the table is read or written.
 
 mod batch;
 mod element;
 mod error;
 mod expression;
-mod message;
 mod read;
 mod set;
 mod sys;
@@ -25,8 +26,9 @@ use std::io;
 use nftnl::nftnl_sys::libc;
 use policy_compiler::ruleset::{Operation, SetKind, SetName, Transaction};
 
+use crate::netlink::messages;
+
 use batch::{Batch, Reply};
-use message::messages;
 use sys::{Received, Socket};
 
 /// The kernel hands out lists in parts of at most 32 KiB.
@@ -49,6 +51,8 @@ pub struct Kernel {
     buffer: Vec<u8>,
     send_buffer: usize,
     sequence: u32,
+    /// The flags of a table that is to be owned; none where the kernel does not know them.
+    table_flags: u32,
     known: Known,
 }
 
@@ -81,8 +85,10 @@ impl Kernel {
             .map_err(Error::socket("configure"))?;
         let others = Watch::ignoring(socket.port())?;
         let known = Known { generation: 0, sets: BTreeMap::new(), stale: false };
-        let mut kernel = Self { socket, others, buffer: vec![0; BUFFER], send_buffer, sequence: 1, known };
+        let mut kernel =
+            Self { socket, others, buffer: vec![0; BUFFER], send_buffer, sequence: 1, table_flags: 0, known };
         kernel.known.generation = kernel.current_generation()?;
+        kernel.table_flags = kernel.flags_of_owned_tables()?;
         Ok(kernel)
     }
 
@@ -93,7 +99,7 @@ impl Kernel {
     ///
     /// Unless it is [`Error::Unknown`], the table is as it was. [`Error::Changed`], [`Error::Unknown`] and
     /// [`Unfit::UnknownSet`] ask for the table to be read again; [`Error::Refused`] and [`Error::Unfit`] name
-    /// the operation.
+    /// the operation. [`Error::Owned`] stays until another process ends.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<(), Error> {
         if transaction.is_empty() {
             return Ok(());
@@ -102,10 +108,11 @@ impl Kernel {
             return Err(Error::Changed);
         }
         let sets = std::mem::take(&mut self.known.sets);
-        let result = Batch::encode(transaction, &sets, self.sequence).and_then(|mut batch| {
-            self.take_sequence(batch.len());
-            self.commit(&mut batch)
-        });
+        let result =
+            Batch::encode(transaction, &sets, self.table_flags, self.sequence).and_then(|mut batch| {
+                self.take_sequence(batch.len());
+                self.commit(&mut batch)
+            });
         self.known.sets = sets;
         match result {
             Ok(()) => {
@@ -164,6 +171,21 @@ impl Kernel {
     /// The number by which the kernel knows the socket.
     fn port(&self) -> u32 {
         self.socket.port()
+    }
+
+    /// Tries whether tables can have owners and outlive them. An owner that a table cannot outlive is none.
+    fn flags_of_owned_tables(&mut self) -> Result<u32, Error> {
+        const FLAGS: u32 = uapi::NFT_TABLE_F_OWNER | uapi::NFT_TABLE_F_PERSIST;
+        let sequence = self.take_sequence(2).wrapping_add(1);
+        self.socket.send(&batch::table_trial(sequence, FLAGS)).map_err(Error::socket("write to"))?;
+        let mut known = false;
+        while let Received::Datagram(datagram) =
+            self.socket.receive(&mut self.buffer).map_err(Error::socket("read"))?
+        {
+            known |=
+                messages(datagram).any(|message| message.sequence == sequence && message.errno() == Some(0));
+        }
+        Ok(if known { FLAGS } else { 0 })
     }
 
     fn take_sequence(&mut self, count: usize) -> u32 {
@@ -255,8 +277,9 @@ impl Kernel {
             self.known.generation = self.known.generation.checked_add(1).unwrap_or(1);
             return Ok(());
         }
-        let idle =
-            |operation: &Operation| matches!(operation, Operation::AddTable | Operation::FlushChain(_));
+        let idle = |operation: &Operation| {
+            matches!(operation, Operation::AddTable | Operation::OwnTable | Operation::FlushChain(_))
+        };
         if transaction.operations.iter().all(idle) {
             Ok(())
         } else {

@@ -7,10 +7,10 @@ use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE};
 
 use super::element::{ListedElement, assemble, comment, sort};
 use super::error::Error;
-use super::message::{self, Attributes, Header, Message, messages};
 use super::sys::Received;
 use super::table::{Chain, Counter, Place, Rule, Table};
 use super::{Kernel, expression, set, uapi};
+use crate::netlink::{self, Attributes, Header, Message, messages, zero_terminated};
 
 /// What to ask the kernel for.
 struct Question<'a> {
@@ -60,20 +60,22 @@ impl Kernel {
     fn read_table(&mut self) -> Result<Option<Table>, Error> {
         let name = zero_terminated(TABLE);
         let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &name)];
-        let mut awake = None;
+        let mut flags = None;
         let table = Question { kind: uapi::NFT_MSG_GETTABLE, all: false, names, about: "the table" };
         let found = self.ask(&table, |message| {
-            let flags = message.attributes().number(uapi::NFTA_TABLE_FLAGS)?;
-            awake = Some(flags & uapi::NFT_TABLE_F_DORMANT == 0);
-            Some(())
+            flags = message.attributes().number(uapi::NFTA_TABLE_FLAGS);
+            flags.map(drop)
         })?;
         if !found {
             return Ok(None);
         }
-        let awake = awake.ok_or(Error::Malformed(table.about))?;
+        let flags = flags.ok_or(Error::Malformed(table.about))?;
+        let awake = flags & uapi::NFT_TABLE_F_DORMANT == 0;
+        // One that was made otherwise never gets an owner.
+        let adoptable = self.table_flags == 0 || flags & uapi::NFT_TABLE_F_PERSIST != 0;
 
         let chains = self.read_chains(names)?;
-        Ok(Some(Table { sets: self.read_sets(names)?, chains, awake }))
+        Ok(Some(Table { sets: self.read_sets(names)?, chains, awake, adoptable }))
     }
 
     fn read_sets(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<SetName, Option<Set>>, Error> {
@@ -207,9 +209,10 @@ impl Question<'_> {
 
     fn encode(&self, sequence: u32) -> Vec<u8> {
         let flags = uapi::NLM_F_REQUEST | if self.all { uapi::NLM_F_DUMP } else { 0 };
-        let header = Header { kind: self.kind, flags, sequence, family: uapi::NFPROTO_INET, resource: 0 };
+        let structure = &netlink::netfilter(uapi::NFPROTO_INET, 0);
+        let header = Header { kind: self.kind, flags, sequence, structure };
         let mut request = Vec::new();
-        message::write(&mut request, &header, self.names);
+        netlink::write(&mut request, &header, self.names);
         request
     }
 
@@ -220,10 +223,6 @@ impl Question<'_> {
             source: std::io::Error::from_raw_os_error(errno),
         }
     }
-}
-
-fn zero_terminated(name: &str) -> Vec<u8> {
-    [name.as_bytes(), &[0]].concat()
 }
 
 fn place(attributes: Attributes<'_>) -> Place {

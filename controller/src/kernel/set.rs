@@ -3,8 +3,8 @@
 use policy_compiler::model::Family;
 use policy_compiler::ruleset::{KeyType, SetKind};
 
-use super::message::Attributes;
 use super::uapi;
+use crate::netlink::Attributes;
 
 /// What a set is declared with.
 #[derive(Debug, PartialEq, Eq)]

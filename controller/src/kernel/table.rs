@@ -18,6 +18,11 @@ pub struct Table {
     pub chains: BTreeMap<ChainName, Chain>,
     /// Whether the kernel calls the table's base chains (it does not where the flag `dormant` is set).
     pub awake: bool,
+    /// Whether [`Transaction::adopt`] can make the table the writer's own. The kernel refuses that for one that
+    /// was not made to have owners, as by `nft -f`: it must be replaced.
+    ///
+    /// [`Transaction::adopt`]: policy_compiler::ruleset::Transaction::adopt
+    pub adoptable: bool,
 }
 
 /// A chain.

@@ -18,7 +18,7 @@ macro_rules! of_libc {
 of_libc! {
     u8 { AF_UNSPEC IPPROTO_ICMPV6 NFPROTO_INET NFPROTO_IPV4 NFPROTO_IPV6 }
     u16 {
-        NFNL_MSG_BATCH_BEGIN NFNL_MSG_BATCH_END NFNL_SUBSYS_NFTABLES NLMSG_DONE NLMSG_ERROR
+        NFNL_MSG_BATCH_BEGIN NFNL_MSG_BATCH_END NFNL_SUBSYS_NFTABLES
         NLM_F_ACK NLM_F_APPEND NLM_F_CREATE NLM_F_DUMP NLM_F_DUMP_INTR NLM_F_EXCL NLM_F_REQUEST
     }
     u32 {
@@ -39,7 +39,7 @@ macro_rules! messages {
 // With the subsystem, as they stand in `nlmsg_type`.
 messages! {
     NFT_MSG_GETCHAIN NFT_MSG_GETGEN NFT_MSG_GETRULE NFT_MSG_GETSET NFT_MSG_GETSETELEM NFT_MSG_GETTABLE
-    NFT_MSG_NEWGEN
+    NFT_MSG_NEWGEN NFT_MSG_NEWTABLE
 }
 
 pub(super) const NFNL_BATCH_GENID: u16 = 1;
@@ -51,6 +51,10 @@ pub(super) const NFTA_GEN_ID: u16 = 1;
 
 pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
 pub(super) const NFT_TABLE_F_DORMANT: u32 = 1;
+/// Only the socket that has set this flag can change the table; with the socket goes the table, (Linux 5.12)
+pub(super) const NFT_TABLE_F_OWNER: u32 = 2;
+/// unless it has this flag: then it stays, and another socket may set the flag `owner` (6.9).
+pub(super) const NFT_TABLE_F_PERSIST: u32 = 4;
 
 pub(super) const NFTA_CHAIN_NAME: u16 = 3;
 pub(super) const NFTA_CHAIN_HOOK: u16 = 4;

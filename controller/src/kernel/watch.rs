@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use policy_compiler::ruleset::TABLE;
 
 use super::error::Error;
-use super::message::{Message, messages};
 use super::sys::{Received, Socket};
 use super::{Kernel, uapi};
+use crate::netlink::{Message, messages};
 
 /// Notifications are at most a page or two long (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 1 << 16;

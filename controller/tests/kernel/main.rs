@@ -1,6 +1,7 @@
 //! The data plane against the real kernel, with nft as a witness. Every test has its own network namespace.
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ownership;
 mod refusal;
 mod rulesets;
 mod size;
@@ -10,7 +11,7 @@ mod walk;
 
 use controller::kernel::Kernel;
 use policy_compiler::ruleset::Transaction;
-use support::{in_namespace, instructions, kernel_with, listing, nft, present};
+use support::{end, in_namespace, instructions, kernel_with, listing, loadable_listing, nft, present};
 
 #[test]
 fn nft_lists_what_was_applied_as_if_it_had_loaded_the_text() {
@@ -20,10 +21,10 @@ fn nft_lists_what_was_applied_as_if_it_had_loaded_the_text() {
         (listing(), instructions())
     });
     in_namespace(|| {
-        kernel_with(&ruleset);
+        end(kernel_with(&ruleset));
         assert_eq!(listing(), loaded.0);
         assert_eq!(instructions(), loaded.1);
-        let listed = nft(&["list", "ruleset"], "");
+        let listed = loadable_listing();
         nft(&["flush", "ruleset"], "");
         nft(&["-f", "-"], &listed);
         assert_eq!(listing(), loaded.0);

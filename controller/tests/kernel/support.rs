@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use controller::kernel::Kernel;
+use controller::kernel::{Error, Kernel};
 use policy_compiler::ruleset::{Ruleset, TABLE, Transaction};
 
 /// Runs a test in a network namespace of its own, in which programs that it starts are as well.
@@ -27,6 +28,34 @@ pub(crate) fn kernel_with(ruleset: &Ruleset) -> Kernel {
     kernel
 }
 
+/// Ends an owner of the table. Its socket is gone when no process has it any more, and the other tests start
+/// programs, which have it for a moment.
+pub(crate) fn end(owner: Kernel) {
+    const BOUND: Duration = Duration::from_secs(10);
+    drop(owner);
+    let begin = Instant::now();
+    while nft(&["list", "table", "inet", TABLE], "").contains("flags owner") {
+        assert!(begin.elapsed() < BOUND, "the table still has an owner");
+    }
+}
+
+/// A kernel that has read a table like this, which nobody owns: its owner has ended.
+pub(crate) fn kernel_with_orphan(ruleset: &Ruleset) -> Kernel {
+    end(kernel_with(ruleset));
+    let mut kernel = Kernel::open().unwrap();
+    kernel.read().unwrap();
+    kernel
+}
+
+/// Brings the kernel to the ruleset, from whatever it has, and makes the table its own.
+pub(crate) fn take_over(kernel: &mut Kernel, ruleset: &Ruleset) -> Result<(), Error> {
+    let transaction = match kernel.read()? {
+        Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(ruleset), ruleset),
+        _ => Transaction::replace(ruleset),
+    };
+    kernel.apply(&transaction)
+}
+
 /// What the kernel has of the expected ruleset.
 pub(crate) fn present(kernel: &mut Kernel, expected: &Ruleset) -> Ruleset {
     kernel.read().unwrap().map(|table| table.as_ruleset(expected)).unwrap_or_default()
@@ -34,6 +63,11 @@ pub(crate) fn present(kernel: &mut Kernel, expected: &Ruleset) -> Ruleset {
 
 /// Runs nft and returns what it prints.
 pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
+    try_nft(arguments, input).unwrap_or_else(|errors| panic!("nft {arguments:?}: {errors}\n{input}"))
+}
+
+/// Runs nft and returns what it prints, on its standard error if it fails.
+pub(crate) fn try_nft(arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new("nft")
         .args(arguments)
         .stdin(Stdio::piped())
@@ -43,9 +77,8 @@ pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
         .expect("nft is installed");
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "nft {arguments:?}: {errors}\n{input}");
-    String::from_utf8(output.stdout).unwrap()
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
 /// Lets nft do what a line of its language says.
@@ -75,7 +108,14 @@ pub(crate) fn meanwhile(others: impl Fn() + Sync, action: impl FnOnce()) {
 
 /// What `nft list table` prints, elements sorted: the kernel lists hash sets in any order.
 pub(crate) fn listing() -> String {
-    sorted(&nft(&["list", "table", "inet", TABLE], ""))
+    sorted(&loadable_listing())
+}
+
+/// What `nft list table` prints, without the table's flags and its owner: nft cannot load these.
+pub(crate) fn loadable_listing() -> String {
+    let listing = nft(&["list", "table", "inet", TABLE], "");
+    let lines = listing.lines().filter(|line| !line.is_empty() && !line.starts_with("\tflags"));
+    lines.map(|line| line.split(" # progname").next().unwrap_or(line).to_owned() + "\n").collect()
 }
 
 /// The instructions and user data of all rules, as nft prints them for debugging.

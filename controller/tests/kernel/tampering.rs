@@ -1,19 +1,12 @@
-//! What others do to the ruleset: it is noticed, and repaired; what podfence does itself is not noticed.
+//! What others do to the ruleset while nobody owns it: it is noticed, and repaired; what podfence does itself is not noticed.
 
 use controller::kernel::{Error, Kernel, Watch};
 use policy_compiler::ruleset::{Ruleset, Transaction};
 
 use crate::rulesets::small;
-use crate::support::{in_namespace, kernel_with, listing, present, tamper};
-
-/// Brings the kernel to the ruleset, from whatever it has.
-fn repair(kernel: &mut Kernel, ruleset: &Ruleset) {
-    let transaction = match kernel.read().unwrap() {
-        None => Transaction::replace(ruleset),
-        Some(table) => Transaction::between(&table.as_ruleset(ruleset), ruleset),
-    };
-    kernel.apply(&transaction).unwrap();
-}
+use crate::support::{
+    end, in_namespace, kernel_with, kernel_with_orphan, listing, present, take_over, tamper,
+};
 
 /// What nft is told to do to the small ruleset.
 const TAMPERING: &[&str] = &[
@@ -75,7 +68,6 @@ const TAMPERING: &[&str] = &[
      add rule inet podfence group_1 counter drop comment \"denied\"",
     "insert rule inet podfence forward meta mark 7 jump { ip saddr @peers jump rule_1; }",
     "insert rule inet podfence group_1 ip saddr vmap { 10.0.0.1 : jump rule_1, 10.0.0.2 : drop }",
-    "add table inet podfence { flags dormant; }",
     "flush table inet podfence",
     "delete table inet podfence",
     "flush ruleset",
@@ -85,17 +77,19 @@ const TAMPERING: &[&str] = &[
 fn tampering_is_noticed_and_repaired_and_the_repair_is_not_noticed() {
     in_namespace(|| {
         let ruleset = small();
-        let mut kernel = kernel_with(&ruleset);
-        let mut watch = Watch::open(&kernel).unwrap();
+        end(kernel_with(&ruleset));
         let right = listing();
         for command in TAMPERING {
+            let mut kernel = Kernel::open().unwrap();
+            let mut watch = Watch::open(&kernel).unwrap();
             tamper(command);
             assert!(watch.changed().unwrap(), "unnoticed: {command}");
             assert_ne!(present(&mut kernel, &ruleset), ruleset, "not seen: {command}");
-            repair(&mut kernel, &ruleset);
+            take_over(&mut kernel, &ruleset).unwrap();
             assert_eq!(present(&mut kernel, &ruleset), ruleset, "not repaired: {command}");
             assert_eq!(listing(), right, "not repaired as nft sees it: {command}");
             assert!(!watch.changed().unwrap(), "the repair woke the watch: {command}");
+            end(kernel);
         }
     });
 }
@@ -137,7 +131,7 @@ fn a_flood_of_changes_counts_as_a_change() {
 fn a_transaction_that_was_planned_before_somebody_elses_change_is_not_applied() {
     in_namespace(|| {
         let ruleset = small();
-        let mut kernel = kernel_with(&ruleset);
+        let mut kernel = kernel_with_orphan(&ruleset);
         let transaction = Transaction::between(&ruleset, &Ruleset::default());
         tamper("add element inet podfence peers { 10.6.6.6 }");
         let tampered = listing();
@@ -158,7 +152,7 @@ fn a_transaction_that_was_planned_before_somebody_elses_change_is_not_applied() 
 fn two_writers_do_not_overwrite_each_other() {
     in_namespace(|| {
         let (ruleset, empty) = (small(), Ruleset::default());
-        let mut one = kernel_with(&ruleset);
+        let mut one = kernel_with_orphan(&ruleset);
         let mut other = Kernel::open().unwrap();
         other.read().unwrap();
         one.apply(&Transaction::between(&ruleset, &empty)).unwrap();

@@ -17,6 +17,9 @@ pub struct Transaction {
 pub enum Operation {
     /// Creates the table where there is none.
     AddTable,
+    /// Creates the table where there is none, and makes it the writer's own: nobody else can change it until
+    /// the writer ends. Where the kernel cannot do that, it is [`Operation::AddTable`].
+    OwnTable,
     /// Deletes the table with all that is in it.
     DeleteTable,
     /// Declares a set or map that does not exist.
@@ -49,26 +52,13 @@ pub(crate) struct Difference<'a> {
     pub(crate) chains: BTreeMap<&'a ChainName, Change<'a, Chain>>,
 }
 
-impl Transaction {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.operations.is_empty()
-    }
-
-    /// Puts `ruleset` in the place of whatever the table holds, or creates the table.
-    pub fn replace(ruleset: &Ruleset) -> Self {
-        let mut operations = vec![Operation::AddTable, Operation::DeleteTable, Operation::AddTable];
-        operations.extend(Self::between(&Ruleset::default(), ruleset).operations);
-        Self { operations }
-    }
-
-    /// Leads from `old` to `new` inside an existing table. Where a set or a base chain is declared
-    /// otherwise than before, which the kernel cannot change in place, the table is replaced as a whole.
-    pub fn between(old: &Ruleset, new: &Ruleset) -> Self {
-        let mut difference = Difference::default();
+impl<'a> Difference<'a> {
+    /// `None` where the kernel cannot change in place what differs: how a set or a base chain is declared.
+    fn between(old: &'a Ruleset, new: &'a Ruleset) -> Option<Self> {
+        let mut difference = Self::default();
         for (name, change) in changes(&old.sets, &new.sets) {
             match change {
-                (Some(old), Some(new_set)) if old.kind != new_set.kind => return Self::replace(new),
+                (Some(old), Some(new)) if old.kind != new.kind => return None,
                 (Some(old), Some(new)) => {
                     let elements = changes(&old.elements, &new.elements);
                     difference.elements.insert(name, elements.map(|(key, change)| (*key, change)).collect());
@@ -80,13 +70,40 @@ impl Transaction {
         }
         for (name, change) in changes(&old.chains, &new.chains) {
             if matches!(change, (Some(old), Some(new)) if old.hook != new.hook) {
-                return Self::replace(new);
+                return None;
             }
             difference.chains.insert(name, change);
         }
-        Self::of(&difference)
+        Some(difference)
+    }
+}
+
+impl Transaction {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
     }
 
+    /// Puts `ruleset` in the place of whatever the table holds, or creates the table.
+    pub fn replace(ruleset: &Ruleset) -> Self {
+        let mut operations = vec![Operation::AddTable, Operation::DeleteTable, Operation::OwnTable];
+        operations.extend(Self::between(&Ruleset::default(), ruleset).operations);
+        Self { operations }
+    }
+
+    /// Leads from `old` to `new` inside an existing table. Where a set or a base chain is declared
+    /// otherwise than before, which the kernel cannot change in place, the table is replaced as a whole.
+    pub fn between(old: &Ruleset, new: &Ruleset) -> Self {
+        Difference::between(old, new).map_or_else(|| Self::replace(new), |difference| Self::of(&difference))
+    }
+
+    /// As [`Transaction::between`], and makes the table the writer's own.
+    pub fn adopt(old: &Ruleset, new: &Ruleset) -> Self {
+        let Some(difference) = Difference::between(old, new) else { return Self::replace(new) };
+        let mut operations = vec![Operation::OwnTable];
+        operations.extend(Self::of(&difference).operations);
+        Self { operations }
+    }
     /// Carries a difference out: declare what is new, cut every reference, delete what is gone, and only
     /// then refer to what is new.
     pub(crate) fn of(difference: &Difference<'_>) -> Self {

@@ -1,38 +1,44 @@
 //! Netlink messages and their attributes, read and written byte by byte (`linux/netlink.h`,
 //! `linux/netfilter/nfnetlink.h`).
 
-use super::uapi;
-
-/// The length of `struct nlmsghdr` and the `struct nfgenmsg` behind it.
-pub(super) const HEADER: usize = 16;
-const NETFILTER_HEADER: usize = 4;
+/// The length of `struct nlmsghdr`.
+pub(crate) const HEADER: usize = 16;
 /// Where `nlmsg_flags` stands.
 const FLAGS: usize = 6;
-pub(super) const ATTRIBUTE_HEADER: usize = 4;
+pub(crate) const ATTRIBUTE_HEADER: usize = 4;
+
+// libc has them as c_int.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 
 /// `NLA_TYPE_MASK`: what is left of an attribute's type without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
 const TYPE_MASK: u16 = 0x3fff;
 
 /// A message as it was received.
 #[derive(Clone, Copy)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
-    pub(super) payload: &'a [u8],
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// The attributes behind the header that every netfilter message begins with.
-    pub(super) fn attributes(&self) -> Attributes<'a> {
-        Attributes(self.payload.get(NETFILTER_HEADER..).unwrap_or_default())
+    /// The attributes behind the structure of `length` bytes that messages of this kind begin with.
+    pub(crate) fn attributes_behind(&self, length: usize) -> Attributes<'a> {
+        Attributes(self.payload.get(length..).unwrap_or_default())
+    }
+
+    /// The attributes of a netfilter message.
+    pub(crate) fn attributes(&self) -> Attributes<'a> {
+        self.attributes_behind(size_of_val(&netfilter(0, 0)))
     }
 
     /// What an error, an acknowledgement or the end of a list says: an error number, or 0; `None` for a
     /// message of another kind.
-    pub(super) fn errno(&self) -> Option<i32> {
+    pub(crate) fn errno(&self) -> Option<i32> {
         match self.kind {
-            uapi::NLMSG_ERROR | uapi::NLMSG_DONE => {
+            NLMSG_ERROR | NLMSG_DONE => {
                 Some(native_u32(self.payload, 0).unwrap_or_default().cast_signed().wrapping_neg())
             }
             _ => None,
@@ -40,13 +46,13 @@ impl<'a> Message<'a> {
     }
 
     /// `nfgen_family`, and 0 where there is none.
-    pub(super) fn family(&self) -> u8 {
+    pub(crate) fn family(&self) -> u8 {
         self.payload.first().copied().unwrap_or_default()
     }
 }
 
 /// The messages in a datagram, up to the first that is cut off.
-pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = native_u32(datagram, 0)? as usize;
         let message = Message {
@@ -62,18 +68,18 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
 
 /// A list of attributes.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 /// One attribute.
 #[derive(Clone, Copy)]
-pub(super) struct Attribute<'a> {
-    pub(super) kind: u16,
-    pub(super) value: &'a [u8],
+pub(crate) struct Attribute<'a> {
+    pub(crate) kind: u16,
+    pub(crate) value: &'a [u8],
 }
 
 impl<'a> Attributes<'a> {
     /// The attributes, up to the first that is cut off.
-    pub(super) fn iter(mut self) -> impl Iterator<Item = Attribute<'a>> {
+    pub(crate) fn iter(mut self) -> impl Iterator<Item = Attribute<'a>> {
         std::iter::from_fn(move || {
             let length = usize::from(native_u16(self.0, 0)?);
             let attribute = Attribute {
@@ -86,40 +92,40 @@ impl<'a> Attributes<'a> {
     }
 
     /// The value of the attribute of a type.
-    pub(super) fn get(self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn get(self, kind: u16) -> Option<&'a [u8]> {
         self.iter().find(|attribute| attribute.kind == kind).map(|attribute| attribute.value)
     }
 
-    pub(super) fn nested(self, kind: u16) -> Option<Self> {
+    pub(crate) fn nested(self, kind: u16) -> Option<Self> {
         self.get(kind).map(Self)
     }
 
-    pub(super) fn number(self, kind: u16) -> Option<u32> {
+    pub(crate) fn number(self, kind: u16) -> Option<u32> {
         self.get(kind).and_then(network_u32)
     }
 
-    pub(super) fn number64(self, kind: u16) -> Option<u64> {
+    pub(crate) fn number64(self, kind: u16) -> Option<u64> {
         Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
     /// A zero-terminated string.
-    pub(super) fn text(self, kind: u16) -> Option<&'a str> {
+    pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         self.get(kind).and_then(text)
     }
 }
 
 /// A number in network byte order, as `nf_tables` has them.
-pub(super) fn network_u32(value: &[u8]) -> Option<u32> {
+pub(crate) fn network_u32(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.try_into().ok()?))
 }
 
 /// A string up to its zero byte.
-pub(super) fn text(value: &[u8]) -> Option<&str> {
+pub(crate) fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value.split(|byte| *byte == 0).next()?).ok()
 }
 
 /// A number in the byte order of the machine, as headers have them.
-pub(super) fn native_u32(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn native_u32(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
 }
 
@@ -131,25 +137,45 @@ fn align(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
+/// A name as it stands in an attribute.
+pub(crate) fn zero_terminated(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
+}
+
 /// What a message that is written here says besides its attributes.
-pub(super) struct Header {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
-    pub(super) family: u8,
-    pub(super) resource: u16,
+pub(crate) struct Header<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
+    /// The structure that messages of this kind begin with.
+    pub(crate) structure: &'a [u8],
+}
+
+/// `struct nfgenmsg`, with which netfilter's messages begin.
+pub(crate) fn netfilter(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
 }
 
 /// Appends a message whose attributes are few and short.
-pub(super) fn write(buffer: &mut Vec<u8>, header: &Header, attributes: &[(u16, &[u8])]) {
+pub(crate) fn write(buffer: &mut Vec<u8>, header: &Header<'_>, attributes: &[(u16, &[u8])]) {
     let start = buffer.len();
     buffer.extend([0; 4]);
     buffer.extend(header.kind.to_ne_bytes());
     buffer.extend(header.flags.to_ne_bytes());
     buffer.extend(header.sequence.to_ne_bytes());
     buffer.extend([0; 4]);
-    buffer.extend([header.family, 0]);
-    buffer.extend(header.resource.to_be_bytes());
+    buffer.extend(header.structure);
+    write_attributes(buffer, attributes);
+    #[expect(clippy::cast_possible_truncation, reason = "a few short attributes")]
+    let length = (buffer.len() - start) as u32;
+    if let Some(field) = buffer.get_mut(start..start + 4) {
+        field.copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+/// Appends attributes, which are short.
+pub(crate) fn write_attributes(buffer: &mut Vec<u8>, attributes: &[(u16, &[u8])]) {
     for (kind, value) in attributes {
         #[expect(clippy::cast_possible_truncation, reason = "names and numbers: at most a few hundred bytes")]
         let length = (ATTRIBUTE_HEADER + value.len()) as u16;
@@ -158,22 +184,17 @@ pub(super) fn write(buffer: &mut Vec<u8>, header: &Header, attributes: &[(u16, &
         buffer.extend(*value);
         buffer.resize(align(buffer.len()), 0);
     }
-    #[expect(clippy::cast_possible_truncation, reason = "as above")]
-    let length = (buffer.len() - start) as u32;
-    if let Some(field) = buffer.get_mut(start..start + 4) {
-        field.copy_from_slice(&length.to_ne_bytes());
-    }
 }
 
 /// Replaces the flags of the message that begins at `start`.
-pub(super) fn set_flags(buffer: &mut [u8], start: usize, flags: u16) {
+pub(crate) fn set_flags(buffer: &mut [u8], start: usize, flags: u16) {
     if let Some(field) = buffer.get_mut(start + FLAGS..start + FLAGS + 2) {
         field.copy_from_slice(&flags.to_ne_bytes());
     }
 }
 
 /// Adds flags to those of the message that begins at `start`.
-pub(super) fn add_flags(buffer: &mut [u8], start: usize, flags: u16) {
+pub(crate) fn add_flags(buffer: &mut [u8], start: usize, flags: u16) {
     let present = native_u16(buffer, start + FLAGS).unwrap_or_default();
     set_flags(buffer, start, present | flags);
 }
@@ -183,7 +204,7 @@ mod tests {
     use super::*;
 
     fn request() -> Vec<u8> {
-        let header = Header { kind: 0xa01, flags: 5, sequence: 7, family: 1, resource: 10 };
+        let header = Header { kind: 0xa01, flags: 5, sequence: 7, structure: &netfilter(1, 10) };
         let mut buffer = Vec::new();
         write(&mut buffer, &header, &[(1, b"name\0"), (2, &7u32.to_be_bytes())]);
         buffer

@@ -1,0 +1,190 @@
+//! The way of packets: whether those of the node's pods come past the hooks of the table at all.
+//!
+//! What the kernel is configured to keep away from the hooks is let through whatever the table says. That is
+//! noticed here, in a thread of its own, and mended where that takes no more than a bridge's own setting.
+
+mod problem;
+mod routes;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use policy_compiler::model::{Family, ObjectName};
+use tracing::{error, info, warn};
+
+use crate::health::{Condition, Health};
+use crate::metrics::Metrics;
+use crate::source::Update;
+
+pub(crate) use problem::Problem;
+use routes::Link;
+pub(crate) use routes::Routes;
+
+/// How long nothing is examined at the most: nobody tells when a setting changes.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// How long nothing is examined at the least, however often pods come and go.
+const SHORTEST_REST: Duration = Duration::from_secs(1);
+
+/// Tells the thread that examines of the addresses of the node's pods.
+pub(crate) struct LocalPods {
+    node: String,
+    addresses: RefCell<BTreeMap<ObjectName, Vec<IpAddr>>>,
+    examiner: Sender<BTreeSet<IpAddr>>,
+}
+
+impl LocalPods {
+    /// Of the node of this name.
+    pub(crate) fn new(node: &str, examiner: Sender<BTreeSet<IpAddr>>) -> Self {
+        Self { node: node.to_owned(), addresses: RefCell::default(), examiner }
+    }
+
+    /// Takes changes in, and tells of them if they concern the node's pods.
+    pub(crate) fn note(&self, updates: &[Update]) {
+        let mut addresses = self.addresses.borrow_mut();
+        let mut changed = false;
+        for update in updates {
+            let Update::Pod(name, pod) = update else { continue };
+            let local =
+                pod.as_ref().filter(|pod| pod.selectable() && pod.node.as_deref() == Some(&self.node));
+            changed |= match local.map(|pod| pod.addresses.clone()) {
+                Some(now) => addresses.insert(name.clone(), now.clone()) != Some(now),
+                None => addresses.remove(name).is_some(),
+            };
+        }
+        if changed {
+            // If the thread is gone, it has said so itself.
+            let _ = self.examiner.send(addresses.values().flatten().copied().collect());
+        }
+    }
+}
+
+/// Examines the way of packets to the node's pods.
+pub(crate) struct Examiner {
+    routes: Routes,
+    health: Health,
+    metrics: Arc<Metrics>,
+    problems: BTreeSet<Problem>,
+}
+
+impl Examiner {
+    /// One that has found nothing yet.
+    pub(crate) fn new(routes: Routes, health: Health, metrics: Arc<Metrics>) -> Self {
+        Self { routes, health, metrics, problems: BTreeSet::new() }
+    }
+
+    /// Examines whenever the addresses of the pods change, and now and then, until nobody tells of pods.
+    pub(crate) fn run(mut self, pods: &Receiver<BTreeSet<IpAddr>>) {
+        let mut addresses = BTreeSet::new();
+        loop {
+            match pods.recv_timeout(LONGEST_REST) {
+                Ok(told) => addresses = pods.try_iter().last().unwrap_or(told),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            match self.examine(&addresses) {
+                Ok(problems) => self.report(problems),
+                Err(error) => warn!(%error, "the way of packets to the pods cannot be examined"),
+            }
+            thread::sleep(SHORTEST_REST);
+        }
+    }
+
+    fn examine(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<BTreeSet<Problem>> {
+        let mut problems = BTreeSet::new();
+        let mut ways = BTreeSet::new();
+        for address in addresses {
+            if let Some(device) = self.routes.device_to(*address)? {
+                ways.insert((device, Family::of(*address)));
+            }
+        }
+        for (device, family) in ways {
+            if !forwards(family) {
+                problems.insert(Problem::NoForwarding(family));
+            }
+            if let Some(link) = self.routes.link(device)? {
+                problems.extend(self.examine_link(device, link, family));
+            }
+        }
+        Ok(problems)
+    }
+
+    fn examine_link(&mut self, index: u32, link: Link, family: Family) -> Option<Problem> {
+        match link.kind.as_str() {
+            "bridge" => self.mend_bridge(index, &link, family),
+            "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => {
+                Some(Problem::Device { device: link.name, kind: link.kind })
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes a bridge show its packets to netfilter, unless it does.
+    fn mend_bridge(&mut self, index: u32, link: &Link, family: Family) -> Option<Problem> {
+        let bridge = link.name.clone();
+        let Some(all_bridges) = netfilter_on_bridges(family) else {
+            return Some(Problem::NoBridgeNetfilter { bridge });
+        };
+        if all_bridges || link.calls_netfilter(family) {
+            return None;
+        }
+        match self.routes.call_netfilter(index, family) {
+            Ok(()) => {
+                let family = problem::name(family);
+                warn!(
+                    bridge,
+                    family, "packets between pods did not come past the rules; now the bridge shows them"
+                );
+                None
+            }
+            Err(error) => Some(Problem::BlindBridge { bridge, family, reason: error.to_string() }),
+        }
+    }
+
+    fn report(&mut self, problems: BTreeSet<Problem>) {
+        for problem in problems.difference(&self.problems) {
+            error!(%problem, "packets of pods do not come past the rules");
+        }
+        for problem in self.problems.difference(&problems) {
+            info!(%problem, "this is over");
+        }
+        self.metrics.datapath(&problems);
+        if problems.is_empty() {
+            self.health.good(Condition::Datapath);
+        } else {
+            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            self.health.bad(Condition::Datapath, all.join("; "));
+        }
+        self.problems = problems;
+    }
+}
+
+/// Whether the node forwards packets of a family.
+fn forwards(family: Family) -> bool {
+    let parameter = match family {
+        Family::Ipv4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::Ipv6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    };
+    // A family that the kernel does not have has no routes either.
+    is_set(parameter).unwrap_or(true)
+}
+
+/// Whether all bridges show packets of a family to netfilter; `None` where none can, for want of
+/// `br_netfilter`.
+fn netfilter_on_bridges(family: Family) -> Option<bool> {
+    is_set(match family {
+        Family::Ipv4 => "/proc/sys/net/bridge/bridge-nf-call-iptables",
+        Family::Ipv6 => "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+    })
+}
+
+/// Whether a parameter of the kernel is something else than 0; `None` if there is no such parameter.
+fn is_set(parameter: &str) -> Option<bool> {
+    std::fs::read_to_string(parameter).ok().map(|value| value.trim() != "0")
+}
