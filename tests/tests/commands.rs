@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use lab::listing::Listing;
 use lab::testbed::{Testbed, policy, status};
-use lab::{Namespace, Outcome, Protocol, Topology, Underlay, program};
+use lab::{Manifests, Namespace, Outcome, Protocol, Topology, Underlay, program};
 use serde_json::json;
 
 const PORT: u16 = 8080;
@@ -85,10 +85,12 @@ fn wrong_usage_is_2_and_failure_is_1() -> Result<()> {
 #[test]
 fn a_taken_address_ends_the_agent() -> Result<()> {
     let namespace = Namespace::new()?;
+    let directory = Manifests::new()?;
+    let manifests = directory.path().to_string_lossy();
     let _taken = namespace.run(|| Ok(std::net::TcpListener::bind("127.0.0.1:9555")?))?;
     let refusal = controller(
         &namespace,
-        &["run", "--node-name", "node", "--manifests", "/", "--listen", "127.0.0.1:9555"],
+        &["run", "--node-name", "node", "--manifests", &manifests, "--listen", "127.0.0.1:9555"],
     )?;
     assert_eq!(refusal.status.code(), Some(1));
     assert!(text(&refusal.stderr).contains("cannot listen on 127.0.0.1:9555"), "{}", text(&refusal.stderr));
