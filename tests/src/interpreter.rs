@@ -1,27 +1,11 @@
-//! A kernel in memory: takes transactions as strictly as `nf_tables` does, and judges packets by a ruleset.
+//! A kernel in memory: takes transactions as strictly as `nf_tables` does.
 
-use std::net::IpAddr;
+use policy_compiler::ruleset::{Chain, ChainName, Operation, Rule, Ruleset, Set, SetName, Transaction};
 
-use policy_compiler::model::{Family, Protocol};
-use policy_compiler::ruleset::{
-    Chain, ChainName, ElementKey, Fields, Hook, Operation, Ruleset, Set, SetName, Statement, Transaction,
-    Verdict,
-};
-
-/// The first packet of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Packet {
-    /// `ip saddr`
-    pub source: IpAddr,
-    /// `ip daddr`
-    pub destination: IpAddr,
-    /// `meta l4proto`
-    pub protocol: Protocol,
-    /// `th dport`
-    pub port: u16,
-}
-
-/// Carries a transaction out, or says which operation the kernel would refuse. The table exists.
+/// Carries a transaction out. The table exists.
+///
+/// # Errors
+/// The kernel would refuse an operation: this one.
 pub fn apply(ruleset: &mut Ruleset, transaction: &Transaction) -> Result<(), String> {
     let mut next = ruleset.clone();
     for operation in &transaction.operations {
@@ -35,9 +19,15 @@ fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
     match operation {
         Operation::AddTable => {}
         Operation::DeleteTable => *ruleset = Ruleset::default(),
-        Operation::AddSet(name, kind) => none(ruleset.sets.insert(name.clone(), Set::new(*kind)))?,
+        Operation::AddSet(name, kind) => {
+            ruleset.sets.insert(name.clone(), Set::new(*kind)).is_none().then_some(())?
+        }
         Operation::AddChain(name, hook) => {
-            none(ruleset.chains.insert(name.clone(), Chain { hook: *hook, rules: Vec::new() }))?;
+            ruleset
+                .chains
+                .insert(name.clone(), Chain { hook: *hook, rules: Vec::new() })
+                .is_none()
+                .then_some(())?;
         }
         Operation::FlushChain(name) => ruleset.chains.get_mut(name)?.rules.clear(),
         Operation::DeleteElements(name, elements) => {
@@ -49,7 +39,7 @@ fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
                 if let Some(target) = &element.target {
                     ruleset.chains.get(target)?;
                 }
-                none(ruleset.sets.get_mut(name)?.elements.insert(*key, element.clone()))?;
+                ruleset.sets.get_mut(name)?.elements.insert(*key, element.clone()).is_none().then_some(())?;
             }
         }
         Operation::AddRule(name, rule) => {
@@ -69,98 +59,13 @@ fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
     Some(())
 }
 
-fn none<T>(replaced: Option<T>) -> Option<()> {
-    replaced.is_none().then_some(())
-}
-
 fn leads_to(ruleset: &Ruleset, chain: &ChainName) -> bool {
     let rules = ruleset.chains.values().flat_map(|chain| &chain.rules);
     let elements = ruleset.sets.values().flat_map(|set| set.elements.values());
-    rules.flat_map(|rule| rule.chains()).any(|name| name == chain)
+    rules.flat_map(Rule::chains).any(|name| name == chain)
         || elements.filter_map(|element| element.target.as_ref()).any(|name| name == chain)
 }
 
 fn is_looked_into(ruleset: &Ruleset, set: &SetName) -> bool {
-    ruleset
-        .chains
-        .values()
-        .flat_map(|chain| &chain.rules)
-        .flat_map(|rule| rule.sets())
-        .any(|name| name == set)
-}
-
-/// Whether the node forwards a packet.
-///
-/// # Panics
-///
-/// If the ruleset refers to something that it does not have.
-pub fn forwards(ruleset: &Ruleset, packet: &Packet) -> bool {
-    let hooked = ruleset.chains.iter().find(|(_, chain)| chain.hook == Some(Hook::Forward));
-    let (base, _) = hooked.expect("there is a forward chain");
-    run(ruleset, base, packet, 0) != Some(false)
-}
-
-/// The final verdict of a chain; `None` if it returns.
-fn run(ruleset: &Ruleset, name: &ChainName, packet: &Packet, depth: usize) -> Option<bool> {
-    assert!(depth < 16, "the kernel follows no more than 16 jumps");
-    let chain = &ruleset.chains[name];
-    for rule in &chain.rules {
-        for statement in &rule.statements {
-            let verdict = match statement {
-                Statement::EstablishedOrRelated
-                | Statement::NeighbourDiscovery
-                | Statement::SourceIsLocal => break,
-                Statement::InSet(fields, set) => match look_up(&ruleset.sets[set], *fields, packet) {
-                    Some(_) => continue,
-                    None => break,
-                },
-                Statement::VerdictMap(fields, map) => match look_up(&ruleset.sets[map], *fields, packet) {
-                    Some(Some(chain)) => Verdict::Goto(chain),
-                    _ => break,
-                },
-                Statement::Counter => continue,
-                Statement::Verdict(verdict) => verdict.clone(),
-            };
-            match verdict {
-                Verdict::Accept => return Some(true),
-                Verdict::Drop => return Some(false),
-                Verdict::Return => return None,
-                Verdict::Goto(chain) => return run(ruleset, &chain, packet, depth + 1),
-                Verdict::Jump(chain) => {
-                    if let Some(verdict) = run(ruleset, &chain, packet, depth + 1) {
-                        return Some(verdict);
-                    }
-                }
-            }
-        }
-    }
-    None
-}
-
-/// The element that holds the fields, with its target.
-fn look_up(set: &Set, fields: Fields, packet: &Packet) -> Option<Option<ChainName>> {
-    let (source, destination) = (packet.source, packet.destination);
-    let family = Family::of(source);
-    let key = match fields {
-        Fields::Source(of) => (of == family).then_some(ElementKey::Address(source)),
-        Fields::Destination(of) => (of == family).then_some(ElementKey::Address(destination)),
-        Fields::SourceAndDestination(of) => {
-            (of == family).then_some(ElementKey::AddressPair(source, destination))
-        }
-        Fields::ProtocolAndPort => Some(ElementKey::ProtocolPort(packet.protocol, packet.port, packet.port)),
-    }?;
-    let holds = |element: &ElementKey| match (*element, key) {
-        (ElementKey::AddressRange(first, last), ElementKey::Address(address)) => {
-            first <= address && address <= last
-        }
-        (ElementKey::ProtocolPort(protocol, first, last), ElementKey::ProtocolPort(asked, port, _)) => {
-            protocol == asked && first <= port && port <= last
-        }
-        (element, key) => element == key,
-    };
-    let element = match set.elements.get(&key) {
-        Some(element) => element,
-        None => set.elements.iter().find(|(element, _)| holds(element))?.1,
-    };
-    Some(element.target.clone())
+    ruleset.chains.values().flat_map(|chain| &chain.rules).flat_map(Rule::sets).any(|name| name == set)
 }

@@ -6,6 +6,7 @@ mod rulesets;
 mod size;
 mod support;
 mod tampering;
+mod transient;
 mod walk;
 
 use controller::kernel::Kernel;
