@@ -5,12 +5,21 @@ RUNNER := $(CURDIR)/tests/run-privileged
 HOST := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 export CARGO_TARGET_$(HOST)_RUNNER := $(RUNNER)
 
-.PHONY: demo test lint prepare
+.PHONY: bench demo demo-cluster test lint prepare
 
 ## Shows policies deciding about real packets, in network namespaces of its own.
 demo: prepare
 	cargo build --release --locked
 	cargo run --release --locked --package tests --bin demo
+
+## The same with a real API server.
+demo-cluster: prepare
+	cargo build --release --locked
+	cargo run --release --locked --package tests --bin demo -- --cluster
+
+## What packets and changes cost, beside the bars that podfence sets itself.
+bench: prepare
+	cargo run --release --locked --package tests --bin bench
 
 ## Formatting, lints, licences and every test.
 test: lint

@@ -62,8 +62,8 @@ enum Output {
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    // The client of the API server logs each of its failures; they are logged with their consequence here.
-    let quiet = "info,kube_client=error,kube_runtime=error";
+    // The client of the API server logs every try that fails; the source of objects says it better.
+    let quiet = "info,kube_client=off,kube_runtime=off";
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

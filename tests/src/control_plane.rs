@@ -50,6 +50,14 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
+    /// Whether this machine can run one, or one sentence that says what is missing.
+    ///
+    /// # Errors
+    /// The sentence.
+    pub fn available() -> Result<(), String> {
+        programs::available()
+    }
+
     /// Starts etcd and an API server in a namespace that has `address` and a loopback device that is up. They
     /// serve when this returns, and the agents' [`User`]s may read what an agent reads.
     ///

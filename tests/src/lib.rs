@@ -25,6 +25,7 @@ mod endpoint;
 mod flow;
 pub mod interpreter;
 mod lab;
+pub mod listing;
 mod manifests;
 mod namespace;
 mod neighbour;
@@ -37,6 +38,7 @@ pub mod random;
 mod raw;
 mod server;
 mod service;
+pub mod testbed;
 
 pub use agent::{Agent, program};
 pub use control_plane::{Api, ControlPlane, Daemon, User};

@@ -1,5 +1,6 @@
 //! Two ways to a verdict agree: what `compile` makes of random clusters, packet by packet, and `judge`.
 //! And two ways to a ruleset agree: change by change, and at once.
+#![expect(clippy::expect_used, reason = "a test's helpers may fail the test")]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

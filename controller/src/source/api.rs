@@ -170,7 +170,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
                     }
                 }
                 Err(error) => {
-                    self.report::<K>(&error, received)?;
+                    self.report::<K>(&error, retries, received)?;
                     tokio::time::sleep(retries.wait()).await;
                     // The stream would go on behind what could not be read.
                     if matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_))) {
@@ -183,10 +183,17 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
     }
 
     /// Says that a kind cannot be listed or watched.
-    fn report<K: Kind>(&self, error: &watcher::Error, received: Instant) -> Result<(), Ended> {
+    fn report<K: Kind>(
+        &self,
+        error: &watcher::Error,
+        retries: &mut Retries,
+        received: Instant,
+    ) -> Result<(), Ended> {
         self.metrics.source_failure();
         let reason = reason(error, &plural::<K>());
-        warn!("{reason}; what is known stays enforced");
+        if retries.is_new(&reason) {
+            warn!("{reason}; what is known stays enforced");
+        }
         match self.missing.borrow_mut().get_mut(&plural::<K>()) {
             Some(missing) => *missing = reason,
             None => return Ok(()),
@@ -215,18 +222,29 @@ fn reason(error: &watcher::Error, plural: &str) -> String {
 
 /// Failures in a row.
 #[derive(Default)]
-struct Retries(u32);
+struct Retries {
+    failures: u32,
+    /// What failed last.
+    reason: String,
+}
 
 impl Retries {
+    /// Whether something else failed before.
+    fn is_new(&mut self, reason: &str) -> bool {
+        let new = self.reason != reason;
+        reason.clone_into(&mut self.reason);
+        new
+    }
+
     /// Counts a failure; returns how long to wait after it.
     fn wait(&mut self) -> Duration {
-        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.0)).min(LONGEST_RETRY);
-        self.0 += 1;
+        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
+        self.failures += 1;
         wait.mul_f64(1.0 - fastrand::f64() / 2.0)
     }
 
     /// Counts a success; whether there were failures before it.
     fn end(&mut self) -> bool {
-        std::mem::take(&mut self.0) > 0
+        std::mem::take(self).failures > 0
     }
 }

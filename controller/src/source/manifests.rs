@@ -103,34 +103,47 @@ impl Manifests {
     /// returns false.
     pub(crate) fn follow(mut self, mut tell: impl FnMut(Changes) -> bool) {
         let mut received = Instant::now();
-        let mut first = true;
+        let mut knowledge = None;
         loop {
             let wake = self.read(received);
             let changes = self.changes(received);
-            if (first || !changes.updates.is_empty()) && !tell(changes) {
-                return;
-            }
-            first = false;
-            received = match self.events.recv_timeout(wake) {
-                Ok(event) => {
-                    let received = Instant::now();
-                    self.note(event);
-                    while let Ok(event) = self.events.try_recv() {
-                        self.note(event);
-                    }
-                    received
+            if knowledge.as_ref() != Some(&changes.knowledge) || !changes.updates.is_empty() {
+                knowledge = Some(changes.knowledge.clone());
+                if !tell(changes) {
+                    return;
                 }
+            }
+            received = match self.wait(received + wake) {
+                Ok(received) => received,
                 Err(RecvTimeoutError::Timeout) => Instant::now(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
         }
     }
 
-    /// Notes who is writing.
-    fn note(&mut self, event: notify::Result<notify::Event>) {
+    /// Waits for a change of the directory, and returns when it was heard of.
+    fn wait(&mut self, until: Instant) -> Result<Instant, RecvTimeoutError> {
+        loop {
+            let event = self.events.recv_timeout(until.saturating_duration_since(Instant::now()))?;
+            let received = Instant::now();
+            let mut changed = self.note(event);
+            while let Ok(event) = self.events.try_recv() {
+                changed |= self.note(event);
+            }
+            if changed {
+                return Ok(received);
+            }
+        }
+    }
+
+    /// Notes who is writing, and says whether there may be something to read.
+    fn note(&mut self, event: notify::Result<notify::Event>) -> bool {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return warn!(%error, "an event of the manifests' directory is lost"),
+            Err(error) => {
+                warn!(%error, "an event of the manifests' directory is lost");
+                return true;
+            }
         };
         match event.kind {
             EventKind::Modify(ModifyKind::Data(DataChange::Any | DataChange::Content | DataChange::Size)) => {
@@ -143,8 +156,11 @@ impl Manifests {
                     self.being_written.remove(&path);
                 }
             }
+            // Also by this thread, whenever it reads.
+            EventKind::Access(AccessKind::Open(_)) => return false,
             _ => {}
         }
+        true
     }
 
     /// Reads what has changed; returns how long nothing needs to be read if no event comes.
@@ -236,9 +252,10 @@ impl File {
         self.signature = Some(signature);
     }
 
-    /// Whether a file that had objects has none left: it is about to be written anew.
+    /// Whether a file that had objects says nothing any more: it is about to be written anew.
     fn is_emptied(&self, reading: &Reading) -> bool {
-        reading.objects.is_empty() && self.reading.as_ref().is_some_and(|reading| !reading.objects.is_empty())
+        let says_nothing = |reading: &Reading| reading.objects.is_empty() && reading.ignored.is_empty();
+        says_nothing(reading) && self.reading.as_ref().is_some_and(|reading| !says_nothing(reading))
     }
 
     fn keep(&self, problem: &Problem) {

@@ -47,16 +47,7 @@ use world::{Changed, World};
 /// assert!(ruleset.to_string().starts_with("table inet podfence {"));
 /// ```
 pub fn compile(cluster: &Cluster, node: Option<&str>) -> Ruleset {
-    let mut compiler = Compiler::new(node);
-    for (name, namespace) in cluster.namespaces() {
-        compiler.put_namespace(name, Some(namespace.clone()));
-    }
-    for (name, pod) in cluster.pods() {
-        compiler.put_pod(name, Some(pod.clone()));
-    }
-    for (name, policy) in cluster.policies() {
-        compiler.put_policy(name, Some(policy.clone()));
-    }
+    let mut compiler = Compiler::of(cluster, node);
     compiler.update();
     compiler.draft.into_ruleset()
 }
@@ -80,6 +71,21 @@ impl Compiler {
             sides: Direction::BOTH.map(Side::new),
             draft,
         }
+    }
+
+    /// A compiler that knows the objects of a cluster; `node` as for [`compile`].
+    pub fn of(cluster: &Cluster, node: Option<&str>) -> Self {
+        let mut compiler = Self::new(node);
+        for (name, namespace) in cluster.namespaces() {
+            compiler.put_namespace(name, Some(namespace.clone()));
+        }
+        for (name, pod) in cluster.pods() {
+            compiler.put_pod(name, Some(pod.clone()));
+        }
+        for (name, policy) in cluster.policies() {
+            compiler.put_policy(name, Some(policy.clone()));
+        }
+        compiler
     }
 
     /// A namespace as it is now; `None` if it is gone.

@@ -26,17 +26,42 @@ pub(super) struct Programs {
     pub(super) etcd: PathBuf,
 }
 
-/// Finds both programs in `KUBEBUILDER_ASSETS` or `PATH`, else builds them, once for all tests to come.
-pub(super) fn find_or_build() -> Result<Programs> {
+/// Whether both programs are there or can be built, or one sentence that says what is missing.
+pub(super) fn available() -> Result<(), String> {
+    if find().is_some() || go_version().is_some_and(|version| version >= OLDEST_GO) {
+        return Ok(());
+    }
+    let [major, minor] = OLDEST_GO;
+    Err(format!(
+        "a real API server needs Go {major}.{minor} or newer to be built, or kube-apiserver and etcd in KUBEBUILDER_ASSETS"
+    ))
+}
+
+/// The oldest Go that gets itself the version that the module asks for.
+const OLDEST_GO: [u32; 2] = [1, 21];
+
+fn go_version() -> Option<[u32; 2]> {
+    let output = Command::new("go").args(["env", "GOVERSION"]).output().ok()?;
+    let version = String::from_utf8(output.stdout).ok()?;
+    let mut numbers = version.trim().strip_prefix("go")?.split('.').map(str::parse);
+    Some([numbers.next()?.ok()?, numbers.next()?.ok()?])
+}
+
+/// Both programs in `KUBEBUILDER_ASSETS` or `PATH`.
+fn find() -> Option<Programs> {
     let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = assets.into_iter().chain(std::env::split_paths(&path)).collect();
     let find =
         |program: &Program| folders.iter().map(|folder| folder.join(program.name)).find(|p| p.is_file());
-    if let (Some(api_server), Some(etcd)) = (find(&API_SERVER), find(&ETCD)) {
-        return Ok(Programs { api_server, etcd });
-    }
+    Some(Programs { api_server: find(&API_SERVER)?, etcd: find(&ETCD)? })
+}
 
+/// Finds both programs, or builds them, once for all tests to come.
+pub(super) fn find_or_build() -> Result<Programs> {
+    if let Some(programs) = find() {
+        return Ok(programs);
+    }
     let cache = cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     // Tests run at once; one of them builds.

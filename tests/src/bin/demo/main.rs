@@ -1,4 +1,5 @@
-//! `make demo`: policies decide about real packets, before your eyes.
+//! `make demo`: policies decide about real packets, before your eyes. `make demo-cluster` (`--cluster`) shows
+//! the same with a real API server.
 
 mod screen;
 
@@ -8,12 +9,13 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Agent, Lab, Outcome, Pod, Probe, Protocol, Topology, Underlay};
+use lab::{Agent, ControlPlane, Lab, Manifests, Outcome, Pod, Probe, Protocol, Topology, Underlay, User};
 use policy_compiler::judge::{Connection, Endpoint, Judge, Traffic};
-use policy_compiler::manifest::{self, Input};
+use policy_compiler::manifest;
 use policy_compiler::model::{Cluster, Family, ObjectName, PortNumber};
 use screen::Screen;
-use tempfile::TempDir;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 const SCENARIO: &str = "examples/frontend-to-backend/manifests.yaml";
 
@@ -23,15 +25,13 @@ const PORTS: [u16; 2] = [8080, 5432];
 /// How long anything may take before the demo gives up.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Lets the stranger in, and shuts it out again.
-const OPEN: &str =
-    "ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: other}}}]}]";
-const SHUT: &str = "ingress: []";
+const NODES: [&str; 2] = ["node-1", "node-2"];
 
 fn main() -> ExitCode {
     let screen = Screen::new();
+    let with_cluster = std::env::args().nth(1).as_deref() == Some("--cluster");
     let outcome = match lab::available() {
-        Ok(()) => show(&screen),
+        Ok(()) => show(&screen, with_cluster),
         Err(missing) => dry_run(&screen, &missing),
     };
     match outcome {
@@ -43,16 +43,24 @@ fn main() -> ExitCode {
     }
 }
 
-/// The scenario in a lab, with an agent on each node.
+/// The scenario in a lab.
 struct Stage {
     lab: Lab,
     pods: BTreeMap<String, Pod>,
-    manifests: TempDir,
+    /// What the agents have been told, by kind and name.
+    objects: BTreeMap<[String; 2], Value>,
+    source: Source,
 }
 
-fn show(screen: &Screen) -> Result<()> {
+/// Where the agents learn of objects.
+enum Source {
+    Directory(Manifests),
+    ApiServer(Box<ControlPlane>),
+}
+
+fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
     screen.step("Two nodes, joined by VXLAN, and four pods, made of network namespaces");
-    let stage = Stage::raise()?;
+    let mut stage = Stage::raise(screen, with_cluster)?;
     for (name, pod) in &stage.pods {
         screen.line(&format!("{name:<16} {:<12} {} {}", pod.node().name(), pod.ipv4(), pod.ipv6()));
     }
@@ -63,8 +71,8 @@ fn show(screen: &Screen) -> Result<()> {
     stage.compare(screen)?;
 
     screen.step("A policy changes while everything runs");
-    stage.watch_change(screen, "lets `other/stranger` in", OPEN, Outcome::Allowed)?;
-    stage.watch_change(screen, "shuts it out again", SHUT, Outcome::Denied)?;
+    stage.watch_change(screen, "lets `other/stranger` in", &json!([{}]), Outcome::Allowed)?;
+    stage.watch_change(screen, "shuts it out again", &json!([]), Outcome::Denied)?;
 
     screen.step("kill -9 for both agents");
     agents.into_iter().for_each(Agent::kill);
@@ -76,38 +84,80 @@ fn show(screen: &Screen) -> Result<()> {
 }
 
 impl Stage {
-    fn raise() -> Result<Self> {
-        let cluster = read(&scenario())?;
+    fn raise(screen: &Screen, with_cluster: bool) -> Result<Self> {
         let mut lab = Lab::new(Topology::Routed, Underlay::Vxlan)?;
-        let nodes =
-            ["node-1", "node-2"].into_iter().map(|name| lab.node(name)).collect::<Result<Vec<_>>>()?;
-        let manifests = tempfile::tempdir()?;
-        let mut pods = BTreeMap::new();
-        for pod in cluster.pods().values() {
-            let node = nodes.iter().find(|node| pod.node.as_deref() == Some(node.name()));
-            let raised =
-                lab.pod(node.context("the scenario has pods on two nodes")?, &pod.name.to_string())?;
-            raised.serve(&PORTS.map(|port| (Protocol::Tcp, port)))?;
-            let labels: Vec<_> =
-                pod.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-            let file = format!("pod-{}-{}.json", pod.name.namespace, pod.name.name);
-            std::fs::write(manifests.path().join(file), raised.manifest(&labels, &[]).to_string())?;
-            pods.insert(pod.name.to_string(), raised);
+        for node in NODES {
+            lab.node(node)?;
         }
-        let text = std::fs::read_to_string(scenario())?;
-        let policies: Vec<_> =
-            text.split("\n---\n").filter(|document| !document.contains("kind: Pod\n")).collect();
-        std::fs::write(manifests.path().join("policies.yaml"), policies.join("\n---\n"))?;
-        Ok(Self { lab, pods, manifests })
+        let source = if with_cluster {
+            screen.line("… and a real kube-apiserver with etcd (built once, which takes some minutes)");
+            let world = lab.world();
+            Source::ApiServer(Box::new(ControlPlane::start(world.namespace(), world.ipv4())?))
+        } else {
+            Source::Directory(Manifests::new()?)
+        };
+        let mut stage = Self { lab, pods: BTreeMap::new(), objects: BTreeMap::new(), source };
+        for object in scenario_objects()? {
+            stage.introduce(&object)?;
+        }
+        Ok(stage)
+    }
+
+    /// Tells the agents of an object of the scenario; a pod is raised first, so that it has real addresses.
+    fn introduce(&mut self, object: &Value) -> Result<()> {
+        let metadata = &object["metadata"];
+        let namespace = metadata["namespace"].as_str().context("a namespace")?;
+        self.put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))?;
+        if object["kind"] != "Pod" {
+            return self.put(object);
+        }
+        let node = self.lab.nodes().iter().find(|node| object["spec"]["nodeName"] == node.name()).cloned();
+        let name = format!("{namespace}/{}", metadata["name"].as_str().context("a name")?);
+        let pod = self.lab.pod(&node.context("the scenario has pods on two nodes")?, &name)?;
+        pod.serve(&PORTS.map(|port| (Protocol::Tcp, port)))?;
+        let labels = metadata["labels"].as_object().into_iter().flatten();
+        let labels: Vec<_> =
+            labels.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect();
+        let manifest = pod.manifest(&labels, &[]);
+        self.pods.insert(name, pod);
+        self.put(&manifest)
+    }
+
+    /// Tells the agents of an object as it is now.
+    fn put(&mut self, object: &Value) -> Result<()> {
+        let key = [&object["kind"], &object["metadata"]["name"]]
+            .map(|part| part.as_str().unwrap_or_default().to_owned());
+        match &self.source {
+            Source::Directory(manifests) => {
+                manifests.write(&format!("{}.json", key.join("-")), &object.to_string())?
+            }
+            Source::ApiServer(plane) => {
+                plane.api().apply(object)?;
+                if !object["status"].is_null() {
+                    plane.api().patch_status(object)?;
+                }
+            }
+        }
+        self.objects.insert(key, object.clone());
+        Ok(())
     }
 
     fn start_agents(&self) -> Result<Vec<Agent>> {
-        self.lab.nodes().iter().map(|node| Agent::start(node, self.manifests.path())).collect()
+        let nodes = self.lab.nodes().iter();
+        nodes
+            .map(|node| match &self.source {
+                Source::Directory(manifests) => Agent::start(node, manifests.path()),
+                Source::ApiServer(plane) => {
+                    let kubeconfig = plane.kubeconfig(User::Agent)?;
+                    Agent::start_with(node, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])
+                }
+            })
+            .collect()
     }
 
     /// Shows what the policies say beside what packets did, and fails if they differ.
     fn compare(&self, screen: &Screen) -> Result<()> {
-        let cluster = read(self.manifests.path())?;
+        let cluster = self.cluster()?;
         for port in PORTS {
             let said = self.judge(&cluster, port)?;
             let measured = self.measure(port)?;
@@ -146,22 +196,27 @@ impl Stage {
         Ok(reached.chunks(self.pods.len()).map(<[bool]>::to_vec).collect())
     }
 
+    /// What the agents have been told.
+    fn cluster(&self) -> Result<Cluster> {
+        let list =
+            json!({"apiVersion": "v1", "kind": "List", "items": self.objects.values().collect::<Vec<_>>()});
+        let reading = manifest::parse(list.to_string().as_bytes(), SCENARIO)?;
+        let (manifests, problems) = manifest::assemble([reading]);
+        ensure!(problems.is_empty(), "{problems:?}");
+        Ok(manifests.cluster)
+    }
+
     /// Changes a policy and tells how long packets took to obey.
-    fn watch_change(&self, screen: &Screen, what: &str, rules: &str, expected: Outcome) -> Result<()> {
-        let policy = format!(
-            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: guests, namespace: shop}}\n\
-             spec:\n  podSelector: {{matchLabels: {{tier: backend}}}}\n  {rules}\n"
-        );
+    fn watch_change(&mut self, screen: &Screen, what: &str, rules: &Value, expected: Outcome) -> Result<()> {
         let (from, to) = (&self.pods["other/stranger"], &self.pods["shop/backend"]);
         let probe = Probe::new(from, to.ipv4(), PORTS[0], Protocol::Tcp);
-        let fresh = self.manifests.path().join(".guests.yaml.new");
-        std::fs::write(&fresh, policy)?;
-        std::fs::rename(&fresh, self.manifests.path().join("guests.yaml"))?;
-        let after = self.lab.wait_for(&probe, expected, BOUND)?;
-        screen.line(&format!(
-            "a policy {what}: packets obey {:.1} ms after the file was written",
-            after.as_secs_f64() * 1e3
-        ));
+        self.put(&json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": "shop", "name": "guests"},
+            "spec": {"podSelector": {"matchLabels": {"tier": "backend"}}, "ingress": rules},
+        }))?;
+        let after = self.lab.wait_for(&probe, expected, BOUND)?.as_secs_f64() * 1e3;
+        screen.line(&format!("a policy {what}: packets obey {after:.1} ms after it was written"));
         Ok(())
     }
 }
@@ -180,8 +235,9 @@ fn dry_run(screen: &Screen, missing: &str) -> Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Cluster> {
-    Ok(manifest::read(&[Input::Path(path.to_owned())])?.cluster)
+fn scenario_objects() -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(scenario())?;
+    serde_yaml::Deserializer::from_str(&text).map(|document| Ok(Value::deserialize(document)?)).collect()
 }
 
 fn scenario() -> PathBuf {

@@ -24,20 +24,20 @@ impl Screen {
     /// Begins a part of the demo.
     pub(crate) fn step(&self, title: &str) {
         let time = format!("[{:4.1} s]", self.begin.elapsed().as_secs_f64());
-        self.print(&format!("\n{} {}\n", self.paint(FAINT, &time), self.paint(BOLD, title)));
+        print(&format!("\n{} {}\n", self.paint(FAINT, &time), self.paint(BOLD, title)));
     }
 
     pub(crate) fn line(&self, text: &str) {
-        self.print(format!("  {text}").trim_end());
-        self.print("\n");
+        print(format!("  {text}").trim_end());
+        print("\n");
     }
 
     pub(crate) fn success(&self, text: &str) {
-        self.print(&format!("  {} {text}\n", self.paint(GREEN, "✓")));
+        print(&format!("  {} {text}\n", self.paint(GREEN, "✓")));
     }
 
     pub(crate) fn failure(&self, text: &str) {
-        self.print(&format!("  {} {text}\n", self.paint(RED, "✗")));
+        print(&format!("  {} {text}\n", self.paint(RED, "✗")));
     }
 
     /// Two grids side by side: rows are sources, columns are destinations in the same order.
@@ -84,10 +84,10 @@ impl Screen {
     fn paint(&self, colour: &str, text: &str) -> String {
         if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
 
-    /// A closed terminal is no reason to fail.
-    fn print(&self, text: &str) {
-        let mut out = stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    }
+/// A closed terminal is no reason to fail.
+fn print(text: &str) {
+    let mut out = stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

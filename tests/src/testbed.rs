@@ -1,0 +1,226 @@
+//! A lab with its objects: agents follow them, packets meet them, and the judge says what they mean.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use policy_compiler::judge::{Connection, Endpoint as End, Judge, Traffic};
+use policy_compiler::manifest::{self, Input};
+use policy_compiler::model::{self, Cluster, Family, PortNumber};
+use serde_json::{Value, json};
+
+use crate::agent::{Agent, program};
+use crate::endpoint::Endpoint;
+use crate::lab::{Lab, Topology, Underlay};
+use crate::listing::{Listing, dry_run};
+use crate::manifests::Manifests;
+use crate::node::Node;
+use crate::pod::Pod;
+use crate::probe::{Outcome, Probe, Protocol};
+
+/// The longest that an agent may take over anything, on a machine that has other things to do.
+pub const BOUND: Duration = Duration::from_secs(20);
+
+/// A lab, and a directory with the manifests that describe it.
+#[derive(Debug)]
+pub struct Testbed {
+    /// The network.
+    pub lab: Lab,
+    /// The objects. What is written here by [`Testbed::put`] has a file of its own.
+    pub manifests: Manifests,
+}
+
+impl Testbed {
+    /// Raises nodes and writes their objects.
+    ///
+    /// # Errors
+    /// The machine lacks what a lab needs.
+    pub fn new(topology: Topology, underlay: Underlay, nodes: &[&str]) -> Result<Self> {
+        let mut testbed = Self { lab: Lab::new(topology, underlay)?, manifests: Manifests::new()? };
+        for name in nodes {
+            let node = testbed.lab.node(name)?;
+            let addresses: Vec<_> = node
+                .addresses()
+                .iter()
+                .map(|address| json!({ "type": "InternalIP", "address": address }))
+                .collect();
+            testbed.put(&json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": { "name": name },
+                "status": { "addresses": addresses },
+            }))?;
+        }
+        Ok(testbed)
+    }
+
+    /// A node by its name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        let node = self.lab.nodes().iter().find(|node| node.name() == name);
+        node.with_context(|| format!("there is no node {name}"))
+    }
+
+    /// Adds a pod, `namespace/name`, that listens on some ports. In its object, its name is the value of its
+    /// label `app`.
+    ///
+    /// # Errors
+    /// As [`Lab::pod`].
+    pub fn pod(&mut self, node: &str, name: &str, ports: &[u16]) -> Result<Pod> {
+        let node = self.node(node)?.clone();
+        let pod = self.lab.pod(&node, name)?;
+        listen(&pod, ports)?;
+        let (_, app) = name.split_once('/').unwrap_or_default();
+        self.put(&pod.manifest(&[("app", app)], &[]))?;
+        Ok(pod)
+    }
+
+    /// Writes an object, in place of what it was before.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn put(&self, object: &Value) -> Result<()> {
+        self.manifests.write(&file_of(object), &object.to_string())
+    }
+
+    /// Removes an object.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn delete(&self, object: &Value) -> Result<()> {
+        self.manifests.remove(&file_of(object))
+    }
+
+    /// Starts an agent on a node and waits until it enforces.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn start_agent(&self, node: &str) -> Result<Agent> {
+        let mut agent = Agent::start(self.node(node)?, self.manifests.path())?;
+        agent.wait_ready(BOUND)?;
+        Ok(agent)
+    }
+
+    /// Starts an agent on every node and waits until they enforce.
+    ///
+    /// # Errors
+    /// One of them does not.
+    pub fn start_agents(&self) -> Result<Vec<Agent>> {
+        self.lab.nodes().iter().map(|node| self.start_agent(node.name())).collect()
+    }
+
+    /// Waits until the table of every node is the one that the dry run prints for it.
+    ///
+    /// # Errors
+    /// A table stays another one; the error says what differs.
+    pub fn wait_in_step(&self) -> Result<()> {
+        self.lab.nodes().iter().try_for_each(|node| {
+            let expected = Listing::of_text(&dry_run(node, self.manifests.path())?)?;
+            wait_until(BOUND, || {
+                let differences = expected.differences(&Listing::of(node.namespace())?);
+                ensure!(differences.is_empty(), "{} is not in step: {differences:#?}", node.name());
+                Ok(())
+            })
+        })
+    }
+
+    /// What the policies say of the probes: whether each comes through.
+    ///
+    /// # Errors
+    /// The manifests are invalid.
+    pub fn judge(&self, probes: &[Probe]) -> Result<Vec<bool>> {
+        let cluster: Cluster = manifest::read(&[Input::Path(self.manifests.path().to_owned())])?.cluster;
+        let judge = Judge::new(&cluster);
+        probes.iter().map(|probe| Ok(judge.verdict(&connection(&judge, probe)?).allowed())).collect()
+    }
+
+    /// The probes that do not go as the policies say.
+    ///
+    /// # Errors
+    /// One of them could not be tried.
+    pub fn disagreements(&self, probes: &[Probe]) -> Result<Vec<String>> {
+        let replies = self.lab.probe(probes)?;
+        let judged = probes.iter().zip(self.judge(probes)?).zip(replies);
+        let wrong = judged.filter(|((_, allowed), reply)| *allowed == (reply.outcome == Outcome::Denied));
+        Ok(wrong
+            .map(|((probe, allowed), reply)| {
+                let verdict = if allowed { "allow" } else { "deny" };
+                format!("{probe}: the policies {verdict}, the packets were {:?}", reply.outcome)
+            })
+            .collect())
+    }
+}
+
+/// The connection that a probe opens.
+fn connection<'a>(judge: &Judge<'a>, probe: &Probe) -> Result<Connection<'a>> {
+    let of_family = |address: &IpAddr| address.is_ipv4() == probe.to.is_ipv4();
+    let source = probe.source.or_else(|| probe.from.addresses().into_iter().find(of_family));
+    let protocol = match probe.protocol {
+        Protocol::Tcp => Some(model::Protocol::Tcp),
+        Protocol::Udp => Some(model::Protocol::Udp),
+        Protocol::Sctp => Some(model::Protocol::Sctp),
+        Protocol::Icmp => None,
+    };
+    Ok(Connection {
+        from: judge.party(End::Address(source.with_context(|| format!("{probe} has no source"))?)),
+        to: judge.party(End::Address(probe.to)),
+        family: Some(Family::of(probe.to)),
+        traffic: match protocol.zip(PortNumber::new(probe.port)) {
+            Some((protocol, port)) => Traffic::Port(protocol, port),
+            None => Traffic::Other,
+        },
+    })
+}
+
+/// The file of an object: `KIND-NAMESPACE-NAME.json`.
+fn file_of(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_lowercase();
+    let metadata = &object["metadata"];
+    format!("{}-{}-{}.json", text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
+}
+
+/// Listens on ports, of all protocols that have ports.
+///
+/// # Errors
+/// A port is taken.
+pub fn listen(endpoint: &Endpoint, ports: &[u16]) -> Result<()> {
+    let with_protocols =
+        |port: &u16| [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| (protocol, *port));
+    endpoint.serve(&ports.iter().flat_map(with_protocols).collect::<Vec<_>>())
+}
+
+/// A `NetworkPolicy`.
+pub fn policy(namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": { "namespace": namespace, "name": name },
+        "spec": spec,
+    })
+}
+
+/// What `podfence-controller status` says of a node.
+///
+/// # Errors
+/// It fails.
+pub fn status(node: &Node) -> Result<Value> {
+    let program = program("podfence-controller")?;
+    let text = node.namespace().feed(&program.to_string_lossy(), &["status", "-o", "json"], "")?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Tries until it succeeds, for at most `bound`; the error is that of the last try.
+///
+/// # Errors
+/// It never succeeded.
+pub fn wait_until<T>(bound: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let begin = Instant::now();
+    loop {
+        match attempt() {
+            Err(_) if begin.elapsed() < bound => std::thread::sleep(Duration::from_millis(2)),
+            outcome => return outcome.with_context(|| format!("after {:?}", begin.elapsed())),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The agent beside a real API server: the kernel holds what the compiler makes of the server's objects.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use controller::kernel::Kernel;
+use lab::{Agent, ControlPlane, Lab, Node, Topology, Underlay, User};
+use policy_compiler::compile::compile;
+use policy_compiler::manifest;
+use policy_compiler::ruleset::{Ruleset, Transaction};
+use serde_json::{Value, json};
+
+/// The longest that anything may take.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// A node of a cluster, and what the API server has been told of that cluster.
+struct Cluster {
+    plane: ControlPlane,
+    lab: Lab,
+    node: Node,
+    /// By kind, namespace and name.
+    objects: BTreeMap<[String; 3], Value>,
+}
+
+impl Cluster {
+    /// `None`, and a word about it, where no API server can be had.
+    fn new() -> Result<Option<Self>> {
+        if let Err(missing) = ControlPlane::available() {
+            println!("left out: {missing}");
+            return Ok(None);
+        }
+        let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
+        let node = lab.node("node-1")?;
+        let plane = ControlPlane::start(lab.world().namespace(), lab.world().ipv4())?;
+        Ok(Some(Self { plane, lab, node, objects: BTreeMap::new() }))
+    }
+
+    fn start_agent(&self, user: User) -> Result<Agent> {
+        Agent::start_with(&self.node, ["--kubeconfig".as_ref(), self.plane.kubeconfig(user)?.as_os_str()])
+    }
+
+    fn ready_agent(&self) -> Result<Agent> {
+        let mut agent = self.start_agent(User::Agent)?;
+        agent.wait_ready(BOUND)?;
+        Ok(agent)
+    }
+
+    /// Writes an object as it is to be now, its status too if it has one.
+    fn put(&mut self, object: Value) -> Result<()> {
+        self.plane.api().apply(&object)?;
+        if !object["status"].is_null() {
+            self.plane.api().patch_status(&object)?;
+        }
+        self.objects.insert(key(&object), object);
+        Ok(())
+    }
+
+    fn delete(&mut self, object: &Value) -> Result<()> {
+        self.plane.api().delete(object)?;
+        self.objects.remove(&key(object)).context("it was never put")?;
+        Ok(())
+    }
+
+    fn expected(&self) -> Result<Ruleset> {
+        let list = json!({"apiVersion": "v1", "kind": "List",
+                          "items": self.objects.values().collect::<Vec<_>>()});
+        let reading = manifest::parse(list.to_string().as_bytes(), "objects")?;
+        let (manifests, problems) = manifest::assemble([reading]);
+        ensure!(problems.is_empty(), "{problems:?}");
+        Ok(compile(&manifests.cluster, Some(self.node.name())))
+    }
+
+    /// What is to be done to the kernel's table before it holds the expected one.
+    fn difference(&self) -> Result<Transaction> {
+        let expected = self.expected()?;
+        let table = self.node.namespace().run(|| Ok(Kernel::open()?.read()?))?;
+        Ok(match table {
+            Some(table) => Transaction::between(&table.as_ruleset(&expected), &expected),
+            None => Transaction::replace(&expected),
+        })
+    }
+
+    /// Waits until the kernel holds what the objects say.
+    fn wait_in_step(&self, agent: &Agent) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let difference = self.difference()?;
+            if difference.is_empty() {
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < BOUND, "the kernel lacks:\n{difference:#?}\n{}", agent.log()?);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn key(object: &Value) -> [String; 3] {
+    [&object["kind"], &object["metadata"]["namespace"], &object["metadata"]["name"]].map(ToString::to_string)
+}
+
+fn namespace(name: &str, labels: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+}
+
+/// A running pod of the namespace `shop`, with the port `web`.
+fn pod(name: &str, node: &str, labels: Value, address: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name, "labels": labels},
+        "spec": {
+            "nodeName": node,
+            "containers": [{"name": "main", "image": "example.invalid/none",
+                            "ports": [{"name": "web", "containerPort": 8080, "protocol": "TCP"}]}],
+        },
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+    })
+}
+
+/// Lets those reach the port `web` of `app: web` that a peer names.
+fn policy(name: &str, from: Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "web"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [from], "ports": [{"port": "web", "protocol": "TCP"}]}],
+        },
+    })
+}
+
+/// A small shop: a web server on the node, its client on another one, and a policy between the two.
+fn shop(cluster: &mut Cluster) -> Result<()> {
+    cluster.put(namespace("shop", json!({"team": "a"})))?;
+    cluster.put(pod("web", "node-1", json!({"app": "web"}), "10.244.1.2"))?;
+    cluster.put(pod("client", "node-2", json!({"app": "client"}), "10.244.2.2"))?;
+    cluster.put(policy("clients", json!({"podSelector": {"matchLabels": {"app": "client"}}})))
+}
+
+#[test]
+fn every_change_reaches_the_kernel() -> Result<()> {
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    shop(&mut cluster)?;
+    let agent = cluster.ready_agent()?;
+    ensure!(cluster.difference()?.is_empty(), "the agent is ready before the kernel is:\n{}", agent.log()?);
+
+    let another = pod("another", "node-1", json!({"app": "web"}), "10.244.1.3");
+    let teams = policy("teams", json!({"namespaceSelector": {"matchLabels": {"team": "b"}}}));
+    let puts = [
+        another.clone(),
+        teams.clone(),
+        namespace("shop", json!({"team": "b"})),
+        pod("client", "node-2", json!({"app": "other"}), "10.244.2.2"),
+        policy("clients", json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.244.2.0/24"]}})),
+        pod("web", "node-1", json!({"app": "web"}), "fd44:0:0:1::2"),
+    ];
+    for object in puts {
+        let before = cluster.expected()?;
+        cluster.put(object.clone())?;
+        ensure!(cluster.expected()? != before, "decides about nothing: {object}");
+        cluster.wait_in_step(&agent).with_context(|| object.to_string())?;
+    }
+
+    let mut finished = another.clone();
+    finished["status"]["phase"] = json!("Succeeded");
+    cluster.put(finished)?;
+    cluster.put(pod("heir", "node-1", json!({"app": "client"}), "10.244.1.3"))?;
+    cluster.wait_in_step(&agent).context("a finished pod leaves its address to another")?;
+
+    for object in [another, teams, policy("clients", Value::Null)] {
+        cluster.delete(&object)?;
+        cluster.wait_in_step(&agent).with_context(|| format!("deleted: {object}"))?;
+    }
+    Ok(())
+}
+
+/// Nodes that are cut off from the API server while it serves others.
+fn cut_off(lab: &Lab) -> Result<()> {
+    lab.world().namespace().nft(
+        "table inet cut { chain input { type filter hook input priority 0; \
+         iifname lan tcp dport 6443 reject with tcp reset; }; }",
+    )
+}
+
+#[test]
+fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    shop(&mut cluster)?;
+    cluster.put(pod("doomed", "node-1", json!({"app": "web"}), "10.244.1.4"))?;
+    cluster.put(policy("doomed", json!({"podSelector": {"matchLabels": {"app": "web"}}})))?;
+    let mut agent = cluster.ready_agent()?;
+    let transactions = agent.metric("podfence_transactions_total")?;
+
+    // Away and back: nothing has changed, so nothing is done.
+    cluster.plane.api_server.kill();
+    wait_for("failures are counted", || Ok(agent.metric("podfence_source_failures_total")? >= 3.0))?;
+    ensure!(cluster.difference()?.is_empty(), "what was enforced stays");
+    assert_eq!(agent.get("/readyz")?.0, 200, "it still enforces");
+    cluster.plane.api_server.restart()?;
+    cluster.plane.wait_ready()?;
+    let mut nobodys = policy("nobodys", json!({"podSelector": {}}));
+    nobodys["spec"]["podSelector"] = json!({"matchLabels": {"app": "nothing"}});
+    for bystander in [nobodys, namespace("empty", json!({})), pod("far", "node-2", json!({}), "10.244.2.9")] {
+        let before = cluster.expected()?;
+        cluster.put(bystander)?;
+        ensure!(cluster.expected()? == before, "it decides about something");
+    }
+    wait_for("all kinds are followed again", || {
+        let log = agent.log()?;
+        let followed = |kind| log.contains(&format!("{kind} are followed again"));
+        Ok(["namespaces", "pods", "networkpolicies"].into_iter().all(followed))
+    })?;
+    assert_eq!(agent.metric("podfence_transactions_total")?, transactions, "{}", agent.log()?);
+
+    // What is deleted while the agent cannot hear of it is gone when it can.
+    cut_off(&cluster.lab)?;
+    cluster.plane.api_server.restart()?;
+    cluster.plane.wait_ready()?;
+    cluster.delete(&pod("doomed", "", Value::Null, ""))?;
+    cluster.delete(&policy("doomed", Value::Null))?;
+    cluster.put(pod("web", "node-1", json!({"app": "web"}), "10.244.1.5"))?;
+    cluster.lab.world().namespace().nft("delete table inet cut")?;
+    cluster.wait_in_step(&agent)?;
+
+    // An agent that starts while there is no API server leaves the kernel as it is, and says why.
+    agent.kill();
+    cluster.plane.api_server.kill();
+    agent = cluster.start_agent(User::Agent)?;
+    wait_for("the agent says why it is not ready", || {
+        Ok(agent.get("/readyz").is_ok_and(|(code, reason)| {
+            code == 503 && reason.contains("cannot list pods: Connection refused")
+        }))
+    })?;
+    ensure!(cluster.difference()?.is_empty(), "what the agent before it has enforced stays");
+    cluster.plane.api_server.restart()?;
+    cluster.plane.wait_ready()?;
+    agent.wait_ready(BOUND)?;
+    ensure!(cluster.difference()?.is_empty());
+    assert_eq!(agent.metric("podfence_transactions_total")?, 0.0, "the kernel was in step: {}", agent.log()?);
+    Ok(())
+}
+
+#[test]
+fn an_agent_without_rights_says_which_it_lacks() -> Result<()> {
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    shop(&mut cluster)?;
+    let agent = cluster.start_agent(User::Stranger)?;
+    let missing = "cannot list networkpolicies: networkpolicies.networking.k8s.io is forbidden: User \
+                   \"stranger\" cannot list resource \"networkpolicies\" in API group \
+                   \"networking.k8s.io\" at the cluster scope";
+    wait_for("the agent says why it is not ready", || {
+        Ok(agent.get("/readyz").is_ok_and(|(code, reason)| code == 503 && reason.contains(missing)))
+    })
+    .with_context(|| agent.log().unwrap_or_default())?;
+    drop(agent);
+
+    let mut agent = cluster.start_agent(User::AgentWithCertificate)?;
+    agent.wait_ready(BOUND)?;
+    ensure!(cluster.difference()?.is_empty());
+    Ok(())
+}
+
+fn wait_for(what: &str, condition: impl Fn() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !condition()? {
+        ensure!(begin.elapsed() < BOUND, "not within {BOUND:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
