@@ -20,7 +20,7 @@ fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
         Operation::AddTable => {}
         Operation::DeleteTable => *ruleset = Ruleset::default(),
         Operation::AddSet(name, kind) => {
-            ruleset.sets.insert(name.clone(), Set::new(*kind)).is_none().then_some(())?
+            ruleset.sets.insert(name.clone(), Set::new(*kind)).is_none().then_some(())?;
         }
         Operation::AddChain(name, hook) => {
             ruleset

@@ -151,18 +151,23 @@ pub(super) fn write(buffer: &mut Vec<u8>, header: &Header, attributes: &[(u16, &
     buffer.extend([header.family, 0]);
     buffer.extend(header.resource.to_be_bytes());
     for (kind, value) in attributes {
-        #[expect(clippy::cast_possible_truncation, reason = "names and numbers: at most a few hundred bytes")]
-        let length = (ATTRIBUTE_HEADER + value.len()) as u16;
-        buffer.extend(length.to_ne_bytes());
-        buffer.extend(kind.to_ne_bytes());
-        buffer.extend(*value);
-        buffer.resize(align(buffer.len()), 0);
+        write_attribute(buffer, *kind, value);
     }
     #[expect(clippy::cast_possible_truncation, reason = "as above")]
     let length = (buffer.len() - start) as u32;
     if let Some(field) = buffer.get_mut(start..start + 4) {
         field.copy_from_slice(&length.to_ne_bytes());
     }
+}
+
+/// Appends an attribute of a few hundred bytes at most, at a place that is aligned.
+pub(super) fn write_attribute(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    #[expect(clippy::cast_possible_truncation, reason = "names and numbers: at most a few hundred bytes")]
+    let length = (ATTRIBUTE_HEADER + value.len()) as u16;
+    buffer.extend(length.to_ne_bytes());
+    buffer.extend(kind.to_ne_bytes());
+    buffer.extend(value);
+    buffer.resize(align(buffer.len()), 0);
 }
 
 /// Replaces the flags of the message that begins at `start`.

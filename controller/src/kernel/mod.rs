@@ -1,9 +1,11 @@
 //! The data plane: the table `inet podfence` in the kernel's `nf_tables`.
 //!
 //! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there;
-//! [`Watch`] tells when somebody else changes it. Nothing outside the table is read or written.
+//! [`Watch`] tells when somebody else changes it. Of the ruleset, nothing outside the table is read or written.
+//! [`list_connections`] and [`forget_connections`] are about what the kernel tracks beside it.
 
 mod batch;
+mod conntrack;
 mod element;
 mod error;
 mod expression;
@@ -15,6 +17,7 @@ mod table;
 mod uapi;
 mod watch;
 
+pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
 pub use table::{Chain, Counter, Place, Rule, Table};
 pub use watch::Watch;

@@ -1,6 +1,7 @@
 //! The data plane against the real kernel, with nft as a witness. Every test has its own network namespace.
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod conntrack;
 mod refusal;
 mod rulesets;
 mod size;
