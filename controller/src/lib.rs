@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+mod cutter;
 mod enforcer;
 mod health;
 pub mod kernel;

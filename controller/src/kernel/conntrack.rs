@@ -68,8 +68,8 @@ pub struct Connection {
 /// receive buffer.
 const DELETIONS: usize = 100;
 
-/// Hands to `each` the connections of which `wanted` says yes when told who opened them and who was asked, and
-/// goes on as long as `each` says so. Returns how many were listed, wanted or not.
+/// Hands to `each` the connections of which `wanted` says yes when told who opened them and who was asked, until
+/// `each` fails. Returns how many were listed, wanted or not.
 ///
 /// More may be listed than asked for: a kernel before 5.8 lists all of the family. What comes or goes meanwhile may be missed,
 /// or come twice.
@@ -77,12 +77,12 @@ const DELETIONS: usize = 100;
 /// # Errors
 ///
 /// [`Error::Socket`]; [`Error::Refused`] without `CAP_NET_ADMIN` or where the kernel cannot list connections;
-/// [`Error::Malformed`].
-pub fn list_connections(
+/// [`Error::Malformed`]; and those of `each`.
+pub fn list_connections<E: From<Error>>(
     which: Which,
     wanted: impl Fn(IpAddr, IpAddr) -> bool,
-    mut each: impl FnMut(Connection) -> bool,
-) -> Result<usize, Error> {
+    mut each: impl FnMut(Connection) -> Result<(), E>,
+) -> Result<usize, E> {
     const ABOUT: &str = "connections";
     let (socket, mut buffer) = (Socket::open(0).map_err(Error::socket("open"))?, vec![0; BUFFER]);
     socket.send(&which.request()).map_err(Error::socket("write to"))?;
@@ -91,7 +91,7 @@ pub fn list_connections(
     loop {
         let datagram = match socket.receive(&mut buffer).map_err(Error::socket("read"))? {
             Received::Datagram(datagram) => datagram,
-            Received::Overrun => return Err(Error::Malformed(ABOUT)),
+            Received::Overrun => return Err(Error::Malformed(ABOUT).into()),
             Received::Nothing => break,
         };
         for message in messages(datagram) {
@@ -100,17 +100,16 @@ pub fn list_connections(
                     listed += 1;
                     if let Some(ends) = Ends::of(&message)
                         && wanted(ends.opener.address, ends.asked.address)
-                        && !each(ends.connection(&message))
                     {
-                        return Ok(listed);
+                        each(ends.connection(&message))?;
                     }
                 }
                 Some(0) => complete = true,
-                Some(errno) => return Err(refused("list connections", errno)),
+                Some(errno) => return Err(refused("list connections", errno).into()),
             }
         }
     }
-    if complete { Ok(listed) } else { Err(Error::Malformed(ABOUT)) }
+    if complete { Ok(listed) } else { Err(Error::Malformed(ABOUT).into()) }
 }
 
 /// Makes the kernel forget connections, and returns how many of them it still knew.
