@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::cutter::Cutter;
 use crate::datapath::{Examiner, LocalPods, Routes};
 use crate::enforcer::{Enforcer, Message};
 use crate::health::{self, Health};
@@ -29,6 +30,8 @@ pub struct Options {
     pub source: Source,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
+    /// Whether open connections stay that the policies come to deny.
+    pub keep_connections: bool,
 }
 
 /// Where objects come from.
@@ -48,7 +51,7 @@ pub enum Source {
 /// If the kernel, the source or the address to listen on cannot be had at the start, or the thread that
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
-    let Options { node_name, source, listen } = options;
+    let Options { node_name, source, listen, keep_connections } = options;
     let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
     let (sender, messages) = mpsc::channel();
 
@@ -61,7 +64,10 @@ pub fn run(options: Options) -> Result<()> {
     spawn("datapath", move || examiner.run(&addresses))?;
     let notices = sender.clone();
     spawn("watch", move || report_changes(watch, &notices))?;
-    let enforcer = Enforcer::new(Compiler::new(Some(&node_name)), kernel, health.clone(), metrics.clone());
+    let cutter = (!keep_connections).then(|| Cutter::start(sender.clone(), metrics.clone())).transpose();
+    let cutter = cutter.context("cannot start a thread")?;
+    let compiler = Compiler::new(Some(&node_name));
+    let enforcer = Enforcer::new(compiler, kernel, cutter, health.clone(), metrics.clone());
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = spawn("enforcer", move || {
         let _end = end;

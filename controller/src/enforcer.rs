@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use policy_compiler::compile::Compiler;
+use policy_compiler::compile::{self, Compiler, Concerned};
 use policy_compiler::ruleset::{Operation, Ruleset, Transaction};
 use tracing::{debug, error, info, warn};
 
+use crate::cutter::{Case, Cutter};
 use crate::health::{Condition, Health};
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Connection, Kernel};
 use crate::metrics::Metrics;
 use crate::source::{Changes, Knowledge, Update};
 
@@ -20,6 +21,8 @@ pub(crate) enum Message {
     Changes(Changes),
     /// Somebody else may have changed the table.
     TableChanged,
+    /// Connections are open that a change may deny.
+    Judge(Case),
     /// The agent ends. The rules stay.
     Stop,
 }
@@ -35,6 +38,8 @@ const BURST: usize = 10_000;
 pub(crate) struct Enforcer {
     compiler: Compiler,
     kernel: Kernel,
+    /// Cuts open connections that a change denies; `None` to keep them.
+    cutter: Option<Cutter>,
     health: Health,
     metrics: Arc<Metrics>,
     standing: Standing,
@@ -58,10 +63,17 @@ enum Standing {
 
 impl Enforcer {
     /// Takes over the kernel; programs nothing until the objects are known.
-    pub(crate) fn new(compiler: Compiler, kernel: Kernel, health: Health, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        compiler: Compiler,
+        kernel: Kernel,
+        cutter: Option<Cutter>,
+        health: Health,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             compiler,
             kernel,
+            cutter,
             health,
             metrics,
             standing: Standing::Waiting,
@@ -109,6 +121,7 @@ impl Enforcer {
             Message::Stop => return false,
             Message::TableChanged if self.standing == Standing::InStep => self.standing = Standing::Unknown,
             Message::TableChanged => {}
+            Message::Judge(case) => self.judge(case),
             Message::Changes(changes) => {
                 if !changes.updates.is_empty() {
                     self.waiting_since.get_or_insert(changes.received);
@@ -164,20 +177,24 @@ impl Enforcer {
                     self.metrics.committed(since.elapsed());
                 }
             }
-            Err(error) => {
-                self.standing = Standing::Unknown;
-                self.metrics.failure();
-                let error = chain(error);
-                error!(error, "the kernel is not in step with the objects; what it holds stays");
-                self.health.bad(Condition::Kernel, error);
-            }
+            Err(error) => self.fail(error),
         }
         outcome
     }
 
+    fn fail(&mut self, error: &kernel::Error) {
+        self.standing = Standing::Unknown;
+        self.metrics.failure();
+        let error = chain(error);
+        error!(error, "the kernel is not in step with the objects; what it holds stays");
+        self.health.bad(Condition::Kernel, error);
+    }
+
     fn update(&mut self) -> Result<(), kernel::Error> {
         let transaction = self.compiler.update();
-        self.apply(&transaction).map(drop)
+        self.apply(&transaction)?;
+        self.examine(Concerned::by(&transaction));
+        Ok(())
     }
 
     /// Reads the kernel's table and applies what it lacks.
@@ -189,6 +206,8 @@ impl Enforcer {
             _ => Transaction::replace(expected),
         };
         let operations = self.apply(&transaction)?;
+        // What was open before may have been opened under any rules, or while there were none.
+        self.examine(Concerned::All);
         if !self.programmed {
             info!(operations, "the table is in step");
         } else if operations > 0 {
@@ -196,6 +215,35 @@ impl Enforcer {
             warn!(operations, "the table was not what it should be; it is repaired");
         }
         Ok(())
+    }
+
+    fn examine(&self, concerned: Concerned) {
+        if let Some(cutter) = &self.cutter {
+            cutter.examine(concerned);
+        }
+    }
+
+    /// Judges open connections by the rules that are in force, and bars the way of those that they deny.
+    fn judge(&mut self, case: Case) {
+        // Other rules may be in force; when they are known, all connections are examined.
+        if self.standing != Standing::InStep {
+            return;
+        }
+        let Case { connections, denied: answer } = case;
+        let ruleset = self.compiler.ruleset();
+        let is_denied = |connection: &Connection| !ruleset.forwards(&connection.opening);
+        let denied: Vec<_> = connections.into_iter().filter(is_denied).collect();
+        let cut = compile::cut(denied.iter().filter_map(|connection| connection.tuple));
+        match self.kernel.apply(&cut) {
+            Ok(()) => {}
+            Err(error @ kernel::Error::Refused { .. }) => {
+                warn!(error = chain(&error), "connections are cut that may come back");
+                self.metrics.unbarred(denied.len());
+            }
+            Err(error) => return self.fail(&error),
+        }
+        // If nobody waits any more, the agent is about to end.
+        let _ = answer.send(denied);
     }
 
     /// Returns how many operations changed what the table holds.
@@ -216,7 +264,7 @@ impl Enforcer {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

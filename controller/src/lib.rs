@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+mod cutter;
 mod datapath;
 mod enforcer;
 mod health;

@@ -51,6 +51,9 @@ struct Run {
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
+    /// Keep open connections that the policies come to deny. By default they are cut, in both directions.
+    #[arg(long, env = "PODFENCE_KEEP_CONNECTIONS")]
+    keep_connections: bool,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Run { node_name, manifests, kubeconfig, listen }: Run) -> Result<()> {
+fn run(Run { node_name, manifests, kubeconfig, listen, keep_connections }: Run) -> Result<()> {
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let source = match (manifests, kubeconfig) {
@@ -92,7 +95,7 @@ fn run(Run { node_name, manifests, kubeconfig, listen }: Run) -> Result<()> {
         (None, Some(path)) => Source::Kubeconfig(path),
         (None, None) => Source::InCluster,
     };
-    agent::run(Options { node_name, source, listen })
+    agent::run(Options { node_name, source, listen, keep_connections })
 }
 
 fn status(output: Output) -> Result<()> {

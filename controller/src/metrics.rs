@@ -23,6 +23,10 @@ pub(crate) struct Metrics {
     elements: Gauge,
     chains: Gauge,
     datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
+    examined: Counter,
+    examination_failures: Counter,
+    cut: Counter,
+    unbarred: Counter,
 }
 
 impl Default for Metrics {
@@ -38,6 +42,10 @@ impl Default for Metrics {
             elements: Gauge::default(),
             chains: Gauge::default(),
             datapath_problems: Family::default(),
+            examined: Counter::default(),
+            examination_failures: Counter::default(),
+            cut: Counter::default(),
+            unbarred: Counter::default(),
             registry: Registry::default(),
         };
         let help = "Time from hearing of a change to its commit in the kernel";
@@ -62,6 +70,26 @@ impl Default for Metrics {
             metrics.datapath_problems.clone(),
         );
         metrics.datapath(&BTreeSet::new());
+        registry.register(
+            "conntrack_entries_examined",
+            "Entries of conntrack that were listed because a change may deny them",
+            metrics.examined.clone(),
+        );
+        registry.register(
+            "conntrack_failures",
+            "Attempts to examine open connections that failed",
+            metrics.examination_failures.clone(),
+        );
+        registry.register(
+            "connections_cut",
+            "Open connections that were cut because the policies deny them",
+            metrics.cut.clone(),
+        );
+        registry.register(
+            "connections_unbarred",
+            "Connections that were cut and may come back, because their packets could not be barred",
+            metrics.unbarred.clone(),
+        );
         Self { registry, ..metrics }
     }
 }
@@ -105,6 +133,26 @@ impl Metrics {
             let gauge = self.datapath_problems.get_or_create(&[("problem", kind)]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Conntrack has listed so many entries because a change may deny them.
+    pub(crate) fn examined(&self, entries: usize) {
+        self.examined.inc_by(entries as u64);
+    }
+
+    /// Open connections could not be examined.
+    pub(crate) fn examination_failure(&self) {
+        self.examination_failures.inc();
+    }
+
+    /// So many open connections have been cut.
+    pub(crate) fn cut(&self, connections: usize) {
+        self.cut.inc_by(connections as u64);
+    }
+
+    /// So many connections are cut although their packets cannot be barred.
+    pub(crate) fn unbarred(&self, connections: usize) {
+        self.unbarred.inc_by(connections as u64);
     }
 
     /// All of them in the text format of `OpenMetrics`.

@@ -177,13 +177,18 @@ pub(crate) fn write(buffer: &mut Vec<u8>, header: &Header<'_>, attributes: &[(u1
 /// Appends attributes, which are short.
 pub(crate) fn write_attributes(buffer: &mut Vec<u8>, attributes: &[(u16, &[u8])]) {
     for (kind, value) in attributes {
-        #[expect(clippy::cast_possible_truncation, reason = "names and numbers: at most a few hundred bytes")]
-        let length = (ATTRIBUTE_HEADER + value.len()) as u16;
-        buffer.extend(length.to_ne_bytes());
-        buffer.extend(kind.to_ne_bytes());
-        buffer.extend(*value);
-        buffer.resize(align(buffer.len()), 0);
+        write_attribute(buffer, *kind, value);
     }
+}
+
+/// Appends an attribute of a few hundred bytes at most, at a place that is aligned.
+fn write_attribute(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    #[expect(clippy::cast_possible_truncation, reason = "names and numbers: at most a few hundred bytes")]
+    let length = (ATTRIBUTE_HEADER + value.len()) as u16;
+    buffer.extend(length.to_ne_bytes());
+    buffer.extend(kind.to_ne_bytes());
+    buffer.extend(value);
+    buffer.resize(align(buffer.len()), 0);
 }
 
 /// Replaces the flags of the message that begins at `start`.

@@ -120,14 +120,21 @@ impl Agent {
     /// How far a counter of the agent has come: its metric `podfence_NAME_total`.
     ///
     /// # Errors
-    /// The agent does not answer, or has no such counter.
+    /// As [`Agent::metric`].
     pub fn counter(&self, name: &str) -> Result<u64> {
+        self.metric(&format!("podfence_{name}_total"))
+    }
+
+    /// The value of a metric, by its whole name, labels included.
+    ///
+    /// # Errors
+    /// The agent does not answer, or has no such metric of a whole number.
+    pub fn metric(&self, name: &str) -> Result<u64> {
         let (code, body) = self.get("/metrics")?;
         ensure!(code == 200, "/metrics answers {code}: {body}");
-        let line = format!("podfence_{name}_total ");
-        body.lines()
-            .find_map(|text| text.strip_prefix(&line)?.parse().ok())
-            .with_context(|| format!("there is no counter {name} in:\n{body}"))
+        let values = body.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let mut numbers = values.filter_map(|value| value.parse().ok());
+        numbers.next().with_context(|| format!("there is no number {name} in:\n{body}"))
     }
 
     /// Waits until a counter has come so far.

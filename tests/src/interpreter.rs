@@ -1,30 +1,11 @@
-//! A kernel in memory: takes transactions as strictly as `nf_tables` does, and judges packets by a ruleset.
+//! A kernel in memory: takes transactions as strictly as `nf_tables` does.
 
-use std::net::IpAddr;
-
-use policy_compiler::model::{Family, Protocol};
-use policy_compiler::ruleset::{
-    Chain, ChainName, Element, ElementKey, Fields, Hook, Operation, Rule, Ruleset, Set, SetName, Statement,
-    Transaction, Verdict,
-};
-
-/// The first packet of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Packet {
-    /// `ip saddr`
-    pub source: IpAddr,
-    /// `ip daddr`
-    pub destination: IpAddr,
-    /// `meta l4proto`
-    pub protocol: Protocol,
-    /// `th dport`
-    pub port: u16,
-}
+use policy_compiler::ruleset::{Chain, ChainName, Operation, Rule, Ruleset, Set, SetName, Transaction};
 
 /// Carries a transaction out. The table exists.
 ///
 /// # Errors
-/// The operation that the kernel would refuse; nothing has changed then.
+/// The kernel would refuse an operation: this one.
 pub fn apply(ruleset: &mut Ruleset, transaction: &Transaction) -> Result<(), String> {
     let mut next = ruleset.clone();
     for operation in &transaction.operations {
@@ -87,75 +68,4 @@ fn leads_to(ruleset: &Ruleset, chain: &ChainName) -> bool {
 
 fn is_looked_into(ruleset: &Ruleset, set: &SetName) -> bool {
     ruleset.chains.values().flat_map(|chain| &chain.rules).flat_map(Rule::sets).any(|name| name == set)
-}
-
-/// Whether the node forwards a packet.
-///
-/// # Panics
-/// If the ruleset refers to something that it does not have.
-pub fn forwards(ruleset: &Ruleset, packet: &Packet) -> bool {
-    let mut hooked = ruleset.chains.iter().filter(|(_, chain)| chain.hook == Some(Hook::Forward));
-    hooked.all(|(base, _)| run(ruleset, base, packet, 0) != Some(false))
-}
-
-/// The final verdict of a chain; `None` if it returns.
-fn run(ruleset: &Ruleset, name: &ChainName, packet: &Packet, depth: usize) -> Option<bool> {
-    assert!(depth < 16, "the kernel follows no more than 16 jumps");
-    let chain = &ruleset.chains[name];
-    for rule in &chain.rules {
-        for statement in &rule.statements {
-            let verdict = match statement {
-                Statement::EstablishedOrRelated
-                | Statement::NeighbourDiscovery
-                | Statement::SourceIsLocal => break,
-                Statement::InSet(fields, set) => match look_up(&ruleset.sets[set], *fields, packet) {
-                    Some(_) => continue,
-                    None => break,
-                },
-                Statement::VerdictMap(fields, map) => match look_up(&ruleset.sets[map], *fields, packet) {
-                    Some(Element { target: Some(chain), .. }) => Verdict::Goto(chain.clone()),
-                    _ => break,
-                },
-                Statement::Counter => continue,
-                Statement::Verdict(verdict) => verdict.clone(),
-            };
-            match verdict {
-                Verdict::Accept => return Some(true),
-                Verdict::Drop => return Some(false),
-                Verdict::Return => return None,
-                Verdict::Goto(chain) => return run(ruleset, &chain, packet, depth + 1),
-                Verdict::Jump(chain) => {
-                    if let Some(verdict) = run(ruleset, &chain, packet, depth + 1) {
-                        return Some(verdict);
-                    }
-                }
-            }
-        }
-    }
-    None
-}
-
-/// The element that holds the fields.
-fn look_up<'a>(set: &'a Set, fields: Fields, packet: &Packet) -> Option<&'a Element> {
-    let (source, destination) = (packet.source, packet.destination);
-    let family = Family::of(source);
-    let key = match fields {
-        Fields::Source(of) => (of == family).then_some(ElementKey::Address(source)),
-        Fields::Destination(of) => (of == family).then_some(ElementKey::Address(destination)),
-        Fields::SourceAndDestination(of) => {
-            (of == family).then_some(ElementKey::AddressPair(source, destination))
-        }
-        Fields::ProtocolAndPort => Some(ElementKey::ProtocolPort(packet.protocol, packet.port, packet.port)),
-    }?;
-    let holds = |element: &ElementKey| match (*element, key) {
-        (ElementKey::AddressRange(first, last), ElementKey::Address(address)) => {
-            first <= address && address <= last
-        }
-        (ElementKey::ProtocolPort(protocol, first, last), ElementKey::ProtocolPort(asked, port, _)) => {
-            protocol == asked && first <= port && port <= last
-        }
-        (element, key) => element == key,
-    };
-    let mut others = set.elements.iter().filter(|(element, _)| holds(element)).map(|(_, element)| element);
-    set.elements.get(&key).or_else(|| others.next())
 }

@@ -38,6 +38,7 @@ pub mod random;
 mod raw;
 mod server;
 mod service;
+mod stream;
 pub mod testbed;
 
 pub use agent::{Agent, program};
@@ -52,3 +53,4 @@ pub use privilege::available;
 pub use probe::{Outcome, Probe, Protocol, Reply};
 pub use prober::{Incident, Prober, Totals};
 pub use service::Service;
+pub use stream::{Heard, Stream, new_port};

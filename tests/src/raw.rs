@@ -4,9 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::probe::Protocol;
 
+const SCTP_DATA: u8 = 0;
 const SCTP_INIT: u8 = 1;
 const SCTP_INIT_ACK: u8 = 2;
 const SCTP_ABORT: u8 = 6;
+const SCTP_COOKIE_ECHO: u8 = 10;
+const SCTP_COOKIE_ACK: u8 = 11;
 /// Length of the fixed part of INIT and INIT ACK behind the chunk's header (RFC 9260, 3.3.2).
 const SCTP_INIT_LENGTH: usize = 16;
 const SCTP_STATE_COOKIE: u16 = 7;
@@ -181,6 +184,39 @@ pub(crate) fn answer_sctp(segment: &[u8], name: &str, listens: impl Fn(u16) -> b
     body.extend(u16::try_from(4 + name.len()).ok()?.to_be_bytes());
     body.extend(name.as_bytes());
     Some(sctp(to, from, tag, SCTP_INIT_ACK, &body))
+}
+
+/// One end's view of an SCTP association in which both ends have chosen the same tag.
+#[derive(Debug)]
+pub(crate) struct Association {
+    pub(crate) from: u16,
+    pub(crate) to: u16,
+    pub(crate) tag: u32,
+}
+
+impl Association {
+    /// The chunks that open an association; the ends take turns, the client begins (RFC 9260, 5.1).
+    pub(crate) const HANDSHAKE: [u8; 4] = [SCTP_INIT, SCTP_INIT_ACK, SCTP_COOKIE_ECHO, SCTP_COOKIE_ACK];
+
+    /// A packet of one chunk of the handshake.
+    pub(crate) fn chunk(&self, chunk: u8) -> Vec<u8> {
+        let tag = self.tag.to_be_bytes();
+        let body = match chunk {
+            SCTP_INIT | SCTP_INIT_ACK => [tag, [0, 0, 0xff, 0xff], [0, 1, 0, 1], tag].concat(),
+            _ => Vec::new(),
+        };
+        sctp(self.from, self.to, if chunk == SCTP_INIT { 0 } else { self.tag }, chunk, &body)
+    }
+
+    /// A packet with a message: sequence number, stream and protocol mean nothing here, then a word of data.
+    pub(crate) fn data(&self) -> Vec<u8> {
+        sctp(self.from, self.to, self.tag, SCTP_DATA, &[0; 16])
+    }
+
+    /// Whether a packet is such a message of the other end.
+    pub(crate) fn is_data(&self, segment: &[u8]) -> bool {
+        between(segment, self.to, self.from) && segment.get(12) == Some(&SCTP_DATA)
+    }
 }
 
 /// The part of a received packet behind the IP header: raw IPv4 sockets deliver the header, IPv6 ones do not.

@@ -1,5 +1,6 @@
 //! A lab with its objects: agents follow them, packets meet them, and the judge says what they mean.
 
+use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -98,7 +99,17 @@ impl Testbed {
     /// # Errors
     /// It does not.
     pub fn start_agent(&self, node: &str) -> Result<Agent> {
-        let mut agent = Agent::start(self.node(node)?, self.manifests.path())?;
+        self.start_agent_with(node, &[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn start_agent_with(&self, node: &str, arguments: &[&str]) -> Result<Agent> {
+        let manifests = ["--manifests".as_ref(), self.manifests.path().as_os_str()];
+        let arguments = arguments.iter().map(|argument| OsStr::new(*argument));
+        let mut agent = Agent::start_with(self.node(node)?, manifests.into_iter().chain(arguments))?;
         agent.wait_ready(BOUND)?;
         Ok(agent)
     }

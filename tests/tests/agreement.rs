@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lab::interpreter::{Packet, apply, forwards};
+use lab::interpreter::apply;
 use lab::random::{self, PORTS, PodPlace, Random};
-use policy_compiler::compile::{Compiler, compile};
+use policy_compiler::compile::{Compiler, Concerned, compile};
 use policy_compiler::judge::{Connection, Endpoint, Exemption, Judge, Ruling, Traffic};
 use policy_compiler::manifest;
 use policy_compiler::model::{Cluster, Family, PortNumber, Protocol};
-use policy_compiler::ruleset::{Ruleset, Transaction};
+use policy_compiler::ruleset::{Packet, Ruleset, Transaction};
 use serde_json::{Value, json};
 
 const OUTSIDE: [&str; 6] =
@@ -73,9 +73,8 @@ fn packets(cluster: &Cluster) -> impl Iterator<Item = Packet> {
     let pairs =
         ends.clone().into_iter().flat_map(move |from| ends.clone().into_iter().map(move |to| (from, to)));
     pairs.filter(|(from, to)| Family::of(*from) == Family::of(*to)).flat_map(|(source, destination)| {
-        Protocol::ALL.into_iter().flat_map(move |protocol| {
-            PORTS.into_iter().map(move |port| Packet { source, destination, protocol, port })
-        })
+        let ports = Protocol::ALL.into_iter().flat_map(|protocol| PORTS.map(|port| (protocol, port)));
+        ports.map(Some).chain([None]).map(move |port| Packet { source, destination, port })
     })
 }
 
@@ -90,18 +89,16 @@ fn compiled_rulesets_and_judge_agree_on_every_packet() {
                 from: judge.party(Endpoint::Address(packet.source)),
                 to: judge.party(Endpoint::Address(packet.destination)),
                 family: Some(Family::of(packet.source)),
-                traffic: Traffic::Port(packet.protocol, PortNumber::new(packet.port).expect("not 0")),
+                traffic: packet.port.map_or(Traffic::Other, |(protocol, port)| {
+                    Traffic::Port(protocol, PortNumber::new(port).expect("not 0"))
+                }),
             };
             let verdict = judge.verdict(&connection);
             let own_node = Ruling::Exempt(Exemption::OwnNode);
             if [&verdict.egress, &verdict.ingress].contains(&&own_node) {
                 continue; // Between a pod and its node packets take other hooks than `forward`.
             }
-            assert_eq!(
-                forwards(&ruleset, &packet),
-                verdict.allowed(),
-                "seed {seed}: {packet:?}: {verdict:#?}"
-            );
+            assert_eq!(ruleset.forwards(&packet), verdict.allowed(), "seed {seed}: {packet:?}: {verdict:#?}");
         }
     }
 }
@@ -113,8 +110,8 @@ fn each_node_judges_its_own_pods() {
         let whole = compile(&cluster, None);
         let nodes = ["node-0", "node-1"].map(|node| compile(&cluster, Some(node)));
         for packet in packets(&cluster) {
-            let everywhere = nodes.iter().all(|ruleset| forwards(ruleset, &packet));
-            assert_eq!(everywhere, forwards(&whole, &packet), "seed {seed}: {packet:?}");
+            let everywhere = nodes.iter().all(|ruleset| ruleset.forwards(&packet));
+            assert_eq!(everywhere, whole.forwards(&packet), "seed {seed}: {packet:?}");
         }
     }
 }
@@ -211,6 +208,36 @@ fn a_history_of_changes_ends_in_the_ruleset_of_its_outcome() {
             assert!(kernel == expected, "seed {seed}, step {step}: the transaction leads elsewhere");
         }
     }
+}
+
+#[test]
+fn an_update_knows_every_connection_that_it_denies() {
+    let mut denied = 0;
+    for seed in 0..20 {
+        let random = &mut Random::new(seed);
+        let mut compiler = Compiler::new(random.percent(50).then_some("node-0"));
+        let mut history = History::default();
+        let mut told = Cluster::new();
+        for step in 0..40 {
+            let before = compiler.ruleset().clone();
+            history.change(random);
+            let now = history.cluster();
+            tell(&mut compiler, &told, &now);
+            told = now;
+            let concerned = Concerned::by(&compiler.update());
+            for packet in packets(&told).skip(random.below(5)).step_by(5) {
+                if before.forwards(&packet) && !compiler.ruleset().forwards(&packet) {
+                    denied += 1;
+                    let Packet { source, destination, .. } = packet;
+                    assert!(
+                        concerned.contains(source, destination),
+                        "seed {seed}, step {step}: {packet:?} is not among {concerned:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(denied > 1000, "only {denied} packets were denied");
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn write(manifests: &Manifests, pod: &Pod) -> Result<()> {
 }
 
 fn problems(agent: &Agent, kind: &str) -> Result<u64> {
-    agent.counter(&format!("podfence_datapath_problems{{problem=\"{kind}\"}}"))
+    agent.metric(&format!("podfence_datapath_problems{{problem=\"{kind}\"}}"))
 }
 
 #[test]

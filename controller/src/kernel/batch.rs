@@ -179,7 +179,10 @@ impl<'a> Batch<'a> {
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddElements(set, elements) => {
-                self.elements(index, name, set, elements, MsgType::Add, NEW)?;
+                let transient = self.sets.kind(set).is_some_and(|kind| kind.transient().is_some());
+                // One that is already there is as good as new: its time begins anew.
+                let flags = if transient { uapi::NLM_F_CREATE } else { NEW };
+                self.elements(index, name, set, elements, MsgType::Add, flags)?;
             }
             Operation::DeleteElements(set, elements) => {
                 self.elements(index, name, set, elements, MsgType::Del, 0)?;

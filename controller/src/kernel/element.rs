@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy_compiler::model::{Family, Protocol};
-use policy_compiler::ruleset::{COMMENT_MAX, ChainName, Element, ElementKey, KeyType, SetKind, Verdict};
+use policy_compiler::ruleset::{
+    COMMENT_MAX, ChainName, Element, ElementKey, KeyType, SetKind, Tuple, Verdict,
+};
 
 use super::error::Unfit;
 use super::expression::verdict;
@@ -16,14 +19,14 @@ use crate::netlink::{Attributes, text};
 /// The bytes of a key. Each part of a concatenation begins at a multiple of four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    bytes: [u8; 32],
+    bytes: [u8; 44],
     length: usize,
 }
 
 impl Key {
-    const EMPTY: Self = Self { bytes: [0; 32], length: 0 };
+    const EMPTY: Self = Self { bytes: [0; 44], length: 0 };
 
-    /// The key with a further part; none of podfence's has more than two addresses' bytes.
+    /// The key with a further part; none of podfence's has more bytes than a tuple of IPv6.
     fn and(mut self, part: &[u8]) -> Self {
         if let Some(place) = self.bytes.get_mut(self.length..self.length + part.len()) {
             place.copy_from_slice(part);
@@ -44,7 +47,11 @@ impl Key {
     }
 
     fn protocol_port(protocol: Protocol, port: u16) -> Self {
-        Self::EMPTY.and(&[protocol.number()]).and(&port.to_be_bytes())
+        Self::EMPTY.and_protocol_port(protocol, port)
+    }
+
+    fn and_protocol_port(self, protocol: Protocol, port: u16) -> Self {
+        self.and(&[protocol.number()]).and(&port.to_be_bytes())
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {
@@ -64,6 +71,7 @@ pub(super) struct RawElement<'a> {
     pub(super) open: bool,
     pub(super) target: Option<&'a ChainName>,
     pub(super) comment: Option<&'a str>,
+    pub(super) lifetime: Option<Duration>,
 }
 
 /// The one or two elements that the kernel takes for one.
@@ -82,6 +90,11 @@ pub(super) fn raw(
             let last = interval.then(|| Key::protocol_port(protocol, last));
             (Key::protocol_port(protocol, first), last, None)
         }
+        ElementKey::Tuple(Tuple { source, destination, protocol, source_port, destination_port }) => {
+            let ends = Key::address(source).and_address(destination);
+            let key = ends.and_protocol_port(protocol, source_port).and(&destination_port.to_be_bytes());
+            (key, None, None)
+        }
     };
     let start = RawElement {
         key: first,
@@ -90,6 +103,7 @@ pub(super) fn raw(
         open: matches!(key, ElementKey::AddressRange(..)) && end.is_none(),
         target: element.target.as_ref(),
         comment: element.comment.as_deref(),
+        lifetime: key.lifetime(),
     };
     let end = end.map(|address| RawElement {
         key: Key::address(address),
@@ -98,6 +112,7 @@ pub(super) fn raw(
         open: false,
         target: None,
         comment: None,
+        lifetime: None,
     });
     std::iter::once(start).chain(end)
 }
@@ -210,6 +225,8 @@ fn single(kind: SetKind, listed: ListedElement) -> Option<(ElementKey, Element)>
             }
             ElementKey::ProtocolPort(protocol, first, last)
         }
+        // No part of the ruleset.
+        KeyType::Tuple(_) => return None,
     };
     Some((key, listed.element))
 }

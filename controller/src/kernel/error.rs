@@ -4,19 +4,20 @@ use std::io;
 
 use policy_compiler::ruleset::{COMMENT_MAX, ElementKey, NAME_MAX, Operation, SetName, TABLE};
 
-/// Why the table could not be changed or read. Unless it says otherwise, the table is as it was.
+/// Why the table could not be changed or read, or the connections that the kernel tracks. Unless it says otherwise,
+/// the table is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no way to `nf_tables`: no such kernel, or no right to use it (`CAP_NET_ADMIN`).
-    #[error("cannot {action} the netlink socket of nf_tables")]
+    /// There is no way to netfilter: no such kernel, or no right to use it (`CAP_NET_ADMIN`).
+    #[error("cannot {action} the netlink socket of netfilter")]
     Socket {
         /// What was tried: a verb.
         action: &'static str,
         /// What the system says.
         source: io::Error,
     },
-    /// The kernel refused an operation, and with it the whole transaction.
+    /// The kernel refused an operation, and with it the whole transaction that it was part of.
     #[error("the kernel refuses to {operation}{}", explanation(.message.as_deref()))]
     Refused {
         /// The operation and the object, as "add chain x".

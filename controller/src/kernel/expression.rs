@@ -63,11 +63,22 @@ pub(super) enum Expression {
     Verdict(Verdict),
 }
 
-/// The registers that nft uses: `FIRST` for a key, and for the second part of a concatenation the next
-/// free one behind the first part, counted in 16 or in 4 bytes.
-const FIRST: u32 = uapi::NFT_REG_1;
-const BEHIND_4_BYTES: u32 = uapi::NFT_REG32_01;
-const BEHIND_16_BYTES: u32 = uapi::NFT_REG_2;
+/// The register that nft uses for a key.
+const FIRST: u32 = register(0);
+
+/// The register that begins so many words of four bytes behind the first: the parts of a concatenation follow
+/// one another. What begins at a multiple of four words goes by the name of the register of 16 bytes.
+const fn register(word: u32) -> u32 {
+    if word.is_multiple_of(4) { uapi::NFT_REG_1 + word / 4 } else { uapi::NFT_REG32_00 + word }
+}
+
+/// How many words of four bytes an address has.
+const fn words(family: Family) -> u32 {
+    match family {
+        Family::Ipv4 => 1,
+        Family::Ipv6 => 4,
+    }
+}
 
 /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR` and `RTN_LOCAL`.
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
@@ -80,6 +91,15 @@ const ESTABLISHED_OR_RELATED: u32 = (1 << 1) | (1 << 2);
 /// The types of router solicitation to redirect (RFC 4861, section 4).
 const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
 
+/// Where the flags stand in a TCP header, and FIN, SYN, RST and ACK among them (RFC 9293, section 3.1).
+const TCP_FLAGS: u32 = 13;
+const TCP_SYN: u8 = 0x02;
+const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
+
+/// Where the type of the first chunk stands in an SCTP packet, and INIT (RFC 9260, section 3.2).
+const SCTP_FIRST_CHUNK: u32 = 12;
+const SCTP_INIT: u8 = 1;
+
 /// The instructions of a rule. `intervals` tells whether a set is one of intervals.
 pub(super) fn expressions(statements: &[Statement], intervals: impl Fn(&SetName) -> bool) -> Vec<Expression> {
     let mut encoder = Encoder { expressions: Vec::new(), family: None };
@@ -88,6 +108,8 @@ pub(super) fn expressions(statements: &[Statement], intervals: impl Fn(&SetName)
             Statement::EstablishedOrRelated => encoder.established_or_related(),
             Statement::NeighbourDiscovery => encoder.neighbour_discovery(),
             Statement::SourceIsLocal => encoder.source_is_local(),
+            Statement::TcpSyn => encoder.tcp_syn(),
+            Statement::SctpInit => encoder.sctp_init(),
             Statement::InSet(fields, set) => encoder.look_up(*fields, set, false, intervals(set)),
             Statement::VerdictMap(fields, map) => encoder.look_up(*fields, map, true, intervals(map)),
             Statement::Counter => encoder.push(Expression::Counter),
@@ -121,8 +143,7 @@ impl Encoder {
     fn neighbour_discovery(&mut self) {
         let (first, last) = NEIGHBOUR_DISCOVERY;
         self.require(Family::Ipv6);
-        self.meta(uapi::NFT_META_L4PROTO);
-        self.compare(uapi::NFT_CMP_EQ, &[uapi::IPPROTO_ICMPV6]);
+        self.require_protocol(uapi::IPPROTO_ICMPV6);
         self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, FIRST);
         self.compare(uapi::NFT_CMP_GTE, &[first]);
         self.compare(uapi::NFT_CMP_LTE, &[last]);
@@ -133,20 +154,29 @@ impl Encoder {
         self.compare(uapi::NFT_CMP_EQ, &ADDRESS_TYPE_LOCAL.to_ne_bytes());
     }
 
+    fn tcp_syn(&mut self) {
+        self.require_protocol(uapi::IPPROTO_TCP);
+        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS, 1, FIRST);
+        self.push(Expression::Bitwise { register: FIRST, mask: vec![TCP_FIN_SYN_RST_ACK], xor: vec![0] });
+        self.compare(uapi::NFT_CMP_EQ, &[TCP_SYN]);
+    }
+
+    fn sctp_init(&mut self) {
+        self.require_protocol(uapi::IPPROTO_SCTP);
+        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, SCTP_FIRST_CHUNK, 1, FIRST);
+        self.compare(uapi::NFT_CMP_EQ, &[SCTP_INIT]);
+    }
+
     fn look_up(&mut self, fields: Fields, set: &SetName, verdict: bool, intervals: bool) {
         match fields {
             Fields::Source(family) => self.address(family, Side::Source, FIRST),
             Fields::Destination(family) => self.address(family, Side::Destination, FIRST),
             Fields::SourceAndDestination(family) => {
                 self.address(family, Side::Source, FIRST);
-                let behind = match family {
-                    Family::Ipv4 => BEHIND_4_BYTES,
-                    Family::Ipv6 => BEHIND_16_BYTES,
-                };
-                self.address(family, Side::Destination, behind);
+                self.address(family, Side::Destination, register(words(family)));
             }
             Fields::ProtocolAndPort => {
-                self.meta(uapi::NFT_META_L4PROTO);
+                self.meta(uapi::NFT_META_L4PROTO, FIRST);
                 if intervals {
                     // Changes nothing (no word of two bytes is in one byte), but nft 1.0.6 has it.
                     self.push(Expression::Byteorder {
@@ -156,7 +186,15 @@ impl Encoder {
                         size: 2,
                     });
                 }
-                self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, BEHIND_4_BYTES);
+                self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register(1));
+            }
+            Fields::Tuple(family) => {
+                let behind = 2 * words(family);
+                self.address(family, Side::Source, FIRST);
+                self.address(family, Side::Destination, register(words(family)));
+                self.meta(uapi::NFT_META_L4PROTO, register(behind));
+                self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, register(behind + 1));
+                self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register(behind + 2));
             }
         }
         self.push(Expression::Lookup { register: FIRST, set: set.clone(), verdict });
@@ -175,7 +213,7 @@ impl Encoder {
 
     fn require(&mut self, family: Family) {
         if self.family.replace(family) != Some(family) {
-            self.meta(uapi::NFT_META_NFPROTO);
+            self.meta(uapi::NFT_META_NFPROTO, FIRST);
             let number = match family {
                 Family::Ipv4 => uapi::NFPROTO_IPV4,
                 Family::Ipv6 => uapi::NFPROTO_IPV6,
@@ -184,8 +222,13 @@ impl Encoder {
         }
     }
 
-    fn meta(&mut self, key: u32) {
-        self.push(Expression::Meta { key, register: FIRST });
+    fn require_protocol(&mut self, number: u8) {
+        self.meta(uapi::NFT_META_L4PROTO, FIRST);
+        self.compare(uapi::NFT_CMP_EQ, &[number]);
+    }
+
+    fn meta(&mut self, key: u32, register: u32) {
+        self.push(Expression::Meta { key, register });
     }
 
     fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) {

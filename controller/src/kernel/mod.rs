@@ -3,9 +3,12 @@
 //! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there;
 //! [`Watch`] tells when somebody else changes it. Where the kernel can do that (6.9), nobody else can: the
 //! socket of a [`Kernel`] that has applied [`Operation::OwnTable`] owns the table as long as it is open, and
-//! leaves it behind, rules and counters included, for the next one to take over. Nothing outside the table is read or written.
+//! leaves it behind, rules and counters included, for the next one to take over. Of the ruleset, nothing
+//! outside the table is read or written. [`list_connections`] and [`forget_connections`] are about what the
+//! kernel tracks beside it.
 
 mod batch;
+mod conntrack;
 mod element;
 mod error;
 mod expression;
@@ -16,6 +19,7 @@ mod table;
 mod uapi;
 mod watch;
 
+pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
 pub use table::{Chain, Counter, Place, Rule, Table};
 pub use watch::Watch;

@@ -125,6 +125,9 @@ impl Kernel {
     }
 
     fn read_set(&mut self, name: &SetName, kind: SetKind) -> Result<Option<Set>, Error> {
+        if kind.transient().is_some() {
+            return Ok(Some(Set::new(kind)));
+        }
         let (table, set) = (zero_terminated(TABLE), zero_terminated(name.as_str()));
         let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table), (uapi::NFTA_SET_ELEM_LIST_SET, &set)];
         let question = Question { kind: uapi::NFT_MSG_GETSETELEM, all: true, names, about: "elements" };

@@ -12,7 +12,7 @@ use super::expression::{Expression, expressions};
 /// What the kernel has beyond that (named counters, flow tables) no rule of podfence can refer to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// Sets and maps by name; `None` for one that podfence cannot have made.
+    /// Sets and maps by name; `None` for one that podfence cannot have made. Transient ones appear empty.
     pub sets: BTreeMap<SetName, Option<Set>>,
     /// Chains by name.
     pub chains: BTreeMap<ChainName, Chain>,

@@ -1,12 +1,14 @@
 //! The data plane against the real kernel, with nft as a witness. Every test has its own network namespace.
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod conntrack;
 mod ownership;
 mod refusal;
 mod rulesets;
 mod size;
 mod support;
 mod tampering;
+mod transient;
 mod walk;
 
 use controller::kernel::Kernel;

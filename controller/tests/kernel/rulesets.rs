@@ -14,6 +14,8 @@ pub(crate) const V6: KeyType = KeyType::Address(Family::Ipv6);
 pub(crate) const PAIRS4: KeyType = KeyType::AddressPair(Family::Ipv4);
 pub(crate) const PAIRS6: KeyType = KeyType::AddressPair(Family::Ipv6);
 pub(crate) const PORTS: KeyType = KeyType::ProtocolPort;
+pub(crate) const TUPLES4: KeyType = KeyType::Tuple(Family::Ipv4);
+pub(crate) const TUPLES6: KeyType = KeyType::Tuple(Family::Ipv6);
 
 pub(crate) fn set_kind(key: KeyType, interval: bool, verdicts: bool) -> SetKind {
     SetKind { key, interval, verdicts }
@@ -127,7 +129,12 @@ static LONG_COMMENT: LazyLock<String> = LazyLock::new(|| "y".repeat(128));
 
 /// Everything that a ruleset can have, at the edges of what nft and the kernel take.
 pub(crate) fn everything() -> Ruleset {
-    let sets = address_sets().into_iter().chain(interval_sets()).chain(pair_sets()).chain(port_sets());
+    let sets = address_sets()
+        .into_iter()
+        .chain(interval_sets())
+        .chain(pair_sets())
+        .chain(port_sets())
+        .chain(transient_sets());
     let chains = [
         ("forward", base_chain(Hook::Forward, forward_rules())),
         ("output", base_chain(Hook::Output, output_rules())),
@@ -222,6 +229,13 @@ fn port_sets() -> Vec<(&'static str, Set)> {
     ]
 }
 
+fn transient_sets() -> Vec<(&'static str, Set)> {
+    vec![
+        ("tuples4", Set::new(set_kind(TUPLES4, false, false))),
+        ("tuples6", Set::new(set_kind(TUPLES6, false, false))),
+    ]
+}
+
 fn forward_rules() -> Vec<Rule> {
     let (source4, source6) = (Fields::Source(Family::Ipv4), Fields::Source(Family::Ipv6));
     let (destination4, destination6) = (Fields::Destination(Family::Ipv4), Fields::Destination(Family::Ipv6));
@@ -250,6 +264,10 @@ fn output_rules() -> Vec<Rule> {
     let (source4, source6) = (Fields::Source(Family::Ipv4), Fields::Source(Family::Ipv6));
     vec![
         Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Return)]),
+        Rule::new([in_set(Fields::Tuple(Family::Ipv4), "tuples4"), jump("end")]),
+        Rule::new([in_set(Fields::Tuple(Family::Ipv6), "tuples6"), Statement::TcpSyn, accept()]),
+        Rule::new([Statement::TcpSyn, Statement::Verdict(Verdict::Return)]),
+        Rule::new([Statement::SctpInit, Statement::Verdict(Verdict::Return)]),
         Rule::new([in_set(source4, &LONG_SET), in_set(Fields::ProtocolAndPort, "ports"), accept()]),
         Rule::new([verdict_map(source6, &LONG_MAP)]),
     ]

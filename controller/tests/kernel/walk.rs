@@ -8,7 +8,7 @@ use policy_compiler::ruleset::{
     Transaction, Verdict,
 };
 
-use crate::rulesets::{PAIRS4, PAIRS6, PORTS, V4, V6, accept, base_chain, chain, drop, jump};
+use crate::rulesets::{PAIRS4, PAIRS6, PORTS, TUPLES6, V4, V6, accept, base_chain, chain, drop, jump};
 use crate::support::{in_namespace, kernel_with, present};
 
 /// Numbers that look random and are the same for the same seed (`SplitMix64`).
@@ -48,7 +48,7 @@ fn random_ruleset(random: &mut Random) -> Ruleset {
     for index in 0..8 {
         if !random.one_in(3) {
             // Most names always stand for sets of one kind; the others make the table be replaced.
-            let variety = if random.one_in(20) { random.below(20) } else { index * 3 };
+            let variety = if random.one_in(20) { random.below(24) } else { index * 3 };
             let kind = kind(variety);
             let elements = random_elements(random, kind, &leaves);
             ruleset.sets.insert(SetName::new(format!("set_{index}")), Set { kind, elements });
@@ -71,9 +71,11 @@ fn random_ruleset(random: &mut Random) -> Ruleset {
 }
 
 fn kind(variety: usize) -> SetKind {
-    let key = [V4, V6, PORTS, PAIRS4, PAIRS6][variety % 5];
-    let interval = (variety / 5).is_multiple_of(2) && !matches!(key, KeyType::AddressPair(_));
-    SetKind { key, interval, verdicts: (variety / 10).is_multiple_of(2) }
+    let key = [V4, V6, PORTS, PAIRS4, PAIRS6, TUPLES6][variety % 6];
+    let interval =
+        (variety / 6).is_multiple_of(2) && !matches!(key, KeyType::AddressPair(_) | KeyType::Tuple(_));
+    let verdicts = (variety / 12).is_multiple_of(2) && !matches!(key, KeyType::Tuple(_));
+    SetKind { key, interval, verdicts }
 }
 
 fn random_elements(
@@ -100,6 +102,8 @@ fn random_elements(
                     .collect::<Vec<_>>()
             })
             .collect(),
+        // No part of a ruleset.
+        (KeyType::Tuple(_), _) => Vec::new(),
         (key, _) => (0..random.below(20)).map(|_| single(random, key)).collect(),
     };
     let element = |random: &mut Random| Element {
@@ -123,6 +127,7 @@ fn single(random: &mut Random, key: KeyType) -> ElementKey {
             let port = u16::try_from(random.below(20)).unwrap();
             ElementKey::ProtocolPort(random.pick(&Protocol::ALL), port, port)
         }
+        KeyType::Tuple(_) => unreachable!("such sets stay empty"),
     }
 }
 
@@ -159,6 +164,8 @@ fn simple_rule(random: &mut Random) -> Rule {
         Statement::EstablishedOrRelated,
         Statement::NeighbourDiscovery,
         Statement::SourceIsLocal,
+        Statement::TcpSyn,
+        Statement::SctpInit,
         Statement::Counter,
     ]);
     let rule = Rule::new([condition, verdict]);
@@ -184,6 +191,7 @@ fn random_rule(
         KeyType::Address(family) => random.pick(&[Fields::Source(family), Fields::Destination(family)]),
         KeyType::AddressPair(family) => Fields::SourceAndDestination(family),
         KeyType::ProtocolPort => Fields::ProtocolAndPort,
+        KeyType::Tuple(family) => Fields::Tuple(family),
     };
     if kind.verdicts {
         Rule::new([Statement::Counter, Statement::VerdictMap(fields, name)])

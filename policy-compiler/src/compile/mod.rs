@@ -18,6 +18,7 @@
 
 mod access;
 mod blocks;
+mod connections;
 mod draft;
 mod names;
 mod rule;
@@ -25,6 +26,7 @@ mod side;
 mod skeleton;
 mod world;
 
+pub use connections::{Addresses, Concerned, Ends, cut};
 pub use names::Counted;
 
 use std::sync::Arc;

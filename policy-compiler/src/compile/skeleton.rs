@@ -25,6 +25,11 @@ pub(super) fn itself(direction: Direction, family: Family) -> SetName {
     family_set(&format!("{direction}_itself"), family)
 }
 
+/// The packets of connections that were cut.
+pub(super) fn cut(family: Family) -> SetName {
+    family_set("cut", family)
+}
+
 /// Where a packet goes that no rule has let through: denied if the pod is isolated, else back.
 pub(super) fn unlisted(direction: Direction) -> ChainName {
     ChainName::new(format!("{direction}_unlisted"))
@@ -62,7 +67,10 @@ pub(super) fn build(draft: &mut Draft) {
             draft.put_set(&isolated(direction, family), address);
             draft.put_set(&blocks(direction, family), SetKind { interval: true, ..address });
         }
+        let tuple = SetKind { key: KeyType::Tuple(family), interval: false, verdicts: false };
+        draft.put_set(&cut(family), tuple);
     }
+    build_cut(draft);
     for direction in Direction::BOTH {
         build_direction(draft, direction);
     }
@@ -80,11 +88,32 @@ fn base_chain(hook: Hook) -> Vec<Rule> {
         // What the node itself sends passes. What else leaves here has been sent on a pod's behalf.
         rules.push(Rule::new([Statement::SourceIsLocal, accept()]));
     }
+    for family in Family::BOTH {
+        let is_cut = Statement::InSet(Fields::Tuple(family), cut(family));
+        rules.push(Rule::new([is_cut, Statement::Verdict(Verdict::Jump(cut_chain()))]));
+    }
     rules.push(Rule::new([Statement::NeighbourDiscovery, accept()]));
     for direction in Direction::BOTH {
         rules.push(Rule::new([Statement::Verdict(Verdict::Jump(entry(direction)))]));
     }
     rules
+}
+
+/// Drops packets of connections that were cut, and lets a new one begin between the same ports.
+///
+/// Conntrack has forgotten such a connection. It would take the next packet of either end for the beginning of
+/// a new one, opened by that end (`nf_conntrack_tcp_loose`), and the policies may allow that.
+fn build_cut(draft: &mut Draft) {
+    let rules = vec![
+        Rule::new([Statement::TcpSyn, Statement::Verdict(Verdict::Return)]),
+        Rule::new([Statement::SctpInit, Statement::Verdict(Verdict::Return)]),
+        Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
+    ];
+    draft.put_chain(&cut_chain(), None, rules);
+}
+
+fn cut_chain() -> ChainName {
+    ChainName::new("cut")
 }
 
 fn build_direction(draft: &mut Draft, direction: Direction) {

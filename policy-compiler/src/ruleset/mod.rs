@@ -6,9 +6,11 @@
 //! The vocabulary is as small as the shape of the table asks for: a [`Statement`] is one of a dozen, each
 //! of which nft prints and reads back unchanged.
 
+mod packet;
 mod text;
 mod transaction;
 
+pub use packet::Packet;
 pub(crate) use transaction::Difference;
 pub use transaction::{Operation, Transaction};
 
@@ -17,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{Family, Protocol};
 
@@ -108,6 +111,19 @@ pub enum KeyType {
     AddressPair(Family),
     /// `inet_proto . inet_service`
     ProtocolPort,
+    /// Two addresses of one family, `inet_proto` and two times `inet_service`: where a packet comes from and
+    /// where it goes. Such a set is [transient](SetKind::transient).
+    Tuple(Family),
+}
+
+/// What a set is declared with whose elements come and, after a time of their own, go while the ruleset stays
+/// the same: they are no part of a [`Ruleset`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transient {
+    /// The most elements (`size`).
+    pub size: u32,
+    /// How often the kernel collects those whose time is over (`gc-interval`), in whole minutes.
+    pub collected_every: Duration,
 }
 
 /// A key. Intervals name their first and last member.
@@ -121,6 +137,23 @@ pub enum ElementKey {
     AddressPair(IpAddr, IpAddr),
     /// Of [`KeyType::ProtocolPort`]; the ends are equal where the set has no intervals.
     ProtocolPort(Protocol, u16, u16),
+    /// Of [`KeyType::Tuple`].
+    Tuple(Tuple),
+}
+
+/// Where a packet comes from and where it goes. The addresses are of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// `ip saddr` or `ip6 saddr`
+    pub source: IpAddr,
+    /// `ip daddr` or `ip6 daddr`
+    pub destination: IpAddr,
+    /// `meta l4proto`
+    pub protocol: Protocol,
+    /// `th sport`
+    pub source_port: u16,
+    /// `th dport`
+    pub destination_port: u16,
 }
 
 /// What stands beside a key.
@@ -168,6 +201,11 @@ pub enum Statement {
     NeighbourDiscovery,
     /// `fib saddr type local`: the source is an address of the node.
     SourceIsLocal,
+    /// `tcp flags syn / fin,syn,rst,ack`: the packet asks for a connection.
+    TcpSyn,
+    /// `meta l4proto sctp @th,96,8 0x1`: the packet asks for an association, its only chunk is INIT (RFC 9260,
+    /// section 3.3.2).
+    SctpInit,
     /// The fields are a member of the set.
     InSet(Fields, SetName),
     /// The verdict that the map has for the fields; the rule goes on where it has none.
@@ -189,6 +227,8 @@ pub enum Fields {
     SourceAndDestination(Family),
     /// `meta l4proto . th dport`
     ProtocolAndPort,
+    /// `ip saddr . ip daddr . meta l4proto . th sport . th dport`, or the same of `ip6`
+    Tuple(Family),
 }
 
 /// What becomes of a packet.
@@ -204,6 +244,57 @@ pub enum Verdict {
     Jump(ChainName),
     /// Go on in a chain, not to come back.
     Goto(ChainName),
+}
+
+impl SetKind {
+    /// What a set is limited by whose elements are no part of a ruleset; `None` for one whose elements are.
+    pub fn transient(self) -> Option<Transient> {
+        match self.key {
+            // The kernel takes memory for all of them at once: 2 MiB.
+            KeyType::Tuple(_) => Some(Transient { size: 1 << 17, collected_every: Duration::from_secs(60) }),
+            _ => None,
+        }
+    }
+}
+
+impl ElementKey {
+    /// How long an element stays in a [transient](SetKind::transient) set (its `timeout`); `None` for a key of
+    /// other sets, where it stays.
+    pub fn lifetime(self) -> Option<Duration> {
+        match self {
+            Self::Tuple(tuple) => Some(tuple.lifetime()),
+            _ => None,
+        }
+    }
+}
+
+impl Tuple {
+    /// How long the packets of a connection that was cut are dropped.
+    ///
+    /// With TCP, as long as either end may believe in the connection: keepalive asks after two hours of
+    /// silence and gives up eleven minutes later (`tcp_keepalive_time`, `tcp_keepalive_probes`). The same with
+    /// SCTP, of which a new association can be told apart from the old one as well. Not so with UDP: what is
+    /// dropped there may be meant as a new beginning, so it is not dropped for longer than a busy sender needs
+    /// to give up.
+    fn lifetime(self) -> Duration {
+        let minutes = match self.protocol {
+            Protocol::Tcp | Protocol::Sctp => 180,
+            Protocol::Udp => 10,
+        };
+        Duration::from_secs(minutes * 60)
+    }
+
+    /// The tuple of the packets that go the other way.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            ..self
+        }
+    }
 }
 
 impl Set {

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::{
     Chain, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetKind, SetName, Statement,
-    TABLE, Verdict,
+    TABLE, Transient, Tuple, Verdict,
 };
 use crate::model::{Family, Protocol};
 
@@ -34,6 +34,10 @@ fn write_set(f: &mut Formatter<'_>, name: &SetName, set: &Set) -> fmt::Result {
     writeln!(f, "\t\ttype {key}{}", if verdicts { " : verdict" } else { "" })?;
     if interval {
         writeln!(f, "\t\tflags interval")?;
+    }
+    if let Some(Transient { size, collected_every }) = set.kind.transient() {
+        let minutes = collected_every.as_secs() / 60;
+        writeln!(f, "\t\tsize {size}\n\t\tflags timeout\n\t\tgc-interval {minutes}m")?;
     }
     for (index, (key, element)) in set.elements.iter().enumerate() {
         f.write_str(if index == 0 { "\t\telements = { " } else { ",\n\t\t\t     " })?;
@@ -82,6 +86,9 @@ impl Display for KeyType {
             Self::Address(family) => f.write_str(address(family)),
             Self::AddressPair(family) => write!(f, "{0} . {0}", address(family)),
             Self::ProtocolPort => f.write_str("inet_proto . inet_service"),
+            Self::Tuple(family) => {
+                write!(f, "{0} . {0} . inet_proto . inet_service . inet_service", address(family))
+            }
         }
     }
 }
@@ -94,15 +101,22 @@ impl Display for ElementKey {
             Self::AddressRange(first, last) => write!(f, "{first}-{last}"),
             Self::AddressPair(source, destination) => write!(f, "{source} . {destination}"),
             Self::ProtocolPort(protocol, first, last) => {
-                let protocol = match protocol {
-                    Protocol::Tcp => "tcp",
-                    Protocol::Udp => "udp",
-                    Protocol::Sctp => "sctp",
-                };
-                write!(f, "{protocol} . {first}")?;
+                write!(f, "{} . {first}", inet_proto(protocol))?;
                 if first == last { Ok(()) } else { write!(f, "-{last}") }
             }
+            Self::Tuple(Tuple { source, destination, protocol, source_port, destination_port }) => {
+                let protocol = inet_proto(protocol);
+                write!(f, "{source} . {destination} . {protocol} . {source_port} . {destination_port}")
+            }
         }
+    }
+}
+
+fn inet_proto(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
     }
 }
 
@@ -125,6 +139,8 @@ impl Display for Statement {
             Self::EstablishedOrRelated => f.write_str("ct state established,related"),
             Self::NeighbourDiscovery => f.write_str("icmpv6 type 133-137"),
             Self::SourceIsLocal => f.write_str("fib saddr type local"),
+            Self::TcpSyn => f.write_str("tcp flags syn / fin,syn,rst,ack"),
+            Self::SctpInit => f.write_str("meta l4proto sctp @th,96,8 0x1"),
             Self::InSet(fields, set) => write!(f, "{fields} @{set}"),
             Self::VerdictMap(fields, map) => write!(f, "{fields} vmap @{map}"),
             Self::Counter => f.write_str("counter"),
@@ -144,6 +160,9 @@ impl Display for Fields {
             Self::Destination(family) => write!(f, "{} daddr", header(family)),
             Self::SourceAndDestination(family) => write!(f, "{0} saddr . {0} daddr", header(family)),
             Self::ProtocolAndPort => f.write_str("meta l4proto . th dport"),
+            Self::Tuple(family) => {
+                write!(f, "{0} saddr . {0} daddr . meta l4proto . th sport . th dport", header(family))
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use nftnl::nftnl_sys::{self as nft, libc};
 use nftnl::{MsgType, NlMsg};
-use policy_compiler::ruleset::{NAME_MAX, Verdict};
+use policy_compiler::ruleset::{NAME_MAX, Transient, Verdict};
 
 use crate::kernel::element::{RawElement, user_data};
 use crate::kernel::error::Unfit;
@@ -260,6 +260,12 @@ impl Set {
             .number(nft::NFTNL_SET_KEY_TYPE, declaration.key_type)
             .number(nft::NFTNL_SET_KEY_LEN, declaration.key_length)
             .number(nft::NFTNL_SET_ID, id);
+        let set = match declaration.transient {
+            Some(Transient { size, collected_every }) => set
+                .number(nft::NFTNL_SET_DESC_SIZE, size)
+                .number(nft::NFTNL_SET_GC_INTERVAL, collected_every.as_millis() as u32),
+            None => set,
+        };
         if declaration.flags & uapi::NFT_SET_CONCAT != 0 {
             let fields: &[u8] = declaration.fields;
             let (start, length) = (fields.as_ptr().cast(), fields.len() as u32);
@@ -385,6 +391,12 @@ impl SetElement {
                 );
             }
         }
+        if let Some(lifetime) = raw.lifetime {
+            let milliseconds = lifetime.as_millis() as u64;
+            // The second is what makes the kernel (from 6.12) begin anew with an element that is already there.
+            element.number64(nft::NFTNL_SET_ELEM_TIMEOUT, milliseconds);
+            element.number64(nft::NFTNL_SET_ELEM_EXPIRATION, milliseconds);
+        }
         let user_data = user_data(raw.comment, raw.open)?;
         if !user_data.is_empty() {
             element.bytes(nft::NFTNL_SET_ELEM_USERDATA, &user_data);
@@ -396,6 +408,12 @@ impl SetElement {
     fn number(&mut self, attribute: u32, value: u32) {
         // SAFETY: the element is alive; libnftnl copies four bytes, as many as the attribute has.
         unsafe { nft::nftnl_set_elem_set_u32(self.0.as_ptr(), attribute as u16, value) };
+    }
+
+    /// The attribute must be one that holds a number of 64 bits.
+    fn number64(&mut self, attribute: u32, value: u64) {
+        // SAFETY: the element is alive; libnftnl copies eight bytes, as many as the attribute has.
+        unsafe { nft::nftnl_set_elem_set_u64(self.0.as_ptr(), attribute as u16, value) };
     }
 
     /// The attribute must be one that holds data of any length; a key has at most 64 bytes.

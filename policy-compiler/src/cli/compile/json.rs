@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
     Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetName, Statement,
-    TABLE, Verdict,
+    TABLE, Transient, Tuple, Verdict,
 };
 use serde_json::{Value, json};
 
@@ -46,6 +46,11 @@ fn set_object(name: &SetName, set: &Set) -> Value {
     if set.kind.interval {
         object["flags"] = json!(["interval"]);
     }
+    if let Some(Transient { size, collected_every }) = set.kind.transient() {
+        object["size"] = json!(size);
+        object["flags"] = json!(["timeout"]);
+        object["gc-interval"] = json!(collected_every.as_secs());
+    }
     if !set.elements.is_empty() {
         object["elem"] = set.elements.iter().map(|(key, element)| element_value(*key, element)).collect();
     }
@@ -66,6 +71,9 @@ fn key_type(key: KeyType) -> Value {
         KeyType::Address(family) => json!(address(family)),
         KeyType::AddressPair(family) => json!([address(family), address(family)]),
         KeyType::ProtocolPort => json!(["inet_proto", "inet_service"]),
+        KeyType::Tuple(family) => {
+            json!([address(family), address(family), "inet_proto", "inet_service", "inet_service"])
+        }
     }
 }
 
@@ -76,13 +84,11 @@ fn element_value(key: ElementKey, element: &Element) -> Value {
         ElementKey::AddressRange(first, last) => json!({ "range": [first, last] }),
         ElementKey::AddressPair(source, destination) => json!({ "concat": [source, destination] }),
         ElementKey::ProtocolPort(protocol, first, last) => {
-            let protocol = match protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-                Protocol::Sctp => "sctp",
-            };
             let ports = if first == last { json!(first) } else { json!({ "range": [first, last] }) };
-            json!({ "concat": [protocol, ports] })
+            json!({ "concat": [inet_proto(protocol), ports] })
+        }
+        ElementKey::Tuple(Tuple { source, destination, protocol, source_port, destination_port }) => {
+            json!({ "concat": [source, destination, inet_proto(protocol), source_port, destination_port] })
         }
     };
     let key = match &element.comment {
@@ -95,8 +101,16 @@ fn element_value(key: ElementKey, element: &Element) -> Value {
     }
 }
 
+fn inet_proto(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
+}
+
 fn rule_object(chain: &ChainName, rule: &Rule) -> Value {
-    let statements: Vec<_> = rule.statements.iter().map(statement).collect();
+    let statements: Vec<_> = rule.statements.iter().flat_map(statement).collect();
     let mut object = json!({ "family": "inet", "table": TABLE, "chain": chain.as_str(), "expr": statements });
     if let Some(comment) = &rule.comment {
         object["comment"] = json!(&**comment);
@@ -104,9 +118,9 @@ fn rule_object(chain: &ChainName, rule: &Rule) -> Value {
     json!({ "rule": object })
 }
 
-fn statement(statement: &Statement) -> Value {
+fn statement(statement: &Statement) -> Vec<Value> {
     let matches = |operator, left: Value, right: Value| json!({ "match": { "op": operator, "left": left, "right": right } });
-    match statement {
+    let one = match statement {
         Statement::EstablishedOrRelated => {
             matches("in", json!({ "ct": { "key": "state" } }), json!(["established", "related"]))
         }
@@ -115,6 +129,14 @@ fn statement(statement: &Statement) -> Value {
         }
         Statement::SourceIsLocal => {
             matches("==", json!({ "fib": { "result": "type", "flags": "saddr" } }), json!("local"))
+        }
+        Statement::TcpSyn => {
+            let flags = json!({ "&": [payload("tcp", "flags"), ["fin", "syn", "rst", "ack"]] });
+            matches("==", flags, json!("syn"))
+        }
+        Statement::SctpInit => {
+            let first_chunk = json!({ "payload": { "base": "th", "offset": 96, "len": 8 } });
+            return vec![matches("==", meta("l4proto"), json!("sctp")), matches("==", first_chunk, json!(1))];
         }
         Statement::InSet(of, set) => matches("==", fields(*of), json!(format!("@{set}"))),
         Statement::VerdictMap(of, map) => {
@@ -126,7 +148,8 @@ fn statement(statement: &Statement) -> Value {
         Statement::Verdict(Verdict::Return) => json!({ "return": null }),
         Statement::Verdict(Verdict::Jump(chain)) => json!({ "jump": { "target": chain.as_str() } }),
         Statement::Verdict(Verdict::Goto(chain)) => json!({ "goto": { "target": chain.as_str() } }),
-    }
+    };
+    vec![one]
 }
 
 fn fields(fields: Fields) -> Value {
@@ -141,9 +164,17 @@ fn fields(fields: Fields) -> Value {
             json!({ "concat": [payload(header(family), "saddr"), payload(header(family), "daddr")] })
         }
         Fields::ProtocolAndPort => {
-            json!({ "concat": [{ "meta": { "key": "l4proto" } }, payload("th", "dport")] })
+            json!({ "concat": [meta("l4proto"), payload("th", "dport")] })
         }
+        Fields::Tuple(family) => json!({ "concat": [
+            payload(header(family), "saddr"), payload(header(family), "daddr"), meta("l4proto"),
+            payload("th", "sport"), payload("th", "dport"),
+        ] }),
     }
+}
+
+fn meta(key: &str) -> Value {
+    json!({ "meta": { "key": key } })
 }
 
 fn payload(protocol: &str, field: &str) -> Value {
@@ -213,18 +244,22 @@ mod tests {
             ),
         ];
         let family = Family::Ipv4;
+        let tuples = ("tuples", set(KeyType::Tuple(family), false, &[]));
         let statements = vec![
             Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]),
             Rule::new([Statement::NeighbourDiscovery, Statement::Verdict(Verdict::Return)]),
             Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Jump(ChainName::new("a")))]),
             Rule::new([Statement::InSet(Fields::SourceAndDestination(Family::Ipv6), SetName::new("pairs"))]),
+            Rule::new([Statement::TcpSyn, Statement::Counter]),
+            Rule::new([Statement::SctpInit, Statement::Counter]),
+            Rule::new([Statement::InSet(Fields::Tuple(family), SetName::new("tuples"))]),
             Rule::new([Statement::VerdictMap(Fields::Source(family), SetName::new("peers"))]),
             Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, SetName::new("ports"))]).comment("why"),
             Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
         ];
         let chains = [("a", chain(None, vec![])), ("forward", chain(Some(Hook::Forward), statements))];
         let ruleset = Ruleset {
-            sets: sets.into_iter().map(|(name, set)| (SetName::new(name), set)).collect(),
+            sets: sets.into_iter().chain([tuples]).map(|(name, set)| (SetName::new(name), set)).collect(),
             chains: BTreeMap::from(chains.map(|(name, chain)| (ChainName::new(name), chain))),
         };
         let mut written = Vec::new();

@@ -1,0 +1,245 @@
+//! Cuts open connections that a change denies.
+//!
+//! The rules judge the first packet of a connection; what follows passes as established. So when the enforcer
+//! has committed a change, a thread of its own looks through the connections that the change may deny
+//! ([`Concerned`]), and asks the enforcer, which knows the rules that are in force, about them. Those that are
+//! denied now get their tuples barred in the kernel's table (by the enforcer, which owns it); then, and not
+//! before, the kernel is made to forget them.
+//!
+//! A connection that is opened while all this happens has been judged by the new rules already.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::ifaddrs::getifaddrs;
+use policy_compiler::compile::{Concerned, Ends};
+use policy_compiler::model::Family;
+use tracing::{info, warn};
+
+use crate::enforcer::{Message, chain};
+use crate::kernel::{self, Connection, Which, forget_connections, list_connections};
+use crate::metrics::Metrics;
+
+/// How many connections the enforcer judges, and bars, between two changes: about a millisecond's work.
+const PORTION: usize = 500;
+
+/// Up to so many addresses are asked for one by one. Each costs the kernel an eighth of a listing of all
+/// connections.
+const MOST_ADDRESSES: usize = 4;
+
+/// The wait after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Tells the thread that cuts connections.
+pub(crate) struct Cutter {
+    changes: Sender<Concerned>,
+}
+
+/// Connections that wait for the enforcer's verdict.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// The connections.
+    pub(crate) connections: Vec<Connection>,
+    /// Takes those that are denied, when their way is barred. To drop it is to adjourn the case: the enforcer
+    /// will have all connections examined later.
+    pub(crate) denied: Sender<Vec<Connection>>,
+}
+
+/// Why not all connections that may have to be cut were examined.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    #[error("cannot list the node's own addresses")]
+    OwnAddresses(#[source] io::Error),
+    #[error("the enforcer cannot judge now")]
+    Adjourned,
+}
+
+impl Cutter {
+    /// Starts the thread, which asks by `enforcer`.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread.
+    pub(crate) fn start(enforcer: Sender<Message>, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let (changes, concerned) = mpsc::channel();
+        let examiner = Examiner { enforcer, metrics };
+        thread::Builder::new().name("cutter".to_owned()).spawn(move || examiner.run(&concerned))?;
+        Ok(Self { changes })
+    }
+
+    /// Has the connections examined that a change concerns, which is in the kernel.
+    pub(crate) fn examine(&self, concerned: Concerned) {
+        if !concerned.is_none() {
+            // The receiver lives as long as the thread, which ends only when this sender is gone.
+            let _ = self.changes.send(concerned);
+        }
+    }
+}
+
+struct Examiner {
+    enforcer: Sender<Message>,
+    metrics: Arc<Metrics>,
+}
+
+impl Examiner {
+    fn run(&self, changes: &Receiver<Concerned>) {
+        let mut failed: Option<Concerned> = None;
+        loop {
+            let next = match failed {
+                None => changes.recv().ok(),
+                Some(_) => match changes.recv_timeout(RETRY) {
+                    Err(RecvTimeoutError::Disconnected) => None,
+                    next => Some(next.unwrap_or(Concerned::none())),
+                },
+            };
+            let Some(next) = next else { return };
+            let begin = Instant::now();
+            let again = failed.is_some();
+            let concerned = changes.try_iter().chain(failed.take()).fold(next, Concerned::and);
+            match self.examine(&concerned) {
+                Ok(0) | Err(Error::Adjourned) => {}
+                Ok(cut) => info!(cut, "cut connections that the policies deny"),
+                Err(error) => {
+                    self.metrics.examination_failure();
+                    if !again {
+                        warn!(error = chain(&error), "connections that the policies deny may stay open");
+                    }
+                    failed = Some(concerned);
+                }
+            }
+            // Where there are very many connections, changes without end shall not take a whole processor.
+            thread::sleep(begin.elapsed());
+        }
+    }
+
+    /// Examines the connections, and returns how many have been cut.
+    fn examine(&self, concerned: &Concerned) -> Result<usize, Error> {
+        let own = own_addresses().map_err(Error::OwnAddresses)?;
+        // What the node itself sends, and what is sent to it, is not judged.
+        let judged = |source: IpAddr, destination: IpAddr| {
+            concerned.contains(source, destination) && !own.contains(&source) && !own.contains(&destination)
+        };
+        let listings = listings(concerned);
+        thread::scope(|scope| {
+            let passes: Vec<_> =
+                listings.into_iter().map(|which| scope.spawn(move || self.pass(which, judged))).collect();
+            let outcomes = passes.into_iter().map(thread::ScopedJoinHandle::join);
+            outcomes.map(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).sum()
+        })
+    }
+
+    /// Examines the connections of one listing.
+    fn pass(&self, which: Which, judged: impl Fn(IpAddr, IpAddr) -> bool) -> Result<usize, Error> {
+        let (mut portion, mut cut) = (Vec::new(), 0);
+        let listed = list_connections(which, judged, |connection| {
+            portion.push(connection);
+            if portion.len() == PORTION {
+                cut += self.cut(std::mem::take(&mut portion))?;
+            }
+            Ok::<_, Error>(())
+        })?;
+        self.metrics.examined(listed);
+        Ok(cut + self.cut(portion)?)
+    }
+
+    /// Cuts those of the connections that are denied, and returns how many.
+    fn cut(&self, connections: Vec<Connection>) -> Result<usize, Error> {
+        if connections.is_empty() {
+            return Ok(0);
+        }
+        let (denied, verdict) = mpsc::channel();
+        // Without an enforcer, `denied` is dropped with the message.
+        let _ = self.enforcer.send(Message::Judge(Case { connections, denied }));
+        let denied = verdict.recv().map_err(|_| Error::Adjourned)?;
+        let cut = forget_connections(&denied)?;
+        self.metrics.cut(cut);
+        Ok(cut)
+    }
+}
+
+/// The listings that together hold all connections concerned.
+fn listings(concerned: &Concerned) -> Vec<Which> {
+    match concerned {
+        Concerned::All => Family::BOTH.map(Which::All).into(),
+        Concerned::Ends(Ends { sources, destinations }) => {
+            let [from, to] = [sources, destinations].map(|ends| ends.single.iter().filter_map(ipv4));
+            let mut ipv4: Vec<_> = from.map(Which::From).chain(to.map(Which::To)).collect();
+            let both = || [sources, destinations].into_iter();
+            let ranges = || both().flat_map(|ends| &ends.ranges).map(|(first, _)| *first);
+            if ipv4.len() > MOST_ADDRESSES || ranges().any(|first| first.is_ipv4()) {
+                ipv4 = vec![Which::All(Family::Ipv4)];
+            }
+            let singles = both().flat_map(|ends| &ends.single).copied();
+            let ipv6 = singles.chain(ranges()).any(|address| address.is_ipv6());
+            ipv4.into_iter().chain(ipv6.then_some(Which::All(Family::Ipv6))).collect()
+        }
+    }
+}
+
+fn ipv4(address: &IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// The addresses of the node.
+fn own_addresses() -> io::Result<HashSet<IpAddr>> {
+    let addresses = getifaddrs()?.filter_map(|interface| interface.address);
+    Ok(addresses
+        .filter_map(|address| {
+            let ipv4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            ipv4.or(address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use policy_compiler::compile::Addresses;
+
+    use super::*;
+
+    fn addresses(single: &[&str], ranges: &[(&str, &str)]) -> Addresses {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        Addresses {
+            single: single.iter().map(|address| ip(address)).collect(),
+            ranges: ranges.iter().map(|(first, last)| (ip(first), ip(last))).collect(),
+        }
+    }
+
+    #[test]
+    fn few_addresses_are_asked_for_one_by_one_where_the_kernel_can() {
+        let [all4, all6] = Family::BOTH.map(Which::All);
+        let of = |last| Ipv4Addr::new(10, 0, 0, last);
+        let (from, to) = (|last| Which::From(of(last)), |last| Which::To(of(last)));
+        let none = || addresses(&[], &[]);
+        let five = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"];
+        let cases = [
+            (addresses(&["10.0.0.1"], &[]), none(), vec![from(1)]),
+            (
+                addresses(&["10.0.0.1"], &[]),
+                addresses(&["10.0.0.1", "10.0.0.2"], &[]),
+                vec![from(1), to(1), to(2)],
+            ),
+            (addresses(&five[..2], &[]), addresses(&five[2..], &[]), vec![all4]),
+            (none(), addresses(&["10.0.0.1", "fd00::1"], &[]), vec![to(1), all6]),
+            (addresses(&["fd00::1"], &[]), none(), vec![all6]),
+            (none(), addresses(&["fd00::1"], &[("10.0.0.0", "10.0.0.9")]), vec![all4, all6]),
+            (addresses(&[], &[("fd00::", "fd00::9")]), addresses(&["10.0.0.1"], &[]), vec![to(1), all6]),
+            (none(), none(), vec![]),
+        ];
+        for (sources, destinations, expected) in cases {
+            let concerned = Concerned::Ends(Ends { sources, destinations });
+            assert_eq!(listings(&concerned), expected, "{concerned:?}");
+        }
+        assert_eq!(listings(&Concerned::All), [all4, all6]);
+    }
+}

@@ -1,0 +1,358 @@
+//! What becomes of open connections when the ruleset changes.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
+
+use super::skeleton;
+use crate::model::{Direction, Family, Protocol};
+use crate::ruleset::{ChainName, Element, ElementKey, Operation, SetName, Transaction, Tuple};
+
+/// The open connections that a change may deny.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Concerned {
+    /// Any.
+    All,
+    /// Those with one of these ends.
+    Ends(Ends),
+}
+
+/// Ends of connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Who opened them.
+    pub sources: Addresses,
+    /// Who was asked, after destination NAT.
+    pub destinations: Addresses,
+}
+
+/// A set of addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// One by one.
+    pub single: BTreeSet<IpAddr>,
+    /// Ranges: the first and the last address of each.
+    pub ranges: BTreeSet<(IpAddr, IpAddr)>,
+}
+
+impl Addresses {
+    /// Whether an address is among them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.single.contains(&address)
+            || self.ranges.iter().any(|(first, last)| *first <= address && address <= *last)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.single.is_empty() && self.ranges.is_empty()
+    }
+
+    fn insert(&mut self, key: ElementKey) {
+        match key {
+            ElementKey::Address(address) => drop(self.single.insert(address)),
+            ElementKey::AddressRange(first, last) => drop(self.ranges.insert((first, last))),
+            ElementKey::AddressPair(one, other) => self.single.extend([one, other]),
+            ElementKey::ProtocolPort(..) | ElementKey::Tuple(_) => {}
+        }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.single.extend(other.single);
+        self.ranges.extend(other.ranges);
+    }
+}
+
+impl Concerned {
+    /// No connection.
+    pub fn none() -> Self {
+        Self::Ends(Ends::default())
+    }
+
+    /// Those that the transaction may deny.
+    ///
+    /// Every element of the table allows something, except those that isolate a pod. What a chain does is given
+    /// by its name and by elements, so one that stays and has other rules than before is something unforeseen.
+    pub fn by(transaction: &Transaction) -> Self {
+        let come_or_gone: HashSet<&ChainName> = transaction
+            .operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::AddChain(chain, _) | Operation::DeleteChain(chain) => Some(chain),
+                _ => None,
+            })
+            .collect();
+        let mut ends = Ends::default();
+        for operation in &transaction.operations {
+            match operation {
+                Operation::AddElements(set, elements) => {
+                    if let Lookup::Isolated(direction) = Lookup::of(set) {
+                        ends.insert(subject(direction), elements);
+                    }
+                }
+                Operation::DeleteElements(set, elements) => match Lookup::of(set) {
+                    Lookup::Isolated(_) => {}
+                    Lookup::Named(direction) => ends.insert(peer(direction), elements),
+                    Lookup::Other => {
+                        if elements.iter().any(|(key, _)| matches!(key, ElementKey::ProtocolPort(..))) {
+                            return Self::All;
+                        }
+                        ends.insert(End::Source, elements);
+                        ends.insert(End::Destination, elements);
+                    }
+                },
+                Operation::DeleteTable => return Self::All,
+                Operation::FlushChain(chain) | Operation::AddRule(chain, _)
+                    if !come_or_gone.contains(chain) =>
+                {
+                    return Self::All;
+                }
+                Operation::AddTable
+                | Operation::OwnTable
+                | Operation::AddSet(..)
+                | Operation::AddChain(..)
+                | Operation::FlushChain(_)
+                | Operation::AddRule(..)
+                | Operation::DeleteChain(_)
+                | Operation::DeleteSet(_) => {}
+            }
+        }
+        Self::Ends(ends)
+    }
+
+    /// Whether this is none.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::Ends(ends) if ends.sources.is_empty() && ends.destinations.is_empty())
+    }
+
+    /// Whether a connection is among them; its destination is the one after destination NAT.
+    pub fn contains(&self, source: IpAddr, destination: IpAddr) -> bool {
+        match self {
+            Self::All => true,
+            Self::Ends(ends) => ends.sources.contains(source) || ends.destinations.contains(destination),
+        }
+    }
+
+    /// These connections and those.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Ends(mut ends), Self::Ends(other)) => {
+                ends.sources.extend(other.sources);
+                ends.destinations.extend(other.destinations);
+                Self::Ends(ends)
+            }
+            _ => Self::All,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Source,
+    Destination,
+}
+
+impl Ends {
+    fn insert(&mut self, end: End, elements: &[(ElementKey, Element)]) {
+        let addresses = match end {
+            End::Source => &mut self.sources,
+            End::Destination => &mut self.destinations,
+        };
+        for (key, _) in elements {
+            addresses.insert(*key);
+        }
+    }
+}
+
+/// The end that is isolated in a direction.
+fn subject(direction: Direction) -> End {
+    match direction {
+        Direction::Ingress => End::Destination,
+        Direction::Egress => End::Source,
+    }
+}
+
+/// The end that a direction's rules name.
+fn peer(direction: Direction) -> End {
+    match direction {
+        Direction::Ingress => End::Source,
+        Direction::Egress => End::Destination,
+    }
+}
+
+/// What a set's elements say.
+enum Lookup {
+    /// That a pod is isolated.
+    Isolated(Direction),
+    /// That rules name an address.
+    Named(Direction),
+    Other,
+}
+
+impl Lookup {
+    fn of(set: &SetName) -> Self {
+        for direction in Direction::BOTH {
+            for family in Family::BOTH {
+                if *set == skeleton::isolated(direction, family) {
+                    return Self::Isolated(direction);
+                }
+                if [skeleton::peers(direction, family), skeleton::blocks(direction, family)].contains(set) {
+                    return Self::Named(direction);
+                }
+            }
+        }
+        Self::Other
+    }
+}
+
+/// Bars the way for packets of connections that conntrack is to forget: both ways where a new connection can
+/// be told apart from the old one. With UDP it cannot, so only answers are barred. What comes from `source`
+/// is judged like a new connection, and denied for as long as the policies deny it.
+///
+/// `connections` are as their opener sends, after destination NAT and before source NAT.
+pub fn cut(connections: impl IntoIterator<Item = Tuple>) -> Transaction {
+    let mut elements: [BTreeSet<ElementKey>; 2] = Default::default();
+    let [ipv4, ipv6] = &mut elements;
+    for tuple in connections {
+        let of_family = if tuple.source.is_ipv4() { &mut *ipv4 } else { &mut *ipv6 };
+        of_family.insert(ElementKey::Tuple(tuple.reversed()));
+        if tuple.protocol != Protocol::Udp {
+            of_family.insert(ElementKey::Tuple(tuple));
+        }
+    }
+    let additions = Family::BOTH.into_iter().zip(elements).filter(|(_, keys)| !keys.is_empty());
+    let operations = additions.map(|(family, keys)| {
+        let bare = Element { target: None, comment: None };
+        let elements = keys.into_iter().map(|key| (key, bare.clone())).collect();
+        Operation::AddElements(skeleton::cut(family), elements)
+    });
+    Transaction { operations: operations.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::{Rule, Statement};
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn keyed(set: &str, key: ElementKey) -> (SetName, Vec<(ElementKey, Element)>) {
+        (SetName::new(set), vec![(key, Element { target: None, comment: None })])
+    }
+
+    fn add(set: &str, key: ElementKey) -> Operation {
+        let (set, elements) = keyed(set, key);
+        Operation::AddElements(set, elements)
+    }
+
+    fn delete(set: &str, key: ElementKey) -> Operation {
+        let (set, elements) = keyed(set, key);
+        Operation::DeleteElements(set, elements)
+    }
+
+    fn concerned(operations: &[Operation]) -> Concerned {
+        Concerned::by(&Transaction { operations: operations.to_vec() })
+    }
+
+    /// Of a few connections between four addresses, those that the operations may deny.
+    fn of_four(operations: &[Operation]) -> Vec<&'static str> {
+        let concerned = concerned(operations);
+        let pairs = ["1 → 2", "2 → 1", "3 → 4", "4 → 3"];
+        let address = |digit: Option<char>| ip(&format!("10.0.0.{}", digit.unwrap()));
+        pairs
+            .into_iter()
+            .filter(|pair| concerned.contains(address(pair.chars().next()), address(pair.chars().last())))
+            .collect()
+    }
+
+    #[test]
+    fn operations_concern_the_connections_that_they_may_deny() {
+        let pod = ElementKey::Address(ip("10.0.0.1"));
+        let block = ElementKey::AddressRange(ip("10.0.0.0"), ip("10.0.0.1"));
+        let cases: [(Operation, &[&str]); 11] = [
+            (add("ingress_isolated_ipv4", pod), &["2 → 1"]),
+            (add("egress_isolated_ipv4", pod), &["1 → 2"]),
+            (delete("ingress_isolated_ipv4", pod), &[]),
+            (delete("ingress_peers_ipv4", pod), &["1 → 2"]),
+            (delete("egress_peers_ipv4", pod), &["2 → 1"]),
+            (delete("ingress_blocks_ipv4", block), &["1 → 2"]),
+            (delete("egress_blocks_ipv4", block), &["2 → 1"]),
+            (delete("ingress_peer_0123_ipv4", pod), &["1 → 2", "2 → 1"]),
+            (add("ingress_peers_ipv4", pod), &[]),
+            (add("egress_peer_0123_ipv4", pod), &[]),
+            (add("egress_blocks_ipv4", block), &[]),
+        ];
+        for (operation, expected) in cases {
+            assert_eq!(of_four(std::slice::from_ref(&operation)), expected, "{operation:?}");
+        }
+        let both = [add("ingress_isolated_ipv4", pod), delete("ingress_blocks_ipv4", block)];
+        assert_eq!(of_four(&both), ["1 → 2", "2 → 1"]);
+    }
+
+    #[test]
+    fn only_what_is_unforeseen_concerns_all() {
+        let chain = || ChainName::new("forward");
+        let rule = || Operation::AddRule(chain(), Rule::new([Statement::Counter]));
+        let port = ElementKey::ProtocolPort(Protocol::Tcp, 80, 80);
+        for operations in [
+            vec![Operation::DeleteTable],
+            vec![Operation::FlushChain(chain())],
+            vec![rule()],
+            vec![delete("ingress_ports_0123", port)],
+        ] {
+            assert_eq!(concerned(&operations), Concerned::All, "{operations:?}");
+        }
+        for operations in [
+            vec![],
+            vec![Operation::AddChain(chain(), None), rule()],
+            vec![Operation::FlushChain(chain()), Operation::DeleteChain(chain())],
+            vec![add("ingress_ports_0123", port)],
+        ] {
+            assert!(concerned(&operations).is_none(), "{operations:?}");
+        }
+    }
+
+    #[test]
+    fn what_concerns_two_changes_concerns_both_together() {
+        let [one, other] = ["10.0.0.1", "10.0.0.2"]
+            .map(|pod| concerned(&[add("ingress_isolated_ipv4", ElementKey::Address(ip(pod)))]));
+        let both = one.clone().and(other);
+        assert!(both.contains(ip("10.0.0.3"), ip("10.0.0.1")));
+        assert!(both.contains(ip("10.0.0.3"), ip("10.0.0.2")));
+        assert!(!both.contains(ip("10.0.0.1"), ip("10.0.0.3")));
+        assert_eq!(both.clone().and(Concerned::none()), both);
+        assert_eq!(both.and(Concerned::All), Concerned::All);
+    }
+
+    #[test]
+    fn a_cut_bars_both_ways_but_of_udp_only_the_answers() {
+        let tuple = |source, destination, protocol| Tuple {
+            source: ip(source),
+            destination: ip(destination),
+            protocol,
+            source_port: 1,
+            destination_port: 2,
+        };
+        let transaction = cut([
+            tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp),
+            tuple("fd00::1", "fd00::2", Protocol::Udp),
+            tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp),
+        ]);
+        let text = transaction.operations.iter().map(|operation| match operation {
+            Operation::AddElements(set, elements) => {
+                let keys: Vec<_> = elements.iter().map(|(key, _)| key.to_string()).collect();
+                format!("{set}: {}", keys.join(", "))
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(
+            text.collect::<Vec<_>>(),
+            [
+                "cut_ipv4: 10.0.0.1 . 10.0.0.2 . tcp . 1 . 2, 10.0.0.2 . 10.0.0.1 . tcp . 2 . 1",
+                "cut_ipv6: fd00::2 . fd00::1 . udp . 2 . 1",
+            ]
+        );
+        assert!(cut([]).is_empty());
+    }
+}
