@@ -49,8 +49,9 @@ fn a_set_is_read_whole_while_the_kernel_still_grows_its_hash_table() {
     in_namespace(|| {
         // A table of 2¹⁵ buckets grows when it is three quarters full.
         let (before, after) = (addresses(24_500), addresses(24_700));
+        let mut kernel = kernel_with(&before);
         for _ in 0..20 {
-            let mut kernel = kernel_with(&before);
+            kernel.apply(&Transaction::replace(&before)).unwrap();
             kernel.apply(&Transaction::between(&before, &after)).unwrap();
             assert!(present(&mut kernel, &after) == after);
         }
