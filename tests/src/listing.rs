@@ -74,11 +74,13 @@ impl Listing {
     }
 }
 
-/// nft lists the elements of a set as they come from the kernel's hash table.
+/// nft lists the elements of a set as they come from the kernel's hash table. Those that time out are what became
+/// of connections, and no part of the ruleset.
 fn sorted_elements(set: &str) -> Vec<String> {
     let (head, elements) = set.split_once(" elements = { ").unwrap_or((set, ""));
     let elements = elements.trim_end_matches(" }").split(", ").map(str::to_owned);
-    let elements: BTreeSet<String> = elements.filter(|element| !element.is_empty()).collect();
+    let elements: BTreeSet<String> =
+        elements.filter(|element| !element.is_empty() && !element.contains(" timeout ")).collect();
     std::iter::once(head.to_owned()).chain(elements).collect()
 }
 
