@@ -148,9 +148,14 @@ impl History {
             }
             3 => self.remove_any(random),
             4 => {
-                // An address moves to another pod.
+                // An address moves to another pod, which may be younger than the one that has it.
                 let place = random.pick(&places);
                 let mut pod = random::pod(random, place);
+                pod["metadata"]["creationTimestamp"] =
+                    json!(format!("2026-01-01T00:00:0{}Z", random.below(4)));
+                if random.below(3) == 0 {
+                    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:09Z");
+                }
                 pod["status"]["podIPs"] = json!([{"ip": format!("10.1.0.{}", 1 + random.below(9))}]);
                 self.put(pod);
             }

@@ -146,9 +146,10 @@ impl World {
     }
 
     /// The pod that packets from or to an address belong to. Where several pods show it, only one can have
-    /// it; the choice must not depend on the order of events, so it is the first by name.
+    /// it; the choice does not depend on the order of events.
     pub(super) fn owner(&self, address: IpAddr) -> Option<&Arc<Pod>> {
-        self.pods.get(self.claims.get(&address)?.first()?)
+        let claimants = self.claims.get(&address)?.iter().filter_map(|name| self.pods.get(name));
+        claimants.max_by(|one, other| one.claim().cmp(&other.claim()))
     }
 
     /// The addresses that are the pod's own.

@@ -18,6 +18,8 @@
 //!     node: None,
 //!     host_network: false,
 //!     finished: false,
+//!     ending: false,
+//!     created: None,
 //!     addresses: vec![],
 //!     ports: vec![ContainerPort { name: Some("http".to_owned()), protocol: Protocol::Tcp, number: port }],
 //!     origin: None,
@@ -112,7 +114,7 @@ pub struct Judge<'a> {
     members: HashMap<&'a ObjectName, Member>,
     egress: Isolations<'a>,
     ingress: Isolations<'a>,
-    /// Whose an address is; of two pods that claim it, the first by name has it.
+    /// Whose an address is.
     owners: HashMap<IpAddr, &'a Pod>,
     /// The addresses of each node: the Node object's, and those of its `hostNetwork` pods.
     node_addresses: HashSet<(&'a str, IpAddr)>,
@@ -121,10 +123,13 @@ pub struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// Resolves every selector. Takes about a label match for each policy's every peer and every pod.
     pub fn new(cluster: &'a Cluster) -> Self {
-        let mut owners = HashMap::new();
+        let mut owners = HashMap::<IpAddr, &Pod>::new();
         for (_, pod) in members(cluster) {
             for address in &pod.addresses {
-                owners.entry(*address).or_insert(pod);
+                let owner = owners.entry(*address).or_insert(pod);
+                if pod.claim() > owner.claim() {
+                    *owner = pod;
+                }
             }
         }
         let of_nodes = cluster

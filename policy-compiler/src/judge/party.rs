@@ -70,6 +70,8 @@ mod tests {
             node: None,
             host_network: false,
             finished: false,
+            ending: false,
+            created: None,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ports: Vec::new(),
             origin: None,

@@ -20,15 +20,16 @@ pub(super) fn pod(object: &Mapping<'_>, kind: WorkloadKind, name: ObjectName) ->
         node: None,
         host_network: false,
         finished: false,
+        ending: false,
+        created: None,
         addresses: Vec::new(),
         ports: Vec::new(),
         origin: Some(object.field().origin()),
     };
     let _ = at(object, kind.template(), &mut |template| read_template(template, &mut pod));
-    if kind == WorkloadKind::Pod
-        && let Some(status) = object.get("status")
-    {
-        let _ = read_status(&status, &mut pod);
+    if kind == WorkloadKind::Pod {
+        let _ = object.get("metadata").map(|metadata| read_times(&metadata, &mut pod));
+        let _ = object.get("status").map(|status| read_status(&status, &mut pod));
     }
     pod
 }
@@ -71,6 +72,15 @@ fn container_ports(field: &Field<'_>, init: bool) -> Read<Vec<ContainerPort>> {
         Ok(ContainerPort { name: name?, protocol: protocol?, number: number? })
     });
     Ok(ports?.into_iter().filter_map(Read::ok).collect())
+}
+
+/// What `ObjectMeta` says of a pod's life.
+fn read_times(metadata: &Field<'_>, pod: &mut Pod) -> Read<()> {
+    let metadata = metadata.mapping()?;
+    let time = |key| metadata.optional(key, |field| field.text().map(Into::into)).ok().flatten();
+    pod.created = time("creationTimestamp");
+    pod.ending = time("deletionTimestamp").is_some();
+    Ok(())
 }
 
 /// `PodStatus`

@@ -1,5 +1,6 @@
 //! Pods, and the workloads that stand for one.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,6 +19,11 @@ pub struct Pod {
     pub host_network: bool,
     /// `status.phase` is `Succeeded` or `Failed`: the pod's addresses may belong to another by now.
     pub finished: bool,
+    /// `metadata.deletionTimestamp` is set: the pod is on its way out and may have lost its addresses.
+    pub ending: bool,
+    /// `metadata.creationTimestamp` as the API server writes it: RFC 3339 in UTC, to the second, so that the texts
+    /// are in the order of the times. `None` in most manifests.
+    pub created: Option<Box<str>>,
     /// Every entry of `status.podIPs`; empty where the pod has none yet, and for workloads.
     pub addresses: Vec<IpAddr>,
     /// The ports of all containers and of restartable init containers, in the order of the object.
@@ -41,6 +47,12 @@ impl Pod {
     /// Whether selectors can match it, as subject and as peer: it has a network of its own and lives.
     pub fn selectable(&self) -> bool {
         !self.host_network && !self.finished
+    }
+
+    /// Which of several pods has an address that all of them show: the greatest. Only one can have it, and an
+    /// address goes from a pod that ends to one that begins.
+    pub fn claim(&self) -> impl Ord + '_ {
+        (!self.ending, self.created.as_deref(), Reverse(&self.name))
     }
 
     /// Its addresses of one family.

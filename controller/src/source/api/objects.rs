@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use policy_compiler::manifest;
 use policy_compiler::model::{self, ContainerPort, LabelSelector, ObjectName, PortNumber, Protocol};
@@ -187,6 +187,8 @@ impl Pod {
             node: spec.node_name.filter(|name| !name.is_empty()).map(Into::into),
             host_network,
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            ending: metadata.deletion_timestamp.is_some(),
+            created: metadata.creation_timestamp.map(|time| time.0.to_string().into()),
             addresses,
             ports: containers
                 .flat_map(|c| c.ports.unwrap_or_default())
@@ -237,7 +239,19 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         namespace: Option<String>,
         labels: Option<BTreeMap<String, String>>,
         resource_version: Option<String>,
+        creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
     }
-    let Kept { name, namespace, labels, resource_version } = Kept::deserialize(deserializer)?;
-    Ok(ObjectMeta { name, namespace, labels, resource_version, ..ObjectMeta::default() })
+    let Kept { name, namespace, labels, resource_version, creation_timestamp, deletion_timestamp } =
+        Kept::deserialize(deserializer)?;
+    let rest = ObjectMeta::default();
+    Ok(ObjectMeta {
+        name,
+        namespace,
+        labels,
+        resource_version,
+        creation_timestamp,
+        deletion_timestamp,
+        ..rest
+    })
 }

@@ -89,6 +89,8 @@ fn cluster() -> Result<Cluster> {
             node: Some(Arc::from(format!("node-{}", index / (PODS / NODES)))),
             host_network: false,
             finished: false,
+            ending: false,
+            created: None,
             addresses: vec![[10, 128, high, low].into()],
             ports: Vec::new(),
             origin: None,
