@@ -48,6 +48,10 @@ struct Run {
     /// Follow the cluster that a kubeconfig names. Without it and --manifests, the one whose pod this is.
     #[arg(long, value_name = "FILE", env = "PODFENCE_KUBECONFIG", conflicts_with = "manifests")]
     kubeconfig: Option<PathBuf>,
+    /// Drop what comes from or goes to an address of this node's pod ranges (spec.podCIDRs of the Node) that no
+    /// known pod has yet: a pod reaches nothing until its policies are in the kernel.
+    #[arg(long, env = "PODFENCE_STRICT_START")]
+    strict_start: bool,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -84,7 +88,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Run { node_name, manifests, kubeconfig, listen }: Run) -> Result<()> {
+fn run(Run { node_name, manifests, kubeconfig, strict_start, listen }: Run) -> Result<()> {
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let source = match (manifests, kubeconfig) {
@@ -92,7 +96,7 @@ fn run(Run { node_name, manifests, kubeconfig, listen }: Run) -> Result<()> {
         (None, Some(path)) => Source::Kubeconfig(path),
         (None, None) => Source::InCluster,
     };
-    agent::run(Options { node_name, source, listen })
+    agent::run(Options { node_name, source, strict_start, listen })
 }
 
 fn status(output: Output) -> Result<()> {
