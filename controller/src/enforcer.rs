@@ -127,9 +127,8 @@ impl Enforcer {
         match update {
             Update::Namespace(name, namespace) => self.compiler.put_namespace(&name, namespace),
             // A node that is made anew has no pod range for a moment: what is guarded stays guarded.
-            Update::Node(_, node) => {
-                node.filter(|node| !node.pod_ranges.is_empty()).map(|node| self.compiler.put_node(node));
-            }
+            Update::Node(_, Some(node)) if !node.pod_ranges.is_empty() => self.compiler.put_node(node),
+            Update::Node(..) => {}
             Update::Pod(name, pod) => self.compiler.put_pod(&name, pod),
             Update::Policy(name, policy) => self.compiler.put_policy(&name, policy),
         }

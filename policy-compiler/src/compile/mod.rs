@@ -87,16 +87,24 @@ impl Compiler {
     /// A compiler that knows the objects of a cluster; `node` as for [`compile`].
     pub fn of(cluster: &Cluster, node: Option<&str>) -> Self {
         let mut compiler = Self::new(node);
+        compiler.put_cluster(cluster);
+        compiler
+    }
+
+    /// All objects of a cluster as they are now.
+    pub fn put_cluster(&mut self, cluster: &Cluster) {
+        for node in cluster.nodes().values() {
+            self.put_node(node.clone());
+        }
         for (name, namespace) in cluster.namespaces() {
-            compiler.put_namespace(name, Some(namespace.clone()));
+            self.put_namespace(name, Some(namespace.clone()));
         }
         for (name, pod) in cluster.pods() {
-            compiler.put_pod(name, Some(pod.clone()));
+            self.put_pod(name, Some(pod.clone()));
         }
         for (name, policy) in cluster.policies() {
-            compiler.put_policy(name, Some(policy.clone()));
+            self.put_policy(name, Some(policy.clone()));
         }
-        compiler
     }
 
     /// A node as it is now. Only the own one matters, and only with [`Self::strict`] start.
