@@ -79,7 +79,7 @@ impl Kind for NetworkPolicy {
 /// Reads a policy as it is read in a manifest. What cannot be read of it allows nothing and is logged.
 fn network_policy(name: &ObjectName, mut object: Map<String, Value>) -> model::NetworkPolicy {
     object.insert("metadata".to_owned(), json!({"namespace": *name.namespace, "name": *name.name}));
-    let (resource, problems) = as_manifest::<NetworkPolicy>(object);
+    let (resource, problems) = as_manifest::<NetworkPolicy>(&name.to_string(), object);
     for Problem { field, message, .. } in &problems {
         warn!(policy = %name, field, message, "what cannot be read allows nothing");
     }
@@ -96,12 +96,15 @@ fn network_policy(name: &ObjectName, mut object: Map<String, Value>) -> model::N
     })
 }
 
-/// Reads an object as it is read in a manifest.
-fn as_manifest<K: Kind>(mut object: Map<String, Value>) -> (Option<manifest::Resource>, Vec<Problem>) {
+/// Reads an object as it is read in a manifest; `name` is that of the manifest.
+fn as_manifest<K: Kind>(
+    name: &str,
+    mut object: Map<String, Value>,
+) -> (Option<manifest::Resource>, Vec<Problem>) {
     // The items of a list come without them.
     object.insert("apiVersion".to_owned(), json!(K::api_version(&())));
     object.insert("kind".to_owned(), json!(K::kind(&())));
-    match manifest::parse(Value::Object(object).to_string().as_bytes(), "-") {
+    match manifest::parse(Value::Object(object).to_string().as_bytes(), name) {
         Ok(reading) => (reading.objects.into_iter().next().map(|object| object.resource), reading.problems),
         Err(problem) => (None, vec![problem]),
     }
@@ -159,7 +162,7 @@ impl Kind for Node {
 fn node(name: &str, spec: &NodeSpec, status: &NodeStatus) -> Option<model::Node> {
     let fields = [("metadata", json!({"name": name})), ("spec", json!(spec)), ("status", json!(status))];
     let object = fields.map(|(field, value)| (field.to_owned(), value));
-    let (resource, problems) = as_manifest::<Node>(object.into_iter().collect());
+    let (resource, problems) = as_manifest::<Node>(name, object.into_iter().collect());
     for Problem { field, message, .. } in &problems {
         warn!(node = name, field, message, "a part of the node cannot be read");
     }
