@@ -10,10 +10,11 @@ use anyhow::{Context, Result, anyhow};
 use policy_compiler::compile::Compiler;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 use tracing::{info, warn};
 
 use crate::cutter::Cutter;
-use crate::datapath::{Examiner, LocalPods, Routes};
+use crate::datapath::{Examiner, LocalPods, Problem, Routes};
 use crate::enforcer::{Enforcer, Message};
 use crate::health::{self, Health};
 use crate::kernel::{Kernel, Watch};
@@ -22,12 +23,17 @@ use crate::source::Changes;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
 
+/// How many problems of the data path wait at the most until somebody is told.
+const COMPLAINTS: usize = 16;
+
 /// What the agent is to do.
 pub struct Options {
     /// The node whose pods are enforced.
     pub node_name: String,
     /// Where the objects come from.
     pub source: Source,
+    /// Whether addresses of the node's pod ranges that belong to no known pod are closed.
+    pub strict_start: bool,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
     /// Whether open connections stay that the policies come to deny.
@@ -51,7 +57,7 @@ pub enum Source {
 /// If the kernel, the source or the address to listen on cannot be had at the start, or the thread that
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
-    let Options { node_name, source, listen, keep_connections } = options;
+    let Options { node_name, source, strict_start, listen, keep_connections } = options;
     let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
     let (sender, messages) = mpsc::channel();
 
@@ -59,14 +65,16 @@ pub fn run(options: Options) -> Result<()> {
     let watch = Watch::open(&kernel)?;
     let routes = Routes::open().context("cannot reach rtnetlink")?;
     let (pods, addresses) = mpsc::channel();
-    follow(&source, &metrics, LocalPods::new(&node_name, pods), sender.clone())?;
-    let examiner = Examiner::new(routes, health.clone(), metrics.clone());
+    let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
+    let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
+    follow(&source, &node_name, &metrics, problems, tell)?;
+    let examiner = Examiner::new(routes, health.clone(), metrics.clone(), complaints);
     spawn("datapath", move || examiner.run(&addresses))?;
     let notices = sender.clone();
     spawn("watch", move || report_changes(watch, &notices))?;
     let cutter = (!keep_connections).then(|| Cutter::start(sender.clone(), metrics.clone())).transpose();
     let cutter = cutter.context("cannot start a thread")?;
-    let compiler = Compiler::new(Some(&node_name));
+    let compiler = if strict_start { Compiler::strict(&node_name) } else { Compiler::new(Some(&node_name)) };
     let enforcer = Enforcer::new(compiler, kernel, cutter, health.clone(), metrics.clone());
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = spawn("enforcer", move || {
@@ -101,12 +109,22 @@ pub fn run(options: Options) -> Result<()> {
     outcome
 }
 
-/// Starts to tell the enforcer of all objects, and the examiner of the node's pods.
-fn follow(source: &Source, metrics: &Arc<Metrics>, pods: LocalPods, enforcer: Sender<Message>) -> Result<()> {
-    let tell = move |changes: Changes| {
+/// Tells the enforcer of all objects, and the examiner of the node's pods.
+fn tell(pods: LocalPods, enforcer: Sender<Message>) -> impl Fn(Changes) -> bool + Send + 'static {
+    move |changes: Changes| {
         pods.note(&changes.updates);
         enforcer.send(Message::Changes(changes)).is_ok()
-    };
+    }
+}
+
+/// Starts to follow a source. Where it has somebody to tell, it tells of the problems.
+fn follow(
+    source: &Source,
+    node: &str,
+    metrics: &Arc<Metrics>,
+    problems: Receiver<Problem>,
+    tell: impl Fn(Changes) -> bool + Send + 'static,
+) -> Result<()> {
     let server = match source {
         Source::Manifests(directory) => {
             let manifests = Manifests::watch(directory)?;
@@ -116,8 +134,8 @@ fn follow(source: &Source, metrics: &Arc<Metrics>, pods: LocalPods, enforcer: Se
         Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path)?,
         Source::InCluster => ApiServer::of_service_account()?,
     };
-    let metrics = metrics.clone();
-    spawn("api", move || server.follow(&metrics, tell))?;
+    let (node, metrics) = (node.to_owned(), metrics.clone());
+    spawn("api", move || server.follow(&node, &metrics, problems, tell))?;
     Ok(())
 }
 

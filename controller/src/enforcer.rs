@@ -45,6 +45,8 @@ pub(crate) struct Enforcer {
     standing: Standing,
     /// Whether the table has been in step once.
     programmed: bool,
+    /// Whether strict start has been found to lack pod ranges.
+    idle_strictness: bool,
     /// When the oldest change that is not in the kernel was heard of.
     waiting_since: Option<Instant>,
     retry: Duration,
@@ -78,6 +80,7 @@ impl Enforcer {
             metrics,
             standing: Standing::Waiting,
             programmed: false,
+            idle_strictness: false,
             waiting_since: None,
             retry: FIRST_RETRY,
         }
@@ -136,6 +139,9 @@ impl Enforcer {
     fn put(&mut self, update: Update) {
         match update {
             Update::Namespace(name, namespace) => self.compiler.put_namespace(&name, namespace),
+            // A node that is made anew has no pod range for a moment: what is guarded stays guarded.
+            Update::Node(_, Some(node)) if !node.pod_ranges.is_empty() => self.compiler.put_node(node),
+            Update::Node(..) => {}
             Update::Pod(name, pod) => self.compiler.put_pod(&name, pod),
             Update::Policy(name, policy) => self.compiler.put_policy(&name, policy),
         }
@@ -158,6 +164,26 @@ impl Enforcer {
         if self.standing == Standing::Waiting {
             self.standing = Standing::Unknown;
         }
+        self.examine_strictness();
+    }
+
+    /// Says it if strict start is asked for and the node does not say which addresses are its pods'.
+    fn examine_strictness(&mut self) {
+        let idle = self.compiler.lacks_pod_ranges();
+        match (self.idle_strictness, idle) {
+            (false, true) => {
+                let reason = "strict start has nothing to guard: the node's object is missing or names no \
+                              pod range (spec.podCIDRs)";
+                warn!("{reason}; the policies are enforced all the same");
+                self.health.bad(Condition::PodRanges, reason.to_owned());
+            }
+            (true, false) => {
+                info!("the node's pod ranges are known");
+                self.health.good(Condition::PodRanges);
+            }
+            _ => {}
+        }
+        self.idle_strictness = idle;
     }
 
     /// Brings the kernel in step with the objects.

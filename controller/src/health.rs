@@ -18,6 +18,8 @@ pub(crate) enum Condition {
     Source,
     /// Whether the kernel has what the objects ask for.
     Kernel,
+    /// Whether strict start, if it is asked for, knows the addresses to guard.
+    PodRanges,
     /// Whether packets of pods come past the rules.
     Datapath,
 }

@@ -48,6 +48,10 @@ struct Run {
     /// Follow the cluster that a kubeconfig names. Without it and --manifests, the one whose pod this is.
     #[arg(long, value_name = "FILE", env = "PODFENCE_KUBECONFIG", conflicts_with = "manifests")]
     kubeconfig: Option<PathBuf>,
+    /// Drop what comes from or goes to an address of this node's pod ranges (spec.podCIDRs of the Node) that no
+    /// known pod has yet: a pod reaches nothing until its policies are in the kernel.
+    #[arg(long, env = "PODFENCE_STRICT_START")]
+    strict_start: bool,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Run { node_name, manifests, kubeconfig, listen, keep_connections }: Run) -> Result<()> {
+fn run(Run { node_name, manifests, kubeconfig, strict_start, listen, keep_connections }: Run) -> Result<()> {
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let source = match (manifests, kubeconfig) {
@@ -95,7 +99,7 @@ fn run(Run { node_name, manifests, kubeconfig, listen, keep_connections }: Run) 
         (None, Some(path)) => Source::Kubeconfig(path),
         (None, None) => Source::InCluster,
     };
-    agent::run(Options { node_name, source, listen, keep_connections })
+    agent::run(Options { node_name, source, strict_start, listen, keep_connections })
 }
 
 fn status(output: Output) -> Result<()> {

@@ -156,7 +156,7 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// Lets agents read what they follow, and nothing else.
+    /// Lets agents read what they follow and write events, and nothing else.
     fn admit_agents(&self) -> Result<()> {
         const NAME: &str = "podfence";
         let verbs = ["get", "list", "watch"];
@@ -165,7 +165,8 @@ impl ControlPlane {
             "kind": "ClusterRole",
             "metadata": {"name": NAME},
             "rules": [
-                {"apiGroups": [""], "resources": ["namespaces", "pods"], "verbs": verbs},
+                {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": verbs},
+                {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
                 {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": verbs},
             ],
         }))?;

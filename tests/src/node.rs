@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, Result, anyhow};
+use serde_json::{Value, json};
 
 use crate::endpoint::Endpoint;
 use crate::lab::{QUIET_NETWORK, Topology, Underlay};
@@ -234,7 +235,21 @@ impl Node {
         LinkAddress([0x02, 0x44, 0, 0, self.number, number])
     }
 
-    /// The ranges of the pods' addresses (`spec.podCIDRs`).
+    /// The Node object of the API, in JSON (which is YAML too).
+    pub fn manifest(&self) -> Value {
+        let addresses = self.addresses();
+        let addresses = addresses.iter().map(|address| json!({ "type": "InternalIP", "address": address }));
+        let (ipv4, ipv6) = self.pod_ranges();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": self.name() },
+            "spec": { "podCIDR": ipv4, "podCIDRs": [ipv4, ipv6] },
+            "status": { "addresses": addresses.collect::<Vec<_>>() },
+        })
+    }
+
+    /// The ranges of the pods' addresses (`spec.podCIDRs`), of IPv4 and of IPv6.
     fn pod_ranges(&self) -> (String, String) {
         let (ipv4, ipv6) = self.pod_addresses(0);
         (format!("{ipv4}/24"), format!("{ipv6}/64"))

@@ -40,17 +40,7 @@ impl Testbed {
         let mut testbed = Self { lab: Lab::new(topology, underlay)?, manifests: Manifests::new()? };
         for name in nodes {
             let node = testbed.lab.node(name)?;
-            let addresses: Vec<_> = node
-                .addresses()
-                .iter()
-                .map(|address| json!({ "type": "InternalIP", "address": address }))
-                .collect();
-            testbed.put(&json!({
-                "apiVersion": "v1",
-                "kind": "Node",
-                "metadata": { "name": name },
-                "status": { "addresses": addresses },
-            }))?;
+            testbed.put(&node.manifest())?;
         }
         Ok(testbed)
     }

@@ -14,8 +14,17 @@ use policy_compiler::model::{Cluster, Family, PortNumber, Protocol};
 use policy_compiler::ruleset::{Packet, Ruleset, Transaction};
 use serde_json::{Value, json};
 
-const OUTSIDE: [&str; 6] =
-    ["192.0.2.7", "203.0.113.200", "10.9.9.9", "255.255.255.255", "2001:db8::1", "fd99::1"];
+/// Addresses of no pod.
+const OUTSIDE: [&str; 8] = [
+    "192.0.2.7",
+    "203.0.113.200",
+    "10.1.0.200",
+    "10.9.9.9",
+    "255.255.255.255",
+    "2001:db8::1",
+    "fd00:1::",
+    "fd99::1",
+];
 
 fn blocks() -> Vec<Value> {
     vec![
@@ -176,6 +185,9 @@ impl History {
 }
 
 fn tell(compiler: &mut Compiler, old: &Cluster, new: &Cluster) {
+    for node in new.nodes().values() {
+        compiler.put_node(node.clone());
+    }
     for name in old.namespaces().keys().chain(new.namespaces().keys()) {
         compiler.put_namespace(name, new.namespaces().get(name).cloned());
     }
@@ -211,6 +223,55 @@ fn a_history_of_changes_ends_in_the_ruleset_of_its_outcome() {
                 "seed {seed}, step {step}: another ruleset than at once"
             );
             assert!(kernel == expected, "seed {seed}, step {step}: the transaction leads elsewhere");
+        }
+    }
+}
+
+/// The node of the pods with these ranges: some pods lie outside, some addresses inside are nobody's.
+fn node(random: &mut Random) -> Value {
+    let ipv4 = *random.pick(&["10.1.0.0/29", "10.1.0.4/30", "10.1.0.0/24"]);
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-0"},
+           "spec": {"podCIDRs": [ipv4, "fd00:1::/125"]},
+           "status": {"addresses": [{"type": "InternalIP", "address": "10.1.0.7"}]}})
+}
+
+#[test]
+fn strict_start_closes_what_is_nobodys_in_the_pod_ranges_and_nothing_else() {
+    for seed in 0..30 {
+        let random = &mut Random::new(seed);
+        let mut own = node(random);
+        let mut compiler = Compiler::strict("node-0");
+        let mut history = History::default();
+        let mut kernel = Ruleset::default();
+        let mut told = Cluster::new();
+        for step in 0..20 {
+            history.change(random);
+            if random.percent(10) {
+                own = node(random);
+            }
+            history.put(own.clone());
+            let now = history.cluster();
+            tell(&mut compiler, &told, &now);
+            told = now;
+            let update = compiler.update();
+            apply(&mut kernel, &update).unwrap_or_else(|why| panic!("seed {seed}, step {step}: {why}"));
+        }
+        let mut at_once = Compiler::strict("node-0");
+        at_once.put_cluster(&told);
+        at_once.update();
+        assert!(at_once.ruleset() == &kernel, "seed {seed}: another ruleset than at once");
+
+        let plain = compile(&told, Some("node-0"));
+        let node = &told.nodes()["node-0"];
+        let alive = told.pods().values().filter(|pod| pod.selectable()).flat_map(|pod| &pod.addresses);
+        let known: Vec<&IpAddr> = alive.chain(&node.addresses).collect();
+        let closed = |address: &IpAddr| {
+            !known.contains(&address) && node.pod_ranges.iter().any(|range| range.contains(address))
+        };
+        for packet in packets(&told) {
+            let open = !closed(&packet.source) && !closed(&packet.destination);
+            let expected = open && plain.forwards(&packet);
+            assert_eq!(kernel.forwards(&packet), expected, "seed {seed}: {packet:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use controller::kernel::Kernel;
 use lab::{Agent, ControlPlane, Lab, Node, Topology, Underlay, User};
-use policy_compiler::compile::compile;
+use policy_compiler::compile::Compiler;
 use policy_compiler::manifest;
 use policy_compiler::ruleset::{Ruleset, Transaction};
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ struct Cluster {
     plane: ControlPlane,
     lab: Lab,
     node: Node,
+    /// Whether the agent is to start strictly.
+    strict: bool,
     /// By kind, namespace and name.
     objects: BTreeMap<[String; 3], Value>,
 }
@@ -34,11 +36,14 @@ impl Cluster {
         let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
         let node = lab.node("node-1")?;
         let plane = ControlPlane::start(lab.world().namespace(), lab.world().ipv4())?;
-        Ok(Some(Self { plane, lab, node, objects: BTreeMap::new() }))
+        Ok(Some(Self { plane, lab, node, strict: false, objects: BTreeMap::new() }))
     }
 
     fn start_agent(&self, user: User) -> Result<Agent> {
-        Agent::start_with(&self.node, ["--kubeconfig".as_ref(), self.plane.kubeconfig(user)?.as_os_str()])
+        let kubeconfig = self.plane.kubeconfig(user)?;
+        let source = ["--kubeconfig".as_ref(), kubeconfig.as_os_str()];
+        let strict = self.strict.then_some("--strict-start".as_ref());
+        Agent::start_with(&self.node, source.into_iter().chain(strict))
     }
 
     fn ready_agent(&self) -> Result<Agent> {
@@ -49,7 +54,10 @@ impl Cluster {
 
     /// Writes an object as it is to be now, its status too if it has one.
     fn put(&mut self, object: Value) -> Result<()> {
-        self.plane.api().apply(&object)?;
+        // A node has several addresses of one type, which no applied object may have.
+        let mut written = object.clone();
+        written.as_object_mut().context("no object")?.remove("status");
+        self.plane.api().apply(&written)?;
         if !object["status"].is_null() {
             self.plane.api().patch_status(&object)?;
         }
@@ -69,7 +77,11 @@ impl Cluster {
         let reading = manifest::parse(list.to_string().as_bytes(), "objects")?;
         let (manifests, problems) = manifest::assemble([reading]);
         ensure!(problems.is_empty(), "{problems:?}");
-        Ok(compile(&manifests.cluster, Some(self.node.name())))
+        let name = self.node.name();
+        let mut compiler = if self.strict { Compiler::strict(name) } else { Compiler::new(Some(name)) };
+        compiler.put_cluster(&manifests.cluster);
+        compiler.update();
+        Ok(compiler.ruleset().clone())
     }
 
     /// What is to be done to the kernel's table before it holds the expected one.
@@ -250,11 +262,14 @@ fn an_agent_without_rights_says_which_it_lacks() -> Result<()> {
     let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
     shop(&mut cluster)?;
     let agent = cluster.start_agent(User::Stranger)?;
-    let missing = "cannot list networkpolicies: networkpolicies.networking.k8s.io is forbidden: User \
-                   \"stranger\" cannot list resource \"networkpolicies\" in API group \
-                   \"networking.k8s.io\" at the cluster scope";
+    let policies = "cannot list networkpolicies: networkpolicies.networking.k8s.io is forbidden: User \
+                    \"stranger\" cannot list resource \"networkpolicies\" in API group \
+                    \"networking.k8s.io\" at the cluster scope";
+    let missing = [policies, "cannot list nodes: nodes \"node-1\" is forbidden: User \"stranger\""];
     wait_for("the agent says why it is not ready", || {
-        Ok(agent.get("/readyz").is_ok_and(|(code, reason)| code == 503 && reason.contains(missing)))
+        Ok(agent.get("/readyz").is_ok_and(|(code, reason)| {
+            code == 503 && missing.iter().all(|missing| reason.contains(missing))
+        }))
     })
     .with_context(|| agent.log().unwrap_or_default())?;
     drop(agent);
@@ -262,6 +277,68 @@ fn an_agent_without_rights_says_which_it_lacks() -> Result<()> {
     let mut agent = cluster.start_agent(User::AgentWithCertificate)?;
     agent.wait_ready(BOUND)?;
     ensure!(cluster.difference()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn the_api_server_says_what_strict_start_guards() -> Result<()> {
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    cluster.strict = true;
+    shop(&mut cluster)?;
+    let other = cluster.lab.node("node-2")?;
+    cluster.put(other.manifest())?;
+    let own = cluster.node.manifest();
+    let mut without = own.clone();
+    without["spec"] = json!({});
+    cluster.put(without)?;
+    let mut agent = cluster.start_agent(User::Agent)?;
+    agent.wait_unready("strict start has nothing to guard", BOUND)?;
+    cluster.wait_in_step(&agent).context("the policies are enforced all the same")?;
+
+    cluster.put(own)?;
+    agent.wait_ready(BOUND)?;
+    cluster.wait_in_step(&agent)?;
+    cluster.delete(&pod("web", "", &Value::Null, ""))?;
+    cluster.wait_in_step(&agent)
+}
+
+#[test]
+fn the_node_gets_an_event_of_each_problem_of_its_data_path() -> Result<()> {
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    shop(&mut cluster)?;
+    let events = |plane: &ControlPlane| -> Result<Vec<String>> {
+        let all = plane.api().get("/api/v1/events?fieldSelector=involvedObject.kind=Node")?;
+        let items = all["items"].as_array().context("no list")?;
+        let fields = |event: &Value| {
+            let (node, reason) = (&event["involvedObject"]["name"], &event["reason"]);
+            format!("{node} {reason} {}", event["message"])
+        };
+        Ok(items.iter().map(fields).collect())
+    };
+    let mut agent = cluster.ready_agent()?;
+    let mut expected = Vec::new();
+    let problems = [("a", "ipv4/ip_forward", "10.244.1.3"), ("b", "ipv6/conf/all/forwarding", "fd44::3")];
+    for (name, parameter, address) in problems {
+        cluster.node.namespace().sysctl(&format!("{parameter} 0"))?;
+        // A pod that comes is reason enough to look again.
+        cluster.put(pod(name, "node-1", &json!({}), address))?;
+        let parameter = format!("net.{}=1", parameter.replace('/', "."));
+        agent.wait_unready(&parameter, BOUND)?;
+        expected.push(parameter);
+        wait_for("the node has an event of each problem", || {
+            Ok(events(&cluster.plane)?.len() >= expected.len())
+        })
+        .with_context(|| agent.log().unwrap_or_default())?;
+    }
+    // The first problem is found again with the second, and has been told already.
+    let events = events(&cluster.plane)?;
+    assert_eq!(events.len(), 2, "{events:#?}");
+    for parameter in expected {
+        let of_problem = |event: &&String| {
+            event.starts_with("\"node-1\" \"ForwardingDisabled\"") && event.contains(&parameter)
+        };
+        assert_eq!(events.iter().filter(of_problem).count(), 1, "{parameter}: {events:#?}");
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use policy_compiler::model::{Family, ObjectName};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::health::{Condition, Health};
@@ -70,13 +71,20 @@ pub(crate) struct Examiner {
     routes: Routes,
     health: Health,
     metrics: Arc<Metrics>,
+    complaints: mpsc::Sender<Problem>,
     problems: BTreeSet<Problem>,
 }
 
 impl Examiner {
-    /// One that has found nothing yet.
-    pub(crate) fn new(routes: Routes, health: Health, metrics: Arc<Metrics>) -> Self {
-        Self { routes, health, metrics, problems: BTreeSet::new() }
+    /// One that has found nothing yet. Every examination sends the problems that it finds to `complaints`, whether
+    /// or not they are new.
+    pub(crate) fn new(
+        routes: Routes,
+        health: Health,
+        metrics: Arc<Metrics>,
+        complaints: mpsc::Sender<Problem>,
+    ) -> Self {
+        Self { routes, health, metrics, complaints, problems: BTreeSet::new() }
     }
 
     /// Examines whenever the addresses of the pods change, and now and then, until nobody tells of pods.
@@ -153,6 +161,10 @@ impl Examiner {
         }
         for problem in self.problems.difference(&problems) {
             info!(%problem, "this is over");
+        }
+        for problem in &problems {
+            // Not every source of objects has somebody to tell, and one that is busy will hear of it again.
+            let _ = self.complaints.try_send(problem.clone());
         }
         self.metrics.datapath(&problems);
         if problems.is_empty() {

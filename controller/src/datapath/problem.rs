@@ -32,6 +32,16 @@ impl Problem {
             Self::Device { .. } => unsupported_device,
         }
     }
+
+    /// What an event on the node gives as its `reason`.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::NoBridgeNetfilter { .. } | Self::BlindBridge { .. } | Self::Device { .. } => {
+                "DatapathBypassed"
+            }
+            Self::NoForwarding(_) => "ForwardingDisabled",
+        }
+    }
 }
 
 impl fmt::Display for Problem {

@@ -4,6 +4,7 @@
 //! objects are listed again, and those that are gone from the list are told as gone. Whatever fails, what has
 //! been told stays told.
 
+mod events;
 mod objects;
 #[cfg(test)]
 mod tests;
@@ -20,11 +21,13 @@ use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, Kubeco
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::Receiver;
 use tracing::{info, warn};
 
-use self::objects::{Kind, Namespace, NetworkPolicy, Pod};
+use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
 use self::told::Told;
 use super::{Changes, Knowledge, Update};
+use crate::datapath::Problem;
 use crate::metrics::Metrics;
 
 /// How long a silent connection counts as alive. A watch of which nothing is heard gets a bookmark about once
@@ -107,17 +110,34 @@ impl ApiServer {
         Ok(Self { client, runtime })
     }
 
-    /// Tells all objects, and then each change of what is read of them at once, until `tell` returns false.
-    pub(crate) fn follow(self, metrics: &Metrics, tell: impl Fn(Changes) -> bool) {
-        let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
+    /// Tells all objects, of nodes only the one of this name, and then each change of what is read of them at
+    /// once, until `tell` returns false. Problems become events on that node.
+    pub(crate) fn follow(
+        self,
+        node: &str,
+        metrics: &Metrics,
+        problems: Receiver<Problem>,
+        tell: impl Fn(Changes) -> bool,
+    ) {
+        let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Node>(), plural::<Pod>()]
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
+        let publishing = events::publish(self.client.clone(), node, problems);
         let follower =
             Follower { client: self.client, metrics, tell, missing: RefCell::new(BTreeMap::from(missing)) };
+        let all = watcher::Config::default();
+        let own = all.clone().fields(&format!("metadata.name={node}"));
         self.runtime.block_on(async {
+            // Whether or not somebody still reports problems, the objects are followed.
+            let publishing = async {
+                publishing.await;
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
-                Ended = follower.follow::<Namespace>() => {}
-                Ended = follower.follow::<NetworkPolicy>() => {}
-                Ended = follower.follow::<Pod>() => {}
+                () = publishing => {}
+                Ended = follower.follow::<Namespace>(&all) => {}
+                Ended = follower.follow::<NetworkPolicy>(&all) => {}
+                Ended = follower.follow::<Node>(&own) => {}
+                Ended = follower.follow::<Pod>(&all) => {}
             }
         });
     }
@@ -145,19 +165,24 @@ struct Follower<'m, F> {
 struct Ended;
 
 impl<F: Fn(Changes) -> bool> Follower<'_, F> {
-    async fn follow<K: Kind>(&self) -> Ended {
+    async fn follow<K: Kind>(&self, which: &watcher::Config) -> Ended {
         let mut told = Told::<K>::default();
         let mut retries = Retries::default();
         loop {
-            if let Err(ended) = self.watch(&mut told, &mut retries).await {
+            if let Err(ended) = self.watch(which, &mut told, &mut retries).await {
                 return ended;
             }
         }
     }
 
     /// Lists and watches a kind, until an event is lost.
-    async fn watch<K: Kind>(&self, told: &mut Told<K>, retries: &mut Retries) -> Result<(), Ended> {
-        let mut events = pin!(watcher(Api::<K>::all(self.client.clone()), watcher::Config::default()));
+    async fn watch<K: Kind>(
+        &self,
+        which: &watcher::Config,
+        told: &mut Told<K>,
+        retries: &mut Retries,
+    ) -> Result<(), Ended> {
+        let mut events = pin!(watcher(Api::<K>::all(self.client.clone()), which.clone()));
         while let Some(event) = events.next().await {
             let received = Instant::now();
             match event {

@@ -331,6 +331,7 @@ fn differences(old: &Cluster, new: &Cluster) -> Vec<Update> {
     let mut updates = Vec::new();
     updates
         .extend(changed(old.namespaces(), new.namespaces()).map(|(name, new)| Update::Namespace(name, new)));
+    updates.extend(changed(old.nodes(), new.nodes()).map(|(name, new)| Update::Node(name, new)));
     updates.extend(changed(old.pods(), new.pods()).map(|(name, new)| Update::Pod(name, new)));
     updates.extend(changed(old.policies(), new.policies()).map(|(name, new)| Update::Policy(name, new)));
     updates

@@ -6,13 +6,15 @@ pub(crate) mod manifests;
 use std::sync::Arc;
 use std::time::Instant;
 
-use policy_compiler::model::{Namespace, NetworkPolicy, ObjectName, Pod};
+use policy_compiler::model::{Namespace, NetworkPolicy, Node, ObjectName, Pod};
 
 /// An object as it is now; `None` if it is gone.
 #[derive(Debug, Clone, Hash)]
 pub(crate) enum Update {
     /// `v1 Namespace`
     Namespace(Arc<str>, Option<Namespace>),
+    /// `v1 Node`
+    Node(Arc<str>, Option<Node>),
     /// `v1 Pod`
     Pod(ObjectName, Option<Pod>),
     /// `networking.k8s.io/v1 NetworkPolicy`

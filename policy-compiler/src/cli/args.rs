@@ -58,6 +58,10 @@ pub(crate) struct Compile {
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<String>,
 
+    /// With strict start: addresses in the node's pod ranges (spec.podCIDRs) that no pod has are closed
+    #[arg(long, requires = "node")]
+    pub(crate) strict_start: bool,
+
     /// How to print the ruleset
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) output: RulesetFormat,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use super::skeleton;
+use super::{skeleton, strict};
 use crate::model::{Direction, Family, Protocol};
 use crate::ruleset::{ChainName, Element, ElementKey, Operation, SetName, Transaction, Tuple};
 
@@ -69,8 +69,9 @@ impl Concerned {
 
     /// Those that the transaction may deny.
     ///
-    /// Every element of the table allows something, except those that isolate a pod. What a chain does is given
-    /// by its name and by elements, so one that stays and has other rules than before is something unforeseen.
+    /// Every element of the table allows something, except those that isolate a pod, and strict start's pod
+    /// ranges. What a chain does is given by its name and by elements, so one that stays and has other rules than
+    /// before is something unforeseen.
     pub fn by(transaction: &Transaction) -> Self {
         let come_or_gone: HashSet<&ChainName> = transaction
             .operations
@@ -83,20 +84,19 @@ impl Concerned {
         let mut ends = Ends::default();
         for operation in &transaction.operations {
             match operation {
-                Operation::AddElements(set, elements) => {
-                    if let Lookup::Isolated(direction) = Lookup::of(set) {
-                        ends.insert(subject(direction), elements);
-                    }
-                }
+                Operation::AddElements(set, elements) => match Lookup::of(set) {
+                    Lookup::Isolated(direction) => ends.insert(subject(direction), elements),
+                    Lookup::Guarded => ends.insert_both(elements),
+                    Lookup::Named(_) | Lookup::Other => {}
+                },
                 Operation::DeleteElements(set, elements) => match Lookup::of(set) {
-                    Lookup::Isolated(_) => {}
+                    Lookup::Isolated(_) | Lookup::Guarded => {}
                     Lookup::Named(direction) => ends.insert(peer(direction), elements),
                     Lookup::Other => {
                         if elements.iter().any(|(key, _)| matches!(key, ElementKey::ProtocolPort(..))) {
                             return Self::All;
                         }
-                        ends.insert(End::Source, elements);
-                        ends.insert(End::Destination, elements);
+                        ends.insert_both(elements);
                     }
                 },
                 Operation::DeleteTable => return Self::All,
@@ -152,6 +152,11 @@ enum End {
 }
 
 impl Ends {
+    fn insert_both(&mut self, elements: &[(ElementKey, Element)]) {
+        self.insert(End::Source, elements);
+        self.insert(End::Destination, elements);
+    }
+
     fn insert(&mut self, end: End, elements: &[(ElementKey, Element)]) {
         let addresses = match end {
             End::Source => &mut self.sources,
@@ -185,11 +190,16 @@ enum Lookup {
     Isolated(Direction),
     /// That rules name an address.
     Named(Direction),
+    /// That only known pods have these addresses.
+    Guarded,
     Other,
 }
 
 impl Lookup {
     fn of(set: &SetName) -> Self {
+        if Family::BOTH.map(strict::pod_ranges).contains(set) {
+            return Self::Guarded;
+        }
         for direction in Direction::BOTH {
             for family in Family::BOTH {
                 if *set == skeleton::isolated(direction, family) {
@@ -270,7 +280,7 @@ mod tests {
     fn operations_concern_the_connections_that_they_may_deny() {
         let pod = ElementKey::Address(ip("10.0.0.1"));
         let block = ElementKey::AddressRange(ip("10.0.0.0"), ip("10.0.0.1"));
-        let cases: [(Operation, &[&str]); 11] = [
+        let cases: [(Operation, &[&str]); 14] = [
             (add("ingress_isolated_ipv4", pod), &["2 → 1"]),
             (add("egress_isolated_ipv4", pod), &["1 → 2"]),
             (delete("ingress_isolated_ipv4", pod), &[]),
@@ -279,6 +289,9 @@ mod tests {
             (delete("ingress_blocks_ipv4", block), &["1 → 2"]),
             (delete("egress_blocks_ipv4", block), &["2 → 1"]),
             (delete("ingress_peer_0123_ipv4", pod), &["1 → 2", "2 → 1"]),
+            (delete("known_ipv4", pod), &["1 → 2", "2 → 1"]),
+            (add("pod_ranges_ipv4", block), &["1 → 2", "2 → 1"]),
+            (delete("pod_ranges_ipv4", block), &[]),
             (add("ingress_peers_ipv4", pod), &[]),
             (add("egress_peer_0123_ipv4", pod), &[]),
             (add("egress_blocks_ipv4", block), &[]),

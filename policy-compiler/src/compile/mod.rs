@@ -24,6 +24,7 @@ mod names;
 mod rule;
 mod side;
 mod skeleton;
+mod strict;
 mod world;
 
 pub use connections::{Addresses, Concerned, Ends, cut};
@@ -31,7 +32,7 @@ pub use names::Counted;
 
 use std::sync::Arc;
 
-use crate::model::{Cluster, Direction, Namespace, NetworkPolicy, ObjectName, Pod};
+use crate::model::{Cluster, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
 use crate::ruleset::{Ruleset, Transaction};
 use draft::Draft;
 use side::Side;
@@ -58,34 +59,59 @@ pub struct Compiler {
     changed: Changed,
     sides: [Side; 2],
     draft: Draft,
+    strict: bool,
 }
 
 impl Compiler {
     /// A compiler that knows no object yet; `node` as for [`compile`].
     pub fn new(node: Option<&str>) -> Self {
+        Self::with(node, false)
+    }
+
+    /// The same for a node with strict start: nothing passes from or to an address of the pod ranges that its
+    /// [`Node`] object names, as long as no pod that lives has that address, nor the node itself.
+    pub fn strict(node: &str) -> Self {
+        Self::with(Some(node), true)
+    }
+
+    fn with(node: Option<&str>, strict: bool) -> Self {
         let mut draft = Draft::default();
-        skeleton::build(&mut draft);
+        skeleton::build(&mut draft, strict);
         Self {
             world: World::new(node.map(Arc::from)),
             changed: Changed::default(),
             sides: Direction::BOTH.map(Side::new),
             draft,
+            strict,
         }
     }
 
     /// A compiler that knows the objects of a cluster; `node` as for [`compile`].
     pub fn of(cluster: &Cluster, node: Option<&str>) -> Self {
         let mut compiler = Self::new(node);
+        compiler.put_cluster(cluster);
+        compiler
+    }
+
+    /// All objects of a cluster as they are now.
+    pub fn put_cluster(&mut self, cluster: &Cluster) {
+        for node in cluster.nodes().values() {
+            self.put_node(node.clone());
+        }
         for (name, namespace) in cluster.namespaces() {
-            compiler.put_namespace(name, Some(namespace.clone()));
+            self.put_namespace(name, Some(namespace.clone()));
         }
         for (name, pod) in cluster.pods() {
-            compiler.put_pod(name, Some(pod.clone()));
+            self.put_pod(name, Some(pod.clone()));
         }
         for (name, policy) in cluster.policies() {
-            compiler.put_policy(name, Some(policy.clone()));
+            self.put_policy(name, Some(policy.clone()));
         }
-        compiler
+    }
+
+    /// A node as it is now. Only the own one matters, and only with [`Self::strict`] start.
+    pub fn put_node(&mut self, node: Node) {
+        self.world.put_node(node, &mut self.changed);
     }
 
     /// A namespace as it is now; `None` if it is gone.
@@ -103,12 +129,20 @@ impl Compiler {
         self.world.put_policy(name, policy, &mut self.changed);
     }
 
+    /// Whether strict start is asked for and has nothing to guard: no pod range of the node is known.
+    pub fn lacks_pod_ranges(&self) -> bool {
+        self.strict && self.world.pod_ranges().is_empty()
+    }
+
     /// Brings the ruleset up to date with all that was put since the last update, and returns the way from
     /// the ruleset before to the one now. The first update leads from an empty table.
     pub fn update(&mut self) -> Transaction {
         let changed = std::mem::take(&mut self.changed);
         for side in &mut self.sides {
             side.update(&self.world, &changed, &mut self.draft);
+        }
+        if self.strict {
+            strict::update(&self.world, &changed, &mut self.draft);
         }
         let (collected, transaction) = self.draft.finish();
         for side in &mut self.sides {

@@ -2,6 +2,7 @@
 
 use super::draft::Draft;
 use super::names::family_set;
+use super::strict;
 use crate::model::{Direction, Family};
 use crate::ruleset::{ChainName, Fields, Hook, KeyType, Rule, SetKind, SetName, Statement, Verdict};
 
@@ -55,8 +56,8 @@ fn peer_field(direction: Direction, family: Family) -> Fields {
     }
 }
 
-/// Sets, base chains and the chains that all packets share.
-pub(super) fn build(draft: &mut Draft) {
+/// Sets, base chains and the chains that all packets share; with `strict` those of strict start too.
+pub(super) fn build(draft: &mut Draft, strict: bool) {
     for family in Family::BOTH {
         for direction in Direction::BOTH {
             let pair = SetKind { key: KeyType::AddressPair(family), interval: false, verdicts: false };
@@ -74,15 +75,19 @@ pub(super) fn build(draft: &mut Draft) {
     for direction in Direction::BOTH {
         build_direction(draft, direction);
     }
+    if strict {
+        strict::build(draft);
+    }
     for hook in [Hook::Forward, Hook::Output] {
         let name = ChainName::new(hook.to_string());
         draft.pin(&name);
-        draft.put_chain(&name, Some(hook), base_chain(hook));
+        draft.put_chain(&name, Some(hook), base_chain(hook, strict));
     }
 }
 
-fn base_chain(hook: Hook) -> Vec<Rule> {
+fn base_chain(hook: Hook, strict: bool) -> Vec<Rule> {
     let accept = || Statement::Verdict(Verdict::Accept);
+    let jump = |chain| Rule::new([Statement::Verdict(Verdict::Jump(chain))]);
     let mut rules = vec![Rule::new([Statement::EstablishedOrRelated, accept()])];
     if hook == Hook::Output {
         // What the node itself sends passes. What else leaves here has been sent on a pod's behalf.
@@ -93,9 +98,10 @@ fn base_chain(hook: Hook) -> Vec<Rule> {
         rules.push(Rule::new([is_cut, Statement::Verdict(Verdict::Jump(cut_chain()))]));
     }
     rules.push(Rule::new([Statement::NeighbourDiscovery, accept()]));
-    for direction in Direction::BOTH {
-        rules.push(Rule::new([Statement::Verdict(Verdict::Jump(entry(direction)))]));
+    if strict {
+        rules.push(jump(strict::entry()));
     }
+    rules.extend(Direction::BOTH.map(entry).map(jump));
     rules
 }
 

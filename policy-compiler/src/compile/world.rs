@@ -5,12 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Direction, Labels, Namespace, NamespaceScope, NetworkPolicy, ObjectName, Pod};
+use ipnet::IpNet;
+
+use crate::model::{Direction, Labels, Namespace, NamespaceScope, NetworkPolicy, Node, ObjectName, Pod};
 
 /// The cluster as one node sees it.
 pub(super) struct World {
     /// The node that is compiled for; `None`: one node runs every pod.
     node: Option<Arc<str>>,
+    /// The object of that node.
+    node_object: Option<Node>,
     namespaces: HashMap<Arc<str>, Namespace>,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     policies: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
@@ -23,6 +27,8 @@ pub(super) struct World {
 /// What has changed since the last update.
 #[derive(Default)]
 pub(super) struct Changed {
+    /// Whether the node's own object has.
+    pub(super) node: bool,
     pub(super) namespaces: BTreeSet<Arc<str>>,
     pub(super) pods: BTreeSet<ObjectName>,
     pub(super) policies: BTreeSet<ObjectName>,
@@ -34,11 +40,20 @@ impl World {
     pub(super) fn new(node: Option<Arc<str>>) -> Self {
         Self {
             node,
+            node_object: None,
             namespaces: HashMap::new(),
             pods: BTreeMap::new(),
             policies: BTreeMap::new(),
             population: BTreeMap::new(),
             claims: HashMap::new(),
+        }
+    }
+
+    /// Takes in the object of the node that is compiled for, and no other's.
+    pub(super) fn put_node(&mut self, node: Node, changed: &mut Changed) {
+        if self.node.as_ref() == Some(&node.name) && self.node_object.as_ref() != Some(&node) {
+            self.node_object = Some(node);
+            changed.node = true;
         }
     }
 
@@ -135,6 +150,22 @@ impl World {
     /// Every address that a pod has.
     pub(super) fn owned_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.claims.keys().copied()
+    }
+
+    /// The ranges from which the node's pods have their addresses.
+    pub(super) fn pod_ranges(&self) -> &[IpNet] {
+        self.node_object.as_ref().map_or(&[], |node| &node.pod_ranges)
+    }
+
+    /// The node's own addresses.
+    pub(super) fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.node_object.iter().flat_map(|node| node.addresses.iter().copied())
+    }
+
+    /// Whether an address lies in the node's pod ranges, and a pod or the node itself has it.
+    pub(super) fn is_known_in_pod_ranges(&self, address: IpAddr) -> bool {
+        self.pod_ranges().iter().any(|range| range.contains(&address))
+            && (self.claims.contains_key(&address) || self.node_addresses().any(|own| own == address))
     }
 
     /// Whether a peer of `policy` looks into a namespace.

@@ -48,13 +48,13 @@ impl Namespace {
 }
 
 /// `core/v1 Node`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Node {
     /// `metadata.name`
     pub name: Arc<str>,
     /// The IP addresses in `status.addresses`.
     pub addresses: Vec<IpAddr>,
-    /// `spec.podCIDRs`
+    /// `spec.podCIDRs`, or `spec.podCIDR` where that is empty.
     pub pod_ranges: Vec<IpNet>,
 }
 

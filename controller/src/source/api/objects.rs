@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
-use policy_compiler::manifest;
+use policy_compiler::manifest::{self, Problem};
 use policy_compiler::model::{self, ContainerPort, LabelSelector, ObjectName, PortNumber, Protocol};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
@@ -78,21 +78,15 @@ impl Kind for NetworkPolicy {
 
 /// Reads a policy as it is read in a manifest. What cannot be read of it allows nothing and is logged.
 fn network_policy(name: &ObjectName, mut object: Map<String, Value>) -> model::NetworkPolicy {
-    // The items of a list come without them.
-    object.insert("apiVersion".to_owned(), json!(NetworkPolicy::api_version(&())));
-    object.insert("kind".to_owned(), json!(NetworkPolicy::kind(&())));
     object.insert("metadata".to_owned(), json!({"namespace": *name.namespace, "name": *name.name}));
-    let reading = match manifest::parse(Value::Object(object).to_string().as_bytes(), &name.to_string()) {
-        Ok(reading) => reading,
-        Err(problem) => manifest::Reading { problems: vec![problem], ..manifest::Reading::default() },
-    };
-    for manifest::Problem { field, message, .. } in &reading.problems {
+    let (resource, problems) = as_manifest::<NetworkPolicy>(&name.to_string(), object);
+    for Problem { field, message, .. } in &problems {
         warn!(policy = %name, field, message, "what cannot be read allows nothing");
     }
-    let policy = reading.objects.into_iter().find_map(|object| match object.resource {
-        manifest::Resource::NetworkPolicy(policy) => Some(policy),
+    let policy = match resource {
+        Some(manifest::Resource::NetworkPolicy(policy)) => Some(policy),
         _ => None,
-    });
+    };
     policy.unwrap_or_else(|| model::NetworkPolicy {
         name: name.clone(),
         subjects: LabelSelector::everything(),
@@ -100,6 +94,82 @@ fn network_policy(name: &ObjectName, mut object: Map<String, Value>) -> model::N
         egress: Some(Vec::new()),
         origin: None,
     })
+}
+
+/// Reads an object as it is read in a manifest; `name` is that of the manifest.
+fn as_manifest<K: Kind>(
+    name: &str,
+    mut object: Map<String, Value>,
+) -> (Option<manifest::Resource>, Vec<Problem>) {
+    // The items of a list come without them.
+    object.insert("apiVersion".to_owned(), json!(K::api_version(&())));
+    object.insert("kind".to_owned(), json!(K::kind(&())));
+    match manifest::parse(Value::Object(object).to_string().as_bytes(), name) {
+        Ok(reading) => (reading.objects.into_iter().next().map(|object| object.resource), reading.problems),
+        Err(problem) => (None, vec![problem]),
+    }
+}
+
+/// `v1 Node`, for the reader of manifests.
+#[derive(Debug, Clone, Resource, Deserialize)]
+#[resource(inherit = k8s_openapi::api::core::v1::Node)]
+pub(super) struct Node {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct NodeSpec {
+    #[serde(rename = "podCIDRs", skip_serializing_if = "Option::is_none")]
+    pod_cidrs: Option<Vec<String>>,
+    #[serde(rename = "podCIDR", skip_serializing_if = "Option::is_none")]
+    pod_cidr: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct NodeStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addresses: Option<Vec<NodeAddress>>,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct NodeAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+impl Kind for Node {
+    type Name = Arc<str>;
+
+    fn name(&self) -> Arc<str> {
+        self.metadata.name.as_deref().unwrap_or_default().into()
+    }
+
+    fn update(name: Arc<str>, object: Option<Self>) -> Update {
+        let node = object.and_then(|Self { spec, status, .. }| node(&name, &spec, &status));
+        Update::Node(name, node)
+    }
+}
+
+/// Reads a node as it is read in a manifest. What cannot be read of it is left out and logged.
+fn node(name: &str, spec: &NodeSpec, status: &NodeStatus) -> Option<model::Node> {
+    let fields = [("metadata", json!({"name": name})), ("spec", json!(spec)), ("status", json!(status))];
+    let object = fields.map(|(field, value)| (field.to_owned(), value));
+    let (resource, problems) = as_manifest::<Node>(name, object.into_iter().collect());
+    for Problem { field, message, .. } in &problems {
+        warn!(node = name, field, message, "a part of the node cannot be read");
+    }
+    match resource {
+        Some(manifest::Resource::Node(node)) => Some(node),
+        _ => None,
+    }
 }
 
 /// `v1 Pod`

@@ -4,7 +4,7 @@ use policy_compiler::manifest::{self, Resource};
 use policy_compiler::model::{self, LabelSelector, ObjectName};
 use serde_json::{Value, json};
 
-use super::objects::{Kind, Namespace, NetworkPolicy, Pod};
+use super::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
 use super::told::Told;
 use crate::source::Update;
 
@@ -73,6 +73,33 @@ fn a_pod_says_what_it_says_as_a_manifest() {
         let Resource::Workload(expected) = reading.objects[0].resource.clone() else { panic!("{object}") };
         let expected = model::Pod { origin: None, ..expected.pod };
         assert_eq!(pod_of(&object), expected, "{object}");
+    }
+}
+
+#[test]
+fn a_node_says_what_it_says_as_a_manifest() {
+    let cases = [
+        json!({}),
+        json!({"spec": {}, "status": {"addresses": null}}),
+        json!({"spec": {"podCIDR": "10.0.0.0/24"}}),
+        json!({"spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/64"], "taints": []},
+               "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"},
+                                        {"type": "Hostname", "address": "node-1"}],
+                          "images": [{"names": ["example.invalid/none"]}]}}),
+        json!({"spec": {"podCIDRs": ["10.0.0.0/33", "fd00::/64"]}}),
+    ];
+    for case in cases {
+        let mut object = case;
+        object["apiVersion"] = json!("v1");
+        object["kind"] = json!("Node");
+        object["metadata"] = json!({"name": "node-1"});
+        let reading = manifest::parse(object.to_string().as_bytes(), "-").expect("JSON");
+        let Resource::Node(expected) = reading.objects[0].resource.clone() else { panic!("{object}") };
+        let node: Node = read(&object);
+        let Update::Node(name, Some(node)) = Node::update(node.name(), Some(node)) else {
+            panic!("{object}")
+        };
+        assert_eq!((&*name, node), ("node-1", expected), "{object}");
     }
 }
 

@@ -5,7 +5,7 @@ mod json;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use policy_compiler::compile::compile;
+use policy_compiler::compile::Compiler;
 use policy_compiler::model::Cluster;
 
 use super::args::{Compile, RulesetFormat};
@@ -18,10 +18,20 @@ pub(crate) fn run(args: &Compile, output: &mut Output) -> anyhow::Result<Outcome
     if let Some(node) = node {
         warn_of_unknown(&cluster, node);
     }
-    let ruleset = compile(&cluster, node);
+    let mut compiler = match node {
+        Some(node) if args.strict_start => Compiler::strict(node),
+        node => Compiler::new(node),
+    };
+    compiler.put_cluster(&cluster);
+    if compiler.lacks_pod_ranges() {
+        // As below.
+        let _ = writeln!(io::stderr(), "warning: --strict-start: no manifest names a pod range of the node");
+    }
+    compiler.update();
+    let ruleset = compiler.ruleset();
     match args.output {
         RulesetFormat::Nft => write!(output, "{ruleset}")?,
-        RulesetFormat::Json => json::write(&ruleset, output)?,
+        RulesetFormat::Json => json::write(ruleset, output)?,
     }
     Ok(Outcome::Fine)
 }

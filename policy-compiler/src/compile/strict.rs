@@ -1,0 +1,85 @@
+//! Strict start: an address of the node's pod ranges that no known pod has reaches nothing, and nothing
+//! reaches it.
+//!
+//! A pod can send before its object is known, and an unknown pod is an unisolated one. With this it has to
+//! wait: what looks like a pod of the node must be one.
+
+use super::blocks::pieces;
+use super::draft::Draft;
+use super::names::family_set;
+use super::skeleton::subject_field;
+use super::world::{Changed, World};
+use crate::model::{Direction, Family, IpBlock};
+use crate::ruleset::{ChainName, Element, ElementKey, KeyType, Rule, SetKind, SetName, Statement, Verdict};
+
+/// The addresses that the node's pods get.
+pub(super) fn pod_ranges(family: Family) -> SetName {
+    family_set("pod_ranges", family)
+}
+
+/// The addresses in those ranges that somebody is known to have.
+fn known(family: Family) -> SetName {
+    family_set("known", family)
+}
+
+/// Looks at both ends of a packet; it returns for those that are known, or none of the node's pods.
+pub(super) fn entry() -> ChainName {
+    ChainName::new("strict_start")
+}
+
+/// Looks at the end that is the subject in a direction, if it lies in the pod ranges.
+fn one_end(direction: Direction) -> ChainName {
+    ChainName::new(format!("strict_start_{direction}"))
+}
+
+const EMPTY: Element = Element { target: None, comment: None };
+
+/// The sets, still empty, and the chains.
+pub(super) fn build(draft: &mut Draft) {
+    for family in Family::BOTH {
+        let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: false };
+        draft.put_set(&known(family), address);
+        draft.put_set(&pod_ranges(family), SetKind { interval: true, ..address });
+    }
+    let mut ends = Vec::new();
+    for direction in Direction::BOTH {
+        let in_set = |family, set| Statement::InSet(subject_field(direction, family), set);
+        let mut rules = Vec::new();
+        for family in Family::BOTH {
+            let look = Statement::Verdict(Verdict::Jump(one_end(direction)));
+            ends.push(Rule::new([in_set(family, pod_ranges(family)), look]));
+            rules.push(Rule::new([in_set(family, known(family)), Statement::Verdict(Verdict::Return)]));
+        }
+        let deny = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
+        rules.push(deny.comment("strict start: no known pod has the address"));
+        draft.put_chain(&one_end(direction), None, rules);
+    }
+    draft.put_chain(&entry(), None, ends);
+}
+
+/// Brings the sets in step with the world.
+pub(super) fn update(world: &World, changed: &Changed, draft: &mut Draft) {
+    if !changed.node {
+        for address in &changed.addresses {
+            let (set, key) = (known(Family::of(*address)), ElementKey::Address(*address));
+            if world.is_known_in_pod_ranges(*address) {
+                draft.put_element(&set, key, EMPTY);
+            } else {
+                draft.remove_element(&set, key);
+            }
+        }
+        return;
+    }
+    let ranges = world.pod_ranges().iter().map(|cidr| IpBlock { cidr: *cidr, except: Vec::new() });
+    let ranges: Vec<IpBlock> = ranges.collect();
+    for family in Family::BOTH {
+        let pieces = pieces(family, ranges.iter().map(|range| (range, &())));
+        let ranges = pieces.iter().map(|piece| (ElementKey::AddressRange(piece.first, piece.last), EMPTY));
+        draft.replace_elements(&pod_ranges(family), ranges.collect());
+        let addresses = world.owned_addresses().chain(world.node_addresses());
+        let of_ranges = addresses
+            .filter(|address| Family::of(*address) == family && world.is_known_in_pod_ranges(*address));
+        let elements = of_ranges.map(|address| (ElementKey::Address(address), EMPTY));
+        draft.replace_elements(&known(family), elements.collect());
+    }
+}
