@@ -27,6 +27,7 @@ mod strict;
 mod world;
 
 pub use names::Counted;
+pub use strict::holds_pod_ranges;
 
 use std::sync::Arc;
 
