@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use policy_compiler::compile::{self, Compiler, Concerned};
+use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
 use policy_compiler::ruleset::{Operation, Ruleset, Transaction};
 use tracing::{debug, error, info, warn};
 
@@ -161,10 +161,22 @@ impl Enforcer {
                 }
             }
         }
-        if self.standing == Standing::Waiting {
+        self.examine_strictness();
+        if self.standing == Standing::Waiting && !self.would_stop_guarding() {
             self.standing = Standing::Unknown;
         }
-        self.examine_strictness();
+    }
+
+    /// Whether an agent before this one guards pod ranges, and the node does not name any now: its table stays
+    /// whole until the node does.
+    fn would_stop_guarding(&mut self) -> bool {
+        self.compiler.lacks_pod_ranges()
+            && match self.kernel.read() {
+                Ok(table) => table.into_iter().flat_map(|table| table.sets).any(|(name, set)| {
+                    holds_pod_ranges(&name) && set.is_none_or(|set| !set.elements.is_empty())
+                }),
+                Err(_) => true,
+            }
     }
 
     /// Says it if strict start is asked for and the node does not say which addresses are its pods'.
@@ -174,7 +186,7 @@ impl Enforcer {
             (false, true) => {
                 let reason = "strict start has nothing to guard: the node's object is missing or names no \
                               pod range (spec.podCIDRs)";
-                warn!("{reason}; the policies are enforced all the same");
+                warn!("{reason}; what the kernel guards stays guarded");
                 self.health.bad(Condition::PodRanges, reason.to_owned());
             }
             (true, false) => {

@@ -174,8 +174,16 @@ fn an_agent_that_knows_no_pod_range_is_not_ready() -> Result<()> {
     scene.testbed.put(&without)?;
     scene.testbed.put(&scene.near.manifest(&[("app", "other")], &[]))?;
     scene.wait_for_all(&to_near, Outcome::Allowed)?;
+    assert_eq!(agent.get("/readyz")?.0, 200);
+
+    // Also by an agent that starts meanwhile.
+    agent.kill();
+    let mut agent = scene.start_agent()?;
+    agent.wait_unready("strict start has nothing to guard", BOUND)?;
+    scene.wait_for_all(&of_newcomer, Outcome::Denied)?;
+    scene.testbed.put(&node)?;
+    agent.wait_ready(BOUND)?;
     let totals = prober.stop()?;
     assert_eq!(totals.leaks, 0, "{totals:?}");
-    assert_eq!(agent.get("/readyz")?.0, 200);
-    Ok(())
+    scene.wait_in_step()
 }

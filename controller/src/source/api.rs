@@ -119,7 +119,8 @@ impl ApiServer {
         problems: Receiver<Problem>,
         tell: impl Fn(Changes) -> bool,
     ) {
-        let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Node>(), plural::<Pod>()]
+        // The node is none of them: the policies are enforced without it.
+        let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
         let publishing = events::publish(self.client.clone(), node, problems);
         let follower =

@@ -29,6 +29,7 @@ mod world;
 
 pub use connections::{Addresses, Concerned, Ends, cut};
 pub use names::Counted;
+pub use strict::holds_pod_ranges;
 
 use std::sync::Arc;
 

@@ -32,6 +32,11 @@ fn one_end(direction: Direction) -> ChainName {
     ChainName::new(format!("strict_start_{direction}"))
 }
 
+/// Whether a set of the table holds pod ranges that strict start guards.
+pub fn holds_pod_ranges(set: &SetName) -> bool {
+    Family::BOTH.map(pod_ranges).contains(set)
+}
+
 const EMPTY: Element = Element { target: None, comment: None };
 
 /// The sets, still empty, and the chains.
