@@ -289,7 +289,9 @@ impl Enforcer {
         if transaction.is_empty() {
             return Ok(0);
         }
-        self.kernel.apply(transaction)?;
+        for step in transaction.clone().in_steps() {
+            self.kernel.apply(&step)?;
+        }
         let changes = transaction.operations.iter().filter(|step| **step != Operation::OwnTable).count();
         if changes > 0 {
             self.metrics.transaction();

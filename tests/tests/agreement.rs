@@ -324,7 +324,13 @@ fn any_ruleset_can_follow_any_other() {
     for old in &rulesets {
         for new in &rulesets {
             let mut kernel = old.clone();
-            apply(&mut kernel, &Transaction::between(old, new)).expect("every operation is valid");
+            let transaction = Transaction::between(old, new);
+            apply(&mut kernel, &transaction).expect("every operation is valid");
+            assert!(kernel == *new);
+            let mut kernel = old.clone();
+            for step in transaction.in_steps() {
+                apply(&mut kernel, &step).expect("every step is valid");
+            }
             assert!(kernel == *new);
         }
     }

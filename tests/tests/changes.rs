@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use lab::testbed::{BOUND, Testbed, policy, status};
-use lab::{Outcome, Pod, Probe, Protocol, Topology, Underlay};
+use lab::{Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay};
 use serde_json::{Value, json};
 
 const PORT: u16 = 8080;
@@ -126,5 +126,37 @@ fn what_does_not_concern_the_node_is_no_transaction() -> Result<()> {
     scene.testbed.lab.wait_for(&probe, Outcome::Allowed, BOUND)?;
     scene.testbed.wait_in_step()?;
     assert_eq!(agent.counter("transactions")?, transactions + 1);
+    Ok(())
+}
+
+/// How often the policies change under the packets' feet.
+const CHANGES: usize = 300;
+
+/// Every change makes other groups, identities and rules for the same pods, and none changes a verdict.
+#[test]
+fn a_packet_that_meets_a_change_is_judged_right() -> Result<()> {
+    let scene = Scene::raise()?;
+    let agent = scene.testbed.start_agent("node")?;
+    let to_web = |from: &Pod, address| Probe::new(from, address, PORT, Protocol::Udp);
+    let (ipv4, ipv6) = (scene.web.ipv4(), scene.web.ipv6());
+    let allowed = [to_web(&scene.client, ipv4), to_web(&scene.client, ipv6)];
+    let denied = [to_web(&scene.other, ipv4), to_web(&scene.other, ipv6), to_web(&scene.db, ipv4)];
+    let prober = Prober::start(&allowed, &denied)?;
+    for change in 0..CHANGES {
+        let ports = json!([{"port": 1000 + change}, {"port": 2000 + change, "protocol": "UDP"}]);
+        let from_client = json!({"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]});
+        let from_all = json!({"from": [{"namespaceSelector": {}}], "ports": ports});
+        let rules = if change % 2 == 0 {
+            json!([from_client, from_all])
+        } else {
+            json!([from_client, {"ports": ports}])
+        };
+        let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": rules});
+        let before = agent.counter("transactions")?;
+        scene.testbed.put(&policy("shop", "web", &spec))?;
+        agent.wait_for_counter("transactions", before + 1, BOUND)?;
+    }
+    let totals = prober.stop()?;
+    assert_eq!((totals.leaks, totals.wrong_denials), (0, 0), "{totals:?}");
     Ok(())
 }

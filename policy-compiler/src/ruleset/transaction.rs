@@ -1,6 +1,6 @@
 //! The way from one ruleset to another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Chain, ChainName, Element, ElementKey, Hook, Rule, Ruleset, Set, SetKind, SetName};
 
@@ -104,6 +104,28 @@ impl Transaction {
         operations.extend(Self::of(&difference).operations);
         Self { operations }
     }
+
+    /// The same in up to three transactions, of which the second is the change: before it comes what nothing
+    /// refers to yet, and after it goes what nothing refers to any longer.
+    ///
+    /// The kernel runs a packet through the rules of the generation in which it came (`nft_do_chain`), but looks
+    /// its fields up among the elements of the generation in which it gets to a set (`nft_genmask_cur`). So a
+    /// packet on its way while a transaction is committed may find a new element, whose chain has no rules yet
+    /// for that packet, and be let through; or the chain of an old element, whose sets are empty already. Both
+    /// were seen, once in some thousand packets and some dozen commits. With the rules in place before and after,
+    /// it finds whole chains either way.
+    pub fn in_steps(self) -> impl Iterator<Item = Self> {
+        let mut steps = [const { Vec::new() }; 3];
+        // A table that is replaced has nothing in common with the one before.
+        let whole = self.operations.contains(&Operation::DeleteTable);
+        let parts = (!whole).then(|| Parts::of(&self));
+        for operation in self.operations {
+            let step = parts.as_ref().map_or(1, |parts| parts.step(&operation));
+            steps[step].push(operation);
+        }
+        steps.into_iter().map(|operations| Self { operations }).filter(|step| !step.is_empty())
+    }
+
     /// Carries a difference out: declare what is new, cut every reference, delete what is gone, and only
     /// then refer to what is new.
     pub(crate) fn of(difference: &Difference<'_>) -> Self {
@@ -158,6 +180,43 @@ impl Transaction {
             operations.extend(rules.iter().map(|rule| Operation::AddRule((*name).clone(), rule.clone())));
         }
         Self { operations }
+    }
+}
+
+/// What a transaction makes and what it deletes.
+struct Parts {
+    sets: [BTreeSet<SetName>; 2],
+    chains: [BTreeSet<ChainName>; 2],
+}
+
+impl Parts {
+    fn of(transaction: &Transaction) -> Self {
+        let mut parts = Self { sets: Default::default(), chains: Default::default() };
+        let ([new_sets, gone_sets], [new_chains, gone_chains]) = (&mut parts.sets, &mut parts.chains);
+        for operation in &transaction.operations {
+            match operation {
+                Operation::AddSet(set, _) => drop(new_sets.insert(set.clone())),
+                Operation::DeleteSet(set) => drop(gone_sets.insert(set.clone())),
+                // A base chain sees packets as soon as it is there.
+                Operation::AddChain(chain, None) => drop(new_chains.insert(chain.clone())),
+                Operation::DeleteChain(chain) => drop(gone_chains.insert(chain.clone())),
+                _ => {}
+            }
+        }
+        parts
+    }
+
+    /// Whether the operation belongs to what comes before the change (0), to the change (1), or behind it (2).
+    fn step(&self, operation: &Operation) -> usize {
+        let ([new_sets, gone_sets], [new_chains, gone_chains]) = (&self.sets, &self.chains);
+        match operation {
+            Operation::AddTable | Operation::OwnTable | Operation::AddSet(..) => 0,
+            Operation::AddChain(chain, _) | Operation::AddRule(chain, _) if new_chains.contains(chain) => 0,
+            Operation::AddElements(set, _) if new_sets.contains(set) => 0,
+            Operation::FlushChain(chain) | Operation::DeleteChain(chain) if gone_chains.contains(chain) => 2,
+            Operation::DeleteSet(set) if gone_sets.contains(set) => 2,
+            _ => 1,
+        }
     }
 }
 
