@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use controller::kernel::{Connection, Error, Which, forget_connections, list_connections};
 use policy_compiler::model::{Family, Protocol};
@@ -17,6 +18,8 @@ fn tracking<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         let up =
             "ip link set lo up && ip address add fd00::1 dev lo nodad && ip address add fd00::2 dev lo nodad";
         assert!(Command::new("sh").args(["-c", up]).status().unwrap().success());
+        wait_for_route("fd00::1");
+        wait_for_route("fd00::2");
         let rules = "table inet test {
             chain output {
                 type nat hook output priority -100
@@ -34,6 +37,19 @@ fn tracking<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         );
         test()
     })
+}
+
+/// The kernel has an IPv6 address a moment before it delivers to it, even without duplicate detection.
+fn wait_for_route(address: &str) {
+    const BOUND: Duration = Duration::from_secs(10);
+    let begin = Instant::now();
+    let is_local = || {
+        let route = Command::new("ip").args(["route", "get", address]).output().unwrap();
+        route.stdout.starts_with(b"local")
+    };
+    while !is_local() {
+        assert!(begin.elapsed() < BOUND, "{address} is not local");
+    }
 }
 
 /// Sends a datagram from an address and a port to another.
