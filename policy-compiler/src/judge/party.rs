@@ -61,21 +61,11 @@ impl<'a> Party<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Labels, ObjectName};
+    use crate::model::ObjectName;
 
     fn pod(addresses: &[&str]) -> Pod {
-        Pod {
-            name: ObjectName::new("default", "pod"),
-            labels: Labels::new(),
-            node: None,
-            host_network: false,
-            finished: false,
-            ending: false,
-            created: None,
-            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-            ports: Vec::new(),
-            origin: None,
-        }
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Pod { addresses, ..Pod::new(ObjectName::new("default", "pod")) }
     }
 
     #[test]

@@ -10,22 +10,11 @@ use super::fields::{Field, Mapping, Read};
 use super::labels::labels;
 use super::names::is_dns_subdomain;
 use super::ports::{port_number, protocol};
-use crate::model::{ContainerPort, Labels, ObjectName, Pod};
+use crate::model::{ContainerPort, ObjectName, Pod};
 
 /// The pod, or the one that a workload's template describes. What cannot be read of it is left out.
 pub(super) fn pod(object: &Mapping<'_>, kind: WorkloadKind, name: ObjectName) -> Pod {
-    let mut pod = Pod {
-        name,
-        labels: Labels::new(),
-        node: None,
-        host_network: false,
-        finished: false,
-        ending: false,
-        created: None,
-        addresses: Vec::new(),
-        ports: Vec::new(),
-        origin: Some(object.field().origin()),
-    };
+    let mut pod = Pod { origin: Some(object.field().origin()), ..Pod::new(name) };
     let _ = at(object, kind.template(), &mut |template| read_template(template, &mut pod));
     if kind == WorkloadKind::Pod {
         let _ = object.get("metadata").map(|metadata| read_times(&metadata, &mut pod));

@@ -44,6 +44,22 @@ pub struct ContainerPort {
 }
 
 impl Pod {
+    /// A pod of which nothing but the name is known.
+    pub fn new(name: ObjectName) -> Self {
+        Self {
+            name,
+            labels: Labels::new(),
+            node: None,
+            host_network: false,
+            finished: false,
+            ending: false,
+            created: None,
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            origin: None,
+        }
+    }
+
     /// Whether selectors can match it, as subject and as peer: it has a network of its own and lives.
     pub fn selectable(&self) -> bool {
         !self.host_network && !self.finished
