@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
-use policy_compiler::ruleset::{Operation, Ruleset, Transaction};
+use policy_compiler::ruleset::{Operation, Transaction};
 use tracing::{debug, error, info, warn};
 
 use crate::cutter::{Case, Cutter};
@@ -99,7 +99,7 @@ impl Enforcer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // What has piled up becomes one transaction.
+            // What has piled up becomes one change of the table.
             for message in first.into_iter().chain(messages.try_iter().take(BURST)) {
                 if !self.take(message) {
                     return;
@@ -230,8 +230,9 @@ impl Enforcer {
 
     fn update(&mut self) -> Result<(), kernel::Error> {
         let transaction = self.compiler.update();
-        self.apply(&transaction)?;
-        self.examine(Concerned::by(&transaction));
+        let concerned = Concerned::by(&transaction);
+        self.apply(transaction)?;
+        self.examine(concerned);
         Ok(())
     }
 
@@ -243,7 +244,7 @@ impl Enforcer {
             Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(expected), expected),
             _ => Transaction::replace(expected),
         };
-        let operations = self.apply(&transaction)?;
+        let operations = self.apply(transaction)?;
         // What was open before may have been opened under any rules, or while there were none.
         self.examine(Concerned::All);
         if !self.programmed {
@@ -285,20 +286,19 @@ impl Enforcer {
     }
 
     /// Returns how many operations changed what the table holds.
-    fn apply(&mut self, transaction: &Transaction) -> Result<usize, kernel::Error> {
+    fn apply(&mut self, transaction: Transaction) -> Result<usize, kernel::Error> {
         if transaction.is_empty() {
             return Ok(0);
         }
-        for step in transaction.clone().in_steps() {
+        let changes = transaction.operations.iter().filter(|step| **step != Operation::OwnTable).count();
+        for step in transaction.in_steps() {
             self.kernel.apply(&step)?;
         }
-        let changes = transaction.operations.iter().filter(|step| **step != Operation::OwnTable).count();
         if changes > 0 {
             self.metrics.transaction();
             debug!(operations = changes, "committed");
         }
-        let Ruleset { sets, chains } = self.compiler.ruleset();
-        self.metrics.size(chains.len(), sets.values().map(|set| set.elements.len()).sum());
+        self.metrics.size(self.compiler.ruleset().chains.len(), self.compiler.elements());
         Ok(changes)
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Draft {
     set_references: HashMap<SetName, usize>,
     /// Chains whose last reference went away; some may have found a new one since.
     orphans: Vec<ChainName>,
+    /// How many elements all sets have: counting them would cost what exists, not what changes.
+    elements: usize,
     before: Before,
 }
 
@@ -31,6 +33,10 @@ struct Before {
 impl Draft {
     pub(super) fn ruleset(&self) -> &Ruleset {
         &self.ruleset
+    }
+
+    pub(super) fn elements(&self) -> usize {
+        self.elements
     }
 
     pub(super) fn into_ruleset(self) -> Ruleset {
@@ -82,10 +88,12 @@ impl Draft {
 
     fn change_element(&mut self, name: &SetName, key: ElementKey, element: Option<Element>) {
         let Some(set) = self.ruleset.sets.get_mut(name) else { return };
+        self.elements -= set.elements.len();
         let old = match element {
             Some(element) => set.elements.insert(key, element),
             None => set.elements.remove(&key),
         };
+        self.elements += set.elements.len();
         let released = old.as_ref().and_then(|old| old.target.clone());
         self.before.elements.entry(name.clone()).or_default().entry(key).or_insert(old);
         if let Some(chain) = released {
@@ -158,6 +166,7 @@ impl Draft {
         }
         self.set_references.remove(name);
         if let Some(set) = self.ruleset.sets.remove(name) {
+            self.elements -= set.elements.len();
             let before = self.before.elements.entry(name.clone()).or_default();
             for (key, element) in &set.elements {
                 before.entry(*key).or_insert_with(|| Some(element.clone()));

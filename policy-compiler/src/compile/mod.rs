@@ -152,6 +152,11 @@ impl Compiler {
         transaction
     }
 
+    /// How many elements the sets and maps of the ruleset have together.
+    pub fn elements(&self) -> usize {
+        self.draft.elements()
+    }
+
     /// The ruleset as of the last update.
     pub fn ruleset(&self) -> &Ruleset {
         self.draft.ruleset()
