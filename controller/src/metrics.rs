@@ -52,7 +52,7 @@ impl Default for Metrics {
         registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit.clone());
         registry.register(
             "transactions",
-            "Transactions that the kernel committed and that changed the table",
+            "Changes of the table that the kernel committed, each in one transaction or in steps",
             metrics.transactions.clone(),
         );
         registry.register("transaction_failures", "Transactions that failed", metrics.failures.clone());
