@@ -70,7 +70,9 @@ fn pod_events(cluster: &Cluster, compiler: &mut Compiler, kernel: &mut Kernel) -
         let changed = pod.clone();
         let begin = Instant::now();
         compiler.put_pod(name, Some(changed));
-        kernel.apply(&compiler.update())?;
+        for step in compiler.update().in_steps() {
+            kernel.apply(&step)?;
+        }
         events.push(begin.elapsed());
     }
     Ok(events)
@@ -84,16 +86,10 @@ fn cluster() -> Result<Cluster> {
         let [high, low] = index.to_be_bytes();
         let app = index % POLICIES;
         cluster.insert_pod(Pod {
-            name: ObjectName::new(namespace_of(app), format!("pod-{index}")),
             labels: Labels::from([("app".to_owned(), format!("app-{app}"))]),
             node: Some(Arc::from(format!("node-{}", index / (PODS / NODES)))),
-            host_network: false,
-            finished: false,
-            ending: false,
-            created: None,
             addresses: vec![[10, 128, high, low].into()],
-            ports: Vec::new(),
-            origin: None,
+            ..Pod::new(ObjectName::new(namespace_of(app), format!("pod-{index}")))
         });
     }
     let port = PortNumber::new(9100).context("a port")?;
