@@ -13,14 +13,15 @@
 //!    open between the two.
 //! 3. `ingress_ports_…`: protocol and port give the rule, whose chain counts the packet and returns.
 //! 4. `ingress_unlisted`: if the destination is in `ingress_isolated_*`, the chain of its group looks for
-//!    ports that are open to everybody, lets a pod reach itself, and drops the rest. A pod that no policy
-//!    isolates is not in the map: its packets return.
+//!    ports that are open to everybody, or to all pods if the source is in `pods_*`, lets a pod reach itself,
+//!    and drops the rest. A pod that no policy isolates is not in the map: its packets return.
 
 mod access;
 mod blocks;
 mod connections;
 mod draft;
 mod names;
+mod pods;
 mod rule;
 mod side;
 mod skeleton;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use crate::model::{Cluster, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
 use crate::ruleset::{Ruleset, Transaction};
 use draft::Draft;
+use pods::AllPods;
 use side::Side;
 use world::{Changed, World};
 
@@ -59,6 +61,7 @@ pub struct Compiler {
     world: World,
     changed: Changed,
     sides: [Side; 2],
+    all_pods: AllPods,
     draft: Draft,
     strict: bool,
 }
@@ -82,6 +85,7 @@ impl Compiler {
             world: World::new(node.map(Arc::from)),
             changed: Changed::default(),
             sides: Direction::BOTH.map(Side::new),
+            all_pods: AllPods::default(),
             draft,
             strict,
         }
@@ -142,6 +146,8 @@ impl Compiler {
         for side in &mut self.sides {
             side.update(&self.world, &changed, &mut self.draft);
         }
+        let named = self.sides.iter().any(Side::names_all_pods);
+        self.all_pods.update(&self.world, &changed, named, &mut self.draft);
         if self.strict {
             strict::update(&self.world, &changed, &mut self.draft);
         }
