@@ -7,12 +7,11 @@ use anyhow::{Result, bail};
 use controller::kernel::Kernel;
 use lab::{Lab, Pod, Topology, Underlay};
 use policy_compiler::compile::compile;
-use policy_compiler::manifest;
-use policy_compiler::model::Cluster;
 use policy_compiler::ruleset::{Chain, ChainName, Hook, Rule, Ruleset, Statement, Transaction, Verdict};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrV4, SocketType, ipproto, sendto, socket};
 use serde_json::{Value, json};
 
+use crate::objects::cluster;
 use crate::{Figure, percentile};
 
 /// Rounds of every ruleset; they take turns.
@@ -121,7 +120,7 @@ impl Router {
         let addresses = (0..=u8::MAX).map(client_address).chain([ipv4(&self.client)?]);
         client["status"]["podIPs"] = addresses.map(|address| json!({"ip": address})).collect();
         objects.extend([client, self.server.manifest(&[("app", "server")], &[])]);
-        Ok(compile(&cluster(&objects)?, Some("node-1")))
+        Ok(compile(&cluster(objects.into_iter())?, Some("node-1")))
     }
 
     fn program(&self, ruleset: &Ruleset) -> Result<()> {
@@ -172,15 +171,6 @@ fn ipv4(pod: &Pod) -> Result<Ipv4Addr> {
     match pod.ipv4() {
         IpAddr::V4(address) => Ok(address),
         IpAddr::V6(_) => bail!("the lab takes an IPv6 address for IPv4"),
-    }
-}
-
-fn cluster(objects: &[Value]) -> Result<Cluster> {
-    let text = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-    let (manifests, problems) = manifest::assemble([manifest::parse(text.as_bytes(), "bench.json")?]);
-    match problems.into_iter().next() {
-        Some(problem) => Err(problem.into()),
-        None => Ok(manifests.cluster),
     }
 }
 
