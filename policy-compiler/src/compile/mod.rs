@@ -34,7 +34,7 @@ pub use strict::holds_pod_ranges;
 
 use std::sync::Arc;
 
-use crate::model::{Cluster, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
+use crate::model::{Cluster, DefaultDeny, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
 use crate::ruleset::{Ruleset, Transaction};
 use draft::Draft;
 use pods::AllPods;
@@ -89,6 +89,14 @@ impl Compiler {
             draft,
             strict,
         }
+    }
+
+    /// The same with namespaces under default deny. A namespace that is not known yet, but a pod of it, is one of
+    /// them unless its name alone says that it is not.
+    #[must_use]
+    pub fn with_default_deny(mut self, default_deny: DefaultDeny) -> Self {
+        self.world.deny_by_default(default_deny);
+        self
     }
 
     /// A compiler that knows the objects of a cluster; `node` as for [`compile`].
