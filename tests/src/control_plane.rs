@@ -6,7 +6,6 @@
 mod api;
 mod credentials;
 mod daemon;
-mod programs;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -21,6 +20,7 @@ pub use credentials::User;
 pub use daemon::Daemon;
 
 use crate::namespace::Namespace;
+use crate::programs::{self, Program};
 use credentials::Credentials;
 
 /// Where the API server listens.
@@ -55,7 +55,7 @@ impl ControlPlane {
     /// # Errors
     /// The sentence.
     pub fn available() -> Result<(), String> {
-        programs::available()
+        [programs::ETCD, programs::KUBE_APISERVER].iter().try_for_each(Program::available)
     }
 
     /// Starts etcd and an API server in a namespace that has `address` and a loopback device that is up. They
@@ -68,7 +68,7 @@ impl ControlPlane {
     /// The programs can neither be found nor built, or do not serve within a minute; the error holds their
     /// logs.
     pub fn start(namespace: &Namespace, address: IpAddr) -> Result<Self> {
-        let programs = programs::find_or_build()?;
+        let [etcd_path, api_server_path] = [programs::ETCD.path()?, programs::KUBE_APISERVER.path()?];
         let folder = tempfile::Builder::new().prefix("podfence-control-plane-").tempdir()?;
         let credentials = Credentials::write(folder.path(), address)?;
         let at = |name: &str| folder.path().join(name).display().to_string();
@@ -99,8 +99,8 @@ impl ControlPlane {
         let server = format!("https://{}", SocketAddr::new(address, SECURE_PORT));
         let api = Api::new(namespace.clone(), server.clone(), &credentials);
         let mut plane = Self {
-            etcd: Daemon::start(namespace, &programs.etcd, etcd, folder.path())?,
-            api_server: Daemon::start(namespace, &programs.api_server, api_server, folder.path())?,
+            etcd: Daemon::start(namespace, &etcd_path, etcd, folder.path())?,
+            api_server: Daemon::start(namespace, &api_server_path, api_server, folder.path())?,
             api,
             credentials,
             server,
