@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub use api::Api;
@@ -140,7 +140,20 @@ impl ControlPlane {
     /// # Errors
     /// The file cannot be written.
     pub fn kubeconfig(&self, user: User) -> Result<PathBuf> {
-        let path = self.folder.path().join(format!("{user:?}.kubeconfig"));
+        self.write_kubeconfig(&format!("{user:?}"), &self.credentials.of(user))
+    }
+
+    /// The path of a kubeconfig with the token of a service account, as its pods are given one.
+    ///
+    /// # Errors
+    /// There is no such account, or the file cannot be written.
+    pub fn kubeconfig_of_account(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.api.token(namespace, account)?;
+        self.write_kubeconfig(&format!("{namespace}-{account}"), &json!({"token": token}))
+    }
+
+    fn write_kubeconfig(&self, name: &str, user: &Value) -> Result<PathBuf> {
+        let path = self.folder.path().join(format!("{name}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -149,7 +162,7 @@ impl ControlPlane {
                 "server": self.server,
                 "certificate-authority": self.credentials.authority(),
             }}],
-            "users": [{"name": "user", "user": self.credentials.of(user)}],
+            "users": [{"name": "user", "user": user}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "user"}}],
         });
         std::fs::write(&path, config.to_string())?;
