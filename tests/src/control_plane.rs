@@ -171,7 +171,7 @@ impl ControlPlane {
 
     /// Lets agents read what they follow and write events, and nothing else.
     fn admit_agents(&self) -> Result<()> {
-        const NAME: &str = "podfence";
+        const NAME: &str = "lab:agents";
         let verbs = ["get", "list", "watch"];
         self.api.apply(&json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -59,14 +59,15 @@ impl Program {
         if let Some(path) = self.find() {
             return Ok(path);
         }
-        let cache = cache();
-        let path = cache.join(self.version()?).join(self.name);
-        fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+        let (cache, version) = (cache(), self.version()?);
+        let folder = cache.join(version);
+        let path = folder.join(self.name);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         // Tests run at once; one of them builds.
         let lock = File::create(cache.join("lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         if !path.is_file() {
-            self.build(&path)?;
+            self.build(version, &path)?;
         }
         Ok(path)
     }
@@ -87,12 +88,14 @@ impl Program {
         Ok(version.split(' ').next().unwrap_or(version))
     }
 
-    fn build(&self, path: &Path) -> Result<()> {
+    fn build(&self, version: &str, path: &Path) -> Result<()> {
         // Not captured as other output of a test is: it takes minutes.
         writeln!(std::io::stderr(), "building {} once …", path.display())?;
+        // The API server says which version it is, and helm asks.
+        let flags = format!("-ldflags=-s -w -X k8s.io/component-base/version.gitVersion={version}");
         let unfinished = path.with_extension("unfinished");
         let output = Command::new("go")
-            .args(["build", "-ldflags=-s -w", "-o"])
+            .args(["build", &flags, "-o"])
             .args([&unfinished, Path::new(self.package)])
             .current_dir(MODULE)
             .env("CGO_ENABLED", "0")
