@@ -8,6 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use policy_compiler::compile::Compiler;
+use policy_compiler::model::DefaultDeny;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
@@ -34,6 +35,8 @@ pub struct Options {
     pub source: Source,
     /// Whether addresses of the node's pod ranges that belong to no known pod are closed.
     pub strict_start: bool,
+    /// The namespaces that are denied everything unless a policy allows it.
+    pub default_deny: Option<DefaultDeny>,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
     /// Whether open connections stay that the policies come to deny.
@@ -57,7 +60,7 @@ pub enum Source {
 /// If the kernel, the source or the address to listen on cannot be had at the start, or the thread that
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
-    let Options { node_name, source, strict_start, listen, keep_connections } = options;
+    let Options { node_name, source, strict_start, default_deny, listen, keep_connections } = options;
     let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
     let (sender, messages) = mpsc::channel();
 
@@ -74,8 +77,13 @@ pub fn run(options: Options) -> Result<()> {
     spawn("watch", move || report_changes(watch, &notices))?;
     let cutter = (!keep_connections).then(|| Cutter::start(sender.clone(), metrics.clone())).transpose();
     let cutter = cutter.context("cannot start a thread")?;
-    let compiler = if strict_start { Compiler::strict(&node_name) } else { Compiler::new(Some(&node_name)) };
-    let enforcer = Enforcer::new(compiler, kernel, cutter, health.clone(), metrics.clone());
+    let compiler = match default_deny {
+        // A pod under default deny is isolated before anything is known of it, as far as the node tells.
+        Some(default_deny) => Compiler::strict(&node_name).with_default_deny(default_deny),
+        None if strict_start => Compiler::strict(&node_name),
+        None => Compiler::new(Some(&node_name)),
+    };
+    let enforcer = Enforcer::new(compiler, kernel, cutter, health.clone(), metrics.clone(), strict_start);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = spawn("enforcer", move || {
         let _end = end;

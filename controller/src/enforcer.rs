@@ -45,6 +45,8 @@ pub(crate) struct Enforcer {
     standing: Standing,
     /// Whether the table has been in step once.
     programmed: bool,
+    /// Whether somebody asked for strict start, so that it must have pod ranges to guard.
+    must_guard: bool,
     /// Whether strict start has been found to lack pod ranges.
     idle_strictness: bool,
     /// When the oldest change that is not in the kernel was heard of.
@@ -64,13 +66,15 @@ enum Standing {
 }
 
 impl Enforcer {
-    /// Takes over the kernel; programs nothing until the objects are known.
+    /// Takes over the kernel; programs nothing until the objects are known. If it `must_guard`, it is not ready
+    /// without pod ranges.
     pub(crate) fn new(
         compiler: Compiler,
         kernel: Kernel,
         cutter: Option<Cutter>,
         health: Health,
         metrics: Arc<Metrics>,
+        must_guard: bool,
     ) -> Self {
         Self {
             compiler,
@@ -80,6 +84,7 @@ impl Enforcer {
             metrics,
             standing: Standing::Waiting,
             programmed: false,
+            must_guard,
             idle_strictness: false,
             waiting_since: None,
             retry: FIRST_RETRY,
@@ -187,7 +192,9 @@ impl Enforcer {
                 let reason = "strict start has nothing to guard: the node's object is missing or names no \
                               pod range (spec.podCIDRs)";
                 warn!("{reason}; what the kernel guards stays guarded");
-                self.health.bad(Condition::PodRanges, reason.to_owned());
+                if self.must_guard {
+                    self.health.bad(Condition::PodRanges, reason.to_owned());
+                }
             }
             (true, false) => {
                 info!("the node's pod ranges are known");

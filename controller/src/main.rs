@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use controller::agent::{self, Options, Source};
 use controller::kernel::Kernel;
 use controller::status::Status;
+use policy_compiler::manifest::label_selector;
+use policy_compiler::model::{DefaultDeny, LabelSelector};
 use tracing_subscriber::EnvFilter;
 
 /// Enforces Kubernetes network policies on this node with nftables, in the table `inet podfence`.
@@ -53,6 +55,15 @@ struct Run {
     /// known pod has yet: a pod reaches nothing until its policies are in the kernel.
     #[arg(long, env = "PODFENCE_STRICT_START")]
     strict_start: bool,
+    /// Put the namespaces that match under default deny, in both directions, as if a policy stood in each. A
+    /// selector as kubectl's: env=prod,tier in (web,api). Namespaces named kube-* are left out unless the selector
+    /// asks for kubernetes.io/metadata.name in (their names). Strict start comes with it wherever the Node names
+    /// its pod ranges: nobody can tell the namespace of a pod that is not known yet.
+    #[arg(long, value_name = "NAMESPACE-SELECTOR", env = "PODFENCE_DEFAULT_DENY", value_parser = label_selector)]
+    default_deny: Option<LabelSelector>,
+    /// Let pods under default deny reach the cluster's DNS: port 53 of k8s-app=kube-dns in kube-system.
+    #[arg(long, env = "PODFENCE_DEFAULT_DENY_ALLOW_DNS", requires = "default_deny")]
+    default_deny_allow_dns: bool,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -92,15 +103,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Run { node_name, manifests, kubeconfig, strict_start, listen, keep_connections }: Run) -> Result<()> {
+fn run(arguments: Run) -> Result<()> {
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let source = match (manifests, kubeconfig) {
+    let source = match (arguments.manifests, arguments.kubeconfig) {
         (Some(directory), _) => Source::Manifests(directory),
         (None, Some(path)) => Source::Kubeconfig(path),
         (None, None) => Source::InCluster,
     };
-    agent::run(Options { node_name, source, strict_start, listen, keep_connections })
+    let allow_dns = arguments.default_deny_allow_dns;
+    agent::run(Options {
+        node_name: arguments.node_name,
+        source,
+        strict_start: arguments.strict_start,
+        default_deny: arguments.default_deny.map(|namespaces| DefaultDeny { namespaces, allow_dns }),
+        listen: arguments.listen,
+        keep_connections: arguments.keep_connections,
+    })
 }
 
 fn status(output: Output) -> Result<()> {

@@ -10,7 +10,7 @@ use lab::random::{self, PORTS, PodPlace, Random};
 use policy_compiler::compile::{Compiler, Concerned, compile};
 use policy_compiler::judge::{Connection, Endpoint, Exemption, Judge, Ruling, Traffic};
 use policy_compiler::manifest;
-use policy_compiler::model::{Cluster, Family, PortNumber, Protocol};
+use policy_compiler::model::{Cluster, DefaultDeny, Family, PortNumber, Protocol};
 use policy_compiler::ruleset::{Packet, Ruleset, Transaction};
 use serde_json::{Value, json};
 
@@ -199,12 +199,22 @@ fn tell(compiler: &mut Compiler, old: &Cluster, new: &Cluster) {
     }
 }
 
+fn default_deny(random: &mut Random) -> DefaultDeny {
+    let selector = *random.pick(&["app=a", "!app", "kubernetes.io/metadata.name in (blue,red)"]);
+    let namespaces = manifest::label_selector(selector).expect("a selector");
+    DefaultDeny { namespaces, allow_dns: random.percent(50) }
+}
+
 #[test]
 fn a_history_of_changes_ends_in_the_ruleset_of_its_outcome() {
     for seed in 0..30 {
         let random = &mut Random::new(seed);
         let node = random.percent(50).then_some("node-0");
+        let default_deny = random.percent(50).then(|| default_deny(random));
         let mut compiler = Compiler::new(node);
+        if let Some(default_deny) = &default_deny {
+            compiler = compiler.with_default_deny(default_deny.clone());
+        }
         let mut history = History::default();
         let mut kernel = Ruleset::default();
         let mut told = Cluster::new();
@@ -217,7 +227,11 @@ fn a_history_of_changes_ends_in_the_ruleset_of_its_outcome() {
             told = now;
             apply(&mut kernel, &compiler.update())
                 .unwrap_or_else(|why| panic!("seed {seed}, step {step}: {why}"));
-            let expected = compile(&told, node);
+            let mut cluster = told.clone();
+            if let Some(default_deny) = &default_deny {
+                default_deny.apply(&mut cluster);
+            }
+            let expected = compile(&cluster, node);
             assert!(
                 compiler.ruleset() == &expected,
                 "seed {seed}, step {step}: another ruleset than at once"

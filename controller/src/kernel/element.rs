@@ -135,12 +135,7 @@ impl ListedElement {
 
     /// Reads an element of a set; `None` where it says anything that podfence never says.
     pub(super) fn parse(attributes: Attributes<'_>) -> Option<Self> {
-        let mut listed = Self {
-            key: Vec::new(),
-            last: None,
-            end: false,
-            element: Element { target: None, comment: None },
-        };
+        let mut listed = Self { key: Vec::new(), last: None, end: false, element: Element::BARE };
         for attribute in attributes.iter() {
             let nested = Attributes(attribute.value);
             let bytes = || nested.get(uapi::NFTA_DATA_VALUE).map(<[u8]>::to_vec);

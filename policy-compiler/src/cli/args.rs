@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use policy_compiler::manifest::Input;
+use policy_compiler::manifest::{Input, label_selector};
+use policy_compiler::model::LabelSelector;
 
 use super::port::PortQuery;
 
@@ -32,7 +33,7 @@ pub(crate) enum Command {
     Man(Man),
 }
 
-/// Where the objects are written.
+/// Where the objects are written, and what stands beside them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Manifests {
     /// Manifests to read: a file, a directory with all below it, or `-` for standard input; repeatable
@@ -41,6 +42,17 @@ pub(crate) struct Manifests {
     /// Namespaces, Nodes, Services and NetworkPolicies count; other kinds are passed over.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     pub(crate) inputs: Vec<Input>,
+
+    /// Put the namespaces that match under default deny in both directions, as the agent's flag does
+    ///
+    /// A selector as kubectl's: env=prod,tier in (web,api). Namespaces named kube-* are left out unless the
+    /// selector asks for kubernetes.io/metadata.name in (their names).
+    #[arg(long, value_name = "NAMESPACE-SELECTOR", value_parser = label_selector)]
+    pub(crate) default_deny: Option<LabelSelector>,
+
+    /// Let pods under default deny reach the cluster's DNS: port 53 of k8s-app=kube-dns in kube-system
+    #[arg(long, requires = "default_deny")]
+    pub(crate) default_deny_allow_dns: bool,
 }
 
 /// Print the nftables ruleset that the policies become
@@ -59,6 +71,8 @@ pub(crate) struct Compile {
     pub(crate) node: Option<String>,
 
     /// With strict start: addresses in the node's pod ranges (spec.podCIDRs) that no pod has are closed
+    ///
+    /// Comes with --default-deny.
     #[arg(long, requires = "node")]
     pub(crate) strict_start: bool,
 

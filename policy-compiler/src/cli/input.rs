@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use policy_compiler::manifest::{self, Problem};
-use policy_compiler::model::Cluster;
+use policy_compiler::model::{Cluster, DefaultDeny};
 
 use super::args::Manifests;
 
@@ -13,7 +13,10 @@ const WARNINGS_SHOWN: usize = 5;
 
 /// Reads every object.
 pub(crate) fn read(manifests: &Manifests) -> anyhow::Result<Cluster> {
-    let read = manifest::read(&manifests.inputs)?;
+    let mut read = manifest::read(&manifests.inputs)?;
+    if let Some(namespaces) = manifests.default_deny.clone() {
+        DefaultDeny { namespaces, allow_dns: manifests.default_deny_allow_dns }.apply(&mut read.cluster);
+    }
     // Without standard error there is nobody to tell, and the answer stands all the same.
     let _ = report(&read.ignored, &read.warnings);
     Ok(read.cluster)

@@ -231,8 +231,7 @@ pub fn cut(connections: impl IntoIterator<Item = Tuple>) -> Transaction {
     }
     let additions = Family::BOTH.into_iter().zip(elements).filter(|(_, keys)| !keys.is_empty());
     let operations = additions.map(|(family, keys)| {
-        let bare = Element { target: None, comment: None };
-        let elements = keys.into_iter().map(|key| (key, bare.clone())).collect();
+        let elements = keys.into_iter().map(|key| (key, Element::BARE)).collect();
         Operation::AddElements(skeleton::cut(family), elements)
     });
     Transaction { operations: operations.collect() }
@@ -248,7 +247,7 @@ mod tests {
     }
 
     fn keyed(set: &str, key: ElementKey) -> (SetName, Vec<(ElementKey, Element)>) {
-        (SetName::new(set), vec![(key, Element { target: None, comment: None })])
+        (SetName::new(set), vec![(key, Element::BARE)])
     }
 
     fn add(set: &str, key: ElementKey) -> Operation {

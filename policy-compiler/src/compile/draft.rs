@@ -1,6 +1,7 @@
 //! A ruleset under change: it remembers what was touched, and collects what nothing refers to any more.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use crate::ruleset::{
     Chain, ChainName, Difference, Element, ElementKey, Hook, Rule, Ruleset, Set, SetKind, SetName,
@@ -62,6 +63,11 @@ impl Draft {
             self.refer_to(chain);
         }
         self.change_element(set, key, Some(element));
+    }
+
+    /// Puts an address into a set that says nothing more about it, or takes it out.
+    pub(super) fn list_address(&mut self, set: &SetName, address: IpAddr, is_in: bool) {
+        self.change_element(set, ElementKey::Address(address), is_in.then_some(Element::BARE));
     }
 
     /// Takes an element out of a set, if both are there.

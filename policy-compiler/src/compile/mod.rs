@@ -13,14 +13,15 @@
 //!    open between the two.
 //! 3. `ingress_ports_…`: protocol and port give the rule, whose chain counts the packet and returns.
 //! 4. `ingress_unlisted`: if the destination is in `ingress_isolated_*`, the chain of its group looks for
-//!    ports that are open to everybody, lets a pod reach itself, and drops the rest. A pod that no policy
-//!    isolates is not in the map: its packets return.
+//!    ports that are open to everybody, or to all pods if the source is in `pods_*`, lets a pod reach itself,
+//!    and drops the rest. A pod that no policy isolates is not in the map: its packets return.
 
 mod access;
 mod blocks;
 mod connections;
 mod draft;
 mod names;
+mod pods;
 mod rule;
 mod side;
 mod skeleton;
@@ -33,9 +34,10 @@ pub use strict::holds_pod_ranges;
 
 use std::sync::Arc;
 
-use crate::model::{Cluster, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
+use crate::model::{Cluster, DefaultDeny, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
 use crate::ruleset::{Ruleset, Transaction};
 use draft::Draft;
+use pods::AllPods;
 use side::Side;
 use world::{Changed, World};
 
@@ -59,6 +61,7 @@ pub struct Compiler {
     world: World,
     changed: Changed,
     sides: [Side; 2],
+    all_pods: AllPods,
     draft: Draft,
     strict: bool,
 }
@@ -82,9 +85,18 @@ impl Compiler {
             world: World::new(node.map(Arc::from)),
             changed: Changed::default(),
             sides: Direction::BOTH.map(Side::new),
+            all_pods: AllPods::default(),
             draft,
             strict,
         }
+    }
+
+    /// The same with namespaces under default deny. A namespace that is not known yet, but a pod of it, is one of
+    /// them unless its name alone says that it is not.
+    #[must_use]
+    pub fn with_default_deny(mut self, default_deny: DefaultDeny) -> Self {
+        self.world.deny_by_default(default_deny);
+        self
     }
 
     /// A compiler that knows the objects of a cluster; `node` as for [`compile`].
@@ -142,6 +154,8 @@ impl Compiler {
         for side in &mut self.sides {
             side.update(&self.world, &changed, &mut self.draft);
         }
+        let named = self.sides.iter().any(Side::names_all_pods);
+        self.all_pods.update(&self.world, &changed, named, &mut self.draft);
         if self.strict {
             strict::update(&self.world, &changed, &mut self.draft);
         }

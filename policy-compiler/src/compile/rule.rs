@@ -13,13 +13,23 @@ use crate::ruleset::ChainName;
 /// A rule of a policy that isolates one of the node's pods.
 pub(super) struct ActiveRule {
     pub(super) policy: ObjectName,
-    /// The rule has no `from` or `to`.
-    pub(super) any_peer: bool,
+    /// Peers of the rule that need no identity.
+    pub(super) crowd: Option<Crowd>,
+    /// The pods beside the crowd that the rule names.
     pub(super) pods: Vec<(NamespaceScope, Arc<LabelSelector>)>,
     pub(super) blocks: Vec<IpBlock>,
     ports: Option<Vec<PortMatch>>,
     /// The identities that hold a grant of the rule.
     pub(super) identities: BTreeSet<ChainName>,
+}
+
+/// Peers that are told by one look at most, so that they need no identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crowd {
+    /// The rule has no `from` or `to`.
+    Everybody,
+    /// One of its peers is every pod of the cluster.
+    Pods,
 }
 
 /// That a rule names an address.
@@ -39,28 +49,39 @@ pub(super) struct Identity {
 }
 
 impl ActiveRule {
-    pub(super) fn new(policy: &ObjectName, rule: &Rule) -> Self {
-        let mut pods = Vec::new();
-        let mut blocks = Vec::new();
-        for peer in rule.peers.iter().flatten() {
-            match peer {
-                Peer::Pods(peer) => pods.push((peer.namespaces.clone(), Arc::new(peer.pods.clone()))),
-                Peer::Block(block) => blocks.push(block.clone()),
-            }
-        }
-        Self {
+    pub(super) fn new(direction: Direction, policy: &ObjectName, rule: &Rule) -> Self {
+        let mut new = Self {
             policy: policy.clone(),
-            any_peer: rule.peers.is_none(),
-            pods,
-            blocks,
+            crowd: rule.peers.is_none().then_some(Crowd::Everybody),
+            pods: Vec::new(),
+            blocks: Vec::new(),
             ports: rule.ports.clone(),
             identities: BTreeSet::new(),
+        };
+        for peer in rule.peers.iter().flatten() {
+            match peer {
+                Peer::Pods(peer) if peer.is_every_pod() && !new.asks_destination(direction) => {
+                    new.crowd = Some(Crowd::Pods);
+                }
+                Peer::Pods(peer) => new.pods.push((peer.namespaces.clone(), Arc::new(peer.pods.clone()))),
+                Peer::Block(block) => new.blocks.push(block.clone()),
+            }
         }
+        if new.crowd == Some(Crowd::Pods) {
+            new.pods.clear();
+        }
+        new
     }
 
-    /// Whether the rule has ports that only a destination pod can tell the numbers of.
-    pub(super) fn has_named_ports(&self) -> bool {
-        self.ports.iter().flatten().any(|port| matches!(port, PortMatch::Named(..)))
+    /// Whether the rule has ports of which each peer has numbers of its own.
+    fn asks_destination(&self, direction: Direction) -> bool {
+        let named = |port: &PortMatch| matches!(port, PortMatch::Named(..));
+        direction == Direction::Egress && self.ports.iter().flatten().any(named)
+    }
+
+    /// Whether the rule names every pod that has a port of some name: it goes to everybody.
+    pub(super) fn names_by_port(&self, direction: Direction) -> bool {
+        self.crowd == Some(Crowd::Everybody) && self.asks_destination(direction)
     }
 
     /// What the rule grants to an address that it names, `owner` being the pod that has the address.
@@ -78,7 +99,7 @@ impl ActiveRule {
             (_, None) => true,
             (Direction::Ingress, Some(ports)) => !ports.is_empty(),
             // Without peers the numbers are open to everybody: only the names need the peer.
-            (Direction::Egress, Some(_)) if self.any_peer => !named.is_empty(),
+            (Direction::Egress, Some(_)) if self.crowd == Some(Crowd::Everybody) => !named.is_empty(),
             (Direction::Egress, Some(ports)) => {
                 !named.is_empty() || ports.iter().any(|port| !matches!(port, PortMatch::Named(..)))
             }
@@ -114,13 +135,14 @@ pub(super) fn access<'a>(
     }))
 }
 
-/// What the rules without peers among `rules` allow between `subject` and everybody.
-pub(super) fn open_access<'a>(
+/// What those of the rules whose peers are this crowd allow between `subject` and the crowd.
+pub(super) fn crowd_access<'a>(
     direction: Direction,
     subject: &Pod,
+    crowd: Crowd,
     rules: impl Iterator<Item = (&'a ChainName, &'a ActiveRule)>,
 ) -> Option<Access> {
-    Access::of(rules.filter(|(_, rule)| rule.any_peer).map(|(chain, rule)| {
+    Access::of(rules.filter(|(_, rule)| rule.crowd == Some(crowd)).map(|(chain, rule)| {
         let named = match direction {
             Direction::Ingress => rule.resolve(subject),
             Direction::Egress => Vec::new(),

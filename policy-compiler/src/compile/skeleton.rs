@@ -26,6 +26,11 @@ pub(super) fn itself(direction: Direction, family: Family) -> SetName {
     family_set(&format!("{direction}_itself"), family)
 }
 
+/// Every address that a pod has, if a rule lets all pods in or out.
+pub(super) fn pods(family: Family) -> SetName {
+    family_set("pods", family)
+}
+
 /// The packets of connections that were cut.
 pub(super) fn cut(family: Family) -> SetName {
     family_set("cut", family)
@@ -68,6 +73,9 @@ pub(super) fn build(draft: &mut Draft, strict: bool) {
             draft.put_set(&isolated(direction, family), address);
             draft.put_set(&blocks(direction, family), SetKind { interval: true, ..address });
         }
+        let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: false };
+        draft.put_set(&pods(family), address);
+        draft.pin_set(&pods(family));
         let tuple = SetKind { key: KeyType::Tuple(family), interval: false, verdicts: false };
         draft.put_set(&cut(family), tuple);
     }
@@ -137,6 +145,14 @@ fn build_direction(draft: &mut Draft, direction: Direction) {
     let isolation =
         Family::BOTH.map(|family| look_up(subject_field(direction, family), isolated(direction, family)));
     draft.put_chain(&unlisted(direction), None, isolation.into());
+}
+
+/// What happens to packets whose peer is a pod, any of the cluster.
+pub(super) fn with_pods(direction: Direction, then: &Statement) -> [Rule; 2] {
+    Family::BOTH.map(|family| {
+        let is_pod = Statement::InSet(peer_field(direction, family), pods(family));
+        Rule::new([is_pod, then.clone()])
+    })
 }
 
 /// Lets a pod reach itself, as it does through a Service.

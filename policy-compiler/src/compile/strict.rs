@@ -37,8 +37,6 @@ pub fn holds_pod_ranges(set: &SetName) -> bool {
     Family::BOTH.map(pod_ranges).contains(set)
 }
 
-const EMPTY: Element = Element { target: None, comment: None };
-
 /// The sets, still empty, and the chains.
 pub(super) fn build(draft: &mut Draft) {
     for family in Family::BOTH {
@@ -66,12 +64,8 @@ pub(super) fn build(draft: &mut Draft) {
 pub(super) fn update(world: &World, changed: &Changed, draft: &mut Draft) {
     if !changed.node {
         for address in &changed.addresses {
-            let (set, key) = (known(Family::of(*address)), ElementKey::Address(*address));
-            if world.is_known_in_pod_ranges(*address) {
-                draft.put_element(&set, key, EMPTY);
-            } else {
-                draft.remove_element(&set, key);
-            }
+            let is_known = world.is_known_in_pod_ranges(*address);
+            draft.list_address(&known(Family::of(*address)), *address, is_known);
         }
         return;
     }
@@ -79,12 +73,13 @@ pub(super) fn update(world: &World, changed: &Changed, draft: &mut Draft) {
     let ranges: Vec<IpBlock> = ranges.collect();
     for family in Family::BOTH {
         let pieces = pieces(family, ranges.iter().map(|range| (range, &())));
-        let ranges = pieces.iter().map(|piece| (ElementKey::AddressRange(piece.first, piece.last), EMPTY));
+        let ranges =
+            pieces.iter().map(|piece| (ElementKey::AddressRange(piece.first, piece.last), Element::BARE));
         draft.replace_elements(&pod_ranges(family), ranges.collect());
         let addresses = world.owned_addresses().chain(world.node_addresses());
         let of_ranges = addresses
             .filter(|address| Family::of(*address) == family && world.is_known_in_pod_ranges(*address));
-        let elements = of_ranges.map(|address| (ElementKey::Address(address), EMPTY));
+        let elements = of_ranges.map(|address| (ElementKey::Address(address), Element::BARE));
         draft.replace_elements(&known(family), elements.collect());
     }
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::{Direction, Labels, Namespace, NamespaceScope, NetworkPolicy, Node, ObjectName, Pod};
+use crate::model::{
+    DefaultDeny, Direction, Labels, Namespace, NamespaceScope, NetworkPolicy, Node, ObjectName, Pod,
+};
 
 /// The cluster as one node sees it.
 pub(super) struct World {
@@ -17,7 +19,9 @@ pub(super) struct World {
     node_object: Option<Node>,
     namespaces: HashMap<Arc<str>, Namespace>,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
+    /// Those of [`DefaultDeny`] included.
     policies: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
+    default_deny: Option<DefaultDeny>,
     /// How many pods live in each namespace.
     population: BTreeMap<Arc<str>, usize>,
     /// The pods that have an address: one, unless a pod that is on its way out still shows it.
@@ -44,9 +48,15 @@ impl World {
             namespaces: HashMap::new(),
             pods: BTreeMap::new(),
             policies: BTreeMap::new(),
+            default_deny: None,
             population: BTreeMap::new(),
             claims: HashMap::new(),
         }
+    }
+
+    /// Puts namespaces under default deny. To be said before any object is known.
+    pub(super) fn deny_by_default(&mut self, default_deny: DefaultDeny) {
+        self.default_deny = Some(default_deny);
     }
 
     /// Takes in the object of the node that is compiled for, and no other's.
@@ -70,7 +80,19 @@ impl World {
         };
         if old.as_ref() != self.namespaces.get(name) {
             changed.namespaces.insert(name.clone());
+            self.update_default_deny(name, changed);
         }
+    }
+
+    /// Puts a namespace under default deny or takes it out, by what is known of it.
+    fn update_default_deny(&mut self, namespace: &Arc<str>, changed: &mut Changed) {
+        let Some(default_deny) = &self.default_deny else { return };
+        let policy = match self.namespaces.get(namespace) {
+            Some(namespace) => default_deny.policy(namespace),
+            None if self.population.contains_key(namespace) => default_deny.policy_of_unknown(namespace),
+            None => None,
+        };
+        self.put_policy(&DefaultDeny::policy_name(namespace), policy, changed);
     }
 
     pub(super) fn put_pod(&mut self, name: &ObjectName, pod: Option<Pod>, changed: &mut Changed) {
@@ -93,6 +115,9 @@ impl World {
                 }
             }
             _ => {}
+        }
+        if old.is_some() != new.is_some() {
+            self.update_default_deny(&name.namespace, changed);
         }
         for address in claimed(old.as_deref()) {
             if let Some(claimants) = self.claims.get_mut(&address) {

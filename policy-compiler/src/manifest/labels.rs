@@ -6,9 +6,9 @@ use super::fields::{Field, Read, quoted};
 use super::names::{is_label_key, is_label_value};
 use crate::model::{LabelSelector, Labels, Operator, Requirement};
 
-const KEY_SYNTAX: &str = "is no label key: at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at \
+pub(super) const KEY_SYNTAX: &str = "is no label key: at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at \
                           both ends, and perhaps a DNS name and `/` before them";
-const VALUE_SYNTAX: &str = "is no label value: at most 63 letters, digits, `-`, `_` and `.`, a letter or digit \
+pub(super) const VALUE_SYNTAX: &str = "is no label value: at most 63 letters, digits, `-`, `_` and `.`, a letter or digit \
                             at both ends";
 
 /// `metadata.labels` or `spec.selector` of a Service, without what is no string. Nothing matches by a label

@@ -41,6 +41,7 @@ mod pods;
 mod policy;
 mod ports;
 mod scalar;
+mod selector;
 mod tree;
 
 #[cfg(test)]
@@ -55,6 +56,7 @@ use std::sync::Arc;
 pub use addresses::ip_address;
 pub use assemble::assemble;
 pub use files::files;
+pub use selector::{SelectorError, label_selector};
 
 use crate::model::{Cluster, Namespace, NetworkPolicy, Node, Origin, Pod, Service};
 use fields::{Field, Report};

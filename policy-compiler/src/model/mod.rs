@@ -4,12 +4,14 @@
 //! block, a namespace carries its own name as a label. Nothing behind this module checks again.
 
 mod cluster;
+mod default_deny;
 mod labels;
 mod pod;
 mod policy;
 mod port;
 
 pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
+pub use default_deny::DefaultDeny;
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
 pub use pod::{ContainerPort, Pod};
 pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};

@@ -72,6 +72,14 @@ pub struct PodPeer {
     pub pods: LabelSelector,
 }
 
+impl PodPeer {
+    /// Whether it is every pod of the cluster, whatever the labels are.
+    pub fn is_every_pod(&self) -> bool {
+        let everything = LabelSelector::everything();
+        self.pods == everything && self.namespaces == NamespaceScope::Matching(everything)
+    }
+}
+
 /// The namespaces that a pod peer looks into.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NamespaceScope {

@@ -165,6 +165,11 @@ pub struct Element {
     pub comment: Option<Arc<str>>,
 }
 
+impl Element {
+    /// Nothing: the key is all there is.
+    pub const BARE: Self = Self { target: None, comment: None };
+}
+
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {

@@ -114,7 +114,7 @@ mod tests {
     fn accepting(fields: Fields, key: KeyType, interval: bool, elements: &[ElementKey]) -> Ruleset {
         let set = Set {
             kind: SetKind { key, interval, verdicts: false },
-            elements: elements.iter().map(|key| (*key, Element { target: None, comment: None })).collect(),
+            elements: elements.iter().map(|key| (*key, Element::BARE)).collect(),
         };
         let rules = vec![
             Rule::new([

@@ -19,13 +19,16 @@ pub(crate) fn run(args: &Compile, output: &mut Output) -> anyhow::Result<Outcome
         warn_of_unknown(&cluster, node);
     }
     let mut compiler = match node {
-        Some(node) if args.strict_start => Compiler::strict(node),
+        Some(node) if args.strict_start || args.manifests.default_deny.is_some() => Compiler::strict(node),
         node => Compiler::new(node),
     };
     compiler.put_cluster(&cluster);
     if compiler.lacks_pod_ranges() {
         // As below.
-        let _ = writeln!(io::stderr(), "warning: --strict-start: no manifest names a pod range of the node");
+        let _ = writeln!(
+            io::stderr(),
+            "warning: strict start has nothing to guard: no manifest names a pod range of the node"
+        );
     }
     compiler.update();
     let ruleset = compiler.ruleset();

@@ -7,7 +7,7 @@ use super::{Pass, Side};
 use crate::compile::access::Access;
 use crate::compile::draft::Draft;
 use crate::compile::names::{comment, isolation_chain};
-use crate::compile::rule::open_access;
+use crate::compile::rule::{Crowd, crowd_access};
 use crate::compile::skeleton;
 use crate::model::Family;
 use crate::ruleset::{ChainName, Element, ElementKey, Fields, Rule, SetName, Statement, Verdict};
@@ -31,22 +31,20 @@ impl Side {
             let element = Element { target: Some(chain.clone()), comment: Some(pod.clone().into()) };
             draft.put_element(&self.isolated(*address), ElementKey::Address(*address), element);
             let oneself = ElementKey::AddressPair(*address, *address);
-            draft.put_element(&self.itself(*address), oneself, Element { target: None, comment: None });
+            draft.put_element(&self.itself(*address), oneself, Element::BARE);
         }
     }
 
     /// Makes sure of the chain of a subject's group: the pods that the same policies isolate and that have
-    /// the same ports open to everybody.
+    /// the same ports open to everybody and to all pods.
     fn put_isolation(&self, draft: &mut Draft, subject: &Subject) -> ChainName {
-        let rules = subject.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
-        let mut body = match open_access(self.direction, &subject.pod, rules) {
-            Some(Access::Everything(rule)) => vec![Rule::new([Statement::Verdict(Verdict::Goto(rule))])],
-            Some(Access::Ports(ports)) => {
-                let map = self.put_ports(draft, &ports);
-                vec![Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, map)])]
-            }
-            None => Vec::new(),
-        };
+        let mut body = Vec::new();
+        if let Some(open) = self.opening(draft, subject, Crowd::Everybody) {
+            body.push(Rule::new([open]));
+        }
+        if let Some(open) = self.opening(draft, subject, Crowd::Pods) {
+            body.extend(skeleton::with_pods(self.direction, &open));
+        }
         let policies: Vec<String> = subject.policies.iter().map(|policy| policy.name.to_string()).collect();
         let denied = format!("isolated by {}", policies.join(", "));
         body.extend(skeleton::to_itself(self.direction));
@@ -57,6 +55,17 @@ impl Side {
         let name = isolation_chain(self.direction, content.iter().map(String::as_str));
         draft.put_chain(&name, None, body);
         name
+    }
+
+    /// Where packets from or to a crowd go on that the subject's rules let through.
+    fn opening(&self, draft: &mut Draft, subject: &Subject, crowd: Crowd) -> Option<Statement> {
+        let rules = subject.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
+        Some(match crowd_access(self.direction, &subject.pod, crowd, rules)? {
+            Access::Everything(rule) => Statement::Verdict(Verdict::Goto(rule)),
+            Access::Ports(ports) => {
+                Statement::VerdictMap(Fields::ProtocolAndPort, self.put_ports(draft, &ports))
+            }
+        })
     }
 
     fn isolated(&self, address: IpAddr) -> SetName {

@@ -29,6 +29,8 @@ pub(super) struct Side {
     active: BTreeMap<ObjectName, Active>,
     /// The rules of the active policies.
     rules: BTreeMap<ChainName, ActiveRule>,
+    /// Whether one of them names every pod of the cluster.
+    names_all_pods: bool,
     /// The blocks that those rules name.
     blocks: Vec<(IpBlock, ChainName)>,
     /// The rules that can name a pod of a namespace; worked out when first asked for.
@@ -70,6 +72,7 @@ impl Side {
             subjects: BTreeMap::new(),
             active: BTreeMap::new(),
             rules: BTreeMap::new(),
+            names_all_pods: false,
             blocks: Vec::new(),
             reaching: HashMap::new(),
             peers: HashMap::new(),
@@ -86,6 +89,10 @@ impl Side {
         self.update_blocks(draft, &mut pass);
         self.update_pairs(draft, &pass);
         self.update_isolation(draft, &pass);
+    }
+
+    pub(super) fn names_all_pods(&self) -> bool {
+        self.names_all_pods
     }
 
     /// Forgets identities whose chains nothing leads to any more.

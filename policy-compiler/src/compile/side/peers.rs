@@ -10,7 +10,7 @@ use crate::compile::draft::Draft;
 use crate::compile::rule::{ActiveRule, Grant, Identity};
 use crate::compile::skeleton;
 use crate::compile::world::{Changed, World};
-use crate::model::{Direction, Family, LabelSelector, Pod};
+use crate::model::{Family, LabelSelector, Pod};
 use crate::ruleset::{ChainName, ElementKey};
 
 impl Side {
@@ -48,7 +48,7 @@ impl Side {
         let mut blocks = Vec::new();
         for policy in &pass.policies {
             for rule in policy.rules(self.direction).unwrap_or_default() {
-                let rule = ActiveRule::new(&policy.name, rule);
+                let rule = ActiveRule::new(self.direction, &policy.name, rule);
                 namespaces.extend(
                     world.namespaces_with_pods().filter(|name| self.reaches(&rule, world, name)).cloned(),
                 );
@@ -69,13 +69,8 @@ impl Side {
 
     /// Whether the rule can name pods of a namespace otherwise than by their addresses.
     fn reaches(&self, rule: &ActiveRule, world: &World, namespace: &Arc<str>) -> bool {
-        self.names_by_port(rule)
+        rule.names_by_port(self.direction)
             || rule.pods.iter().any(|(scope, _)| world.in_scope(scope, &rule.policy, namespace))
-    }
-
-    /// Whether the rule names every pod that has a port of some name: it goes to any peer.
-    fn names_by_port(&self, rule: &ActiveRule) -> bool {
-        self.direction == Direction::Egress && rule.any_peer && rule.has_named_ports()
     }
 
     fn reaching(&mut self, world: &World, namespace: &Arc<str>) -> Arc<[Reaching]> {
@@ -87,8 +82,8 @@ impl Side {
         for (chain, rule) in &self.rules {
             let in_scope =
                 rule.pods.iter().filter(|(scope, _)| world.in_scope(scope, &rule.policy, namespace));
-            let selectors =
-                in_scope.map(|(_, selector)| selector).chain(self.names_by_port(rule).then_some(&everything));
+            let by_port = rule.names_by_port(self.direction).then_some(&everything);
+            let selectors = in_scope.map(|(_, selector)| selector).chain(by_port);
             reaching.extend(
                 selectors.map(|selector| Reaching { rule: chain.clone(), selector: selector.clone() }),
             );

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Pass, Side};
 use crate::compile::draft::Draft;
 use crate::compile::names::rule_chain;
-use crate::compile::rule::ActiveRule;
+use crate::compile::rule::{ActiveRule, Crowd};
 use crate::compile::world::{Changed, World};
 use crate::model::{Direction, NetworkPolicy, ObjectName, Pod};
 use crate::ruleset::{ChainName, Rule, Statement, Verdict};
@@ -107,6 +107,7 @@ impl Side {
         }
         if !pass.policies.is_empty() {
             self.reaching.clear();
+            self.names_all_pods = self.rules.values().any(|rule| rule.crowd == Some(Crowd::Pods));
             let named = self.rules.iter();
             let blocks = named
                 .flat_map(|(chain, rule)| rule.blocks.iter().map(|block| (block.clone(), chain.clone())));
@@ -121,7 +122,8 @@ impl Side {
         }
         let come = new.into_iter().flat_map(|policy| {
             let rules = policy.rules(self.direction).unwrap_or_default().iter();
-            rule_chains(policy, self.direction).zip(rules.map(|rule| ActiveRule::new(&policy.name, rule)))
+            rule_chains(policy, self.direction)
+                .zip(rules.map(|rule| ActiveRule::new(self.direction, &policy.name, rule)))
         });
         for (chain, mut rule) in come {
             if let Some(before) = gone.remove(&chain) {

@@ -1,0 +1,101 @@
+//! Namespaces under default deny as a whole, as if a policy stood in each.
+
+use std::sync::Arc;
+
+use super::{
+    Cluster, LabelSelector, Labels, NAMESPACE_NAME_LABEL, Namespace, NamespaceScope, NetworkPolicy,
+    ObjectName, Operator, Peer, PodPeer, PortMatch, PortNumber, PortRange, Protocol, Requirement, Rule,
+};
+
+/// The port of DNS servers.
+const DNS: PortNumber = match PortNumber::new(53) {
+    Some(port) => port,
+    None => PortNumber::MIN,
+};
+
+/// `--default-deny`: every pod of the chosen namespaces is isolated in both directions.
+///
+/// Namespaces whose names begin with `kube-`, which Kubernetes keeps for its own, are left out unless the
+/// selector asks for their names: `kubernetes.io/metadata.name in (kube-system)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultDeny {
+    /// Chooses the namespaces by their labels.
+    pub namespaces: LabelSelector,
+    /// Whether their pods reach the cluster's DNS: UDP and TCP port 53 of the pods labelled
+    /// `k8s-app: kube-dns` in `kube-system`.
+    pub allow_dns: bool,
+}
+
+impl DefaultDeny {
+    /// The name of the policy that stands in each of the namespaces. No object can have it.
+    pub const POLICY: &str = "--default-deny";
+
+    /// The name of a namespace's policy.
+    pub fn policy_name(namespace: &Arc<str>) -> ObjectName {
+        ObjectName::new(namespace.clone(), Self::POLICY)
+    }
+
+    /// The policy of a namespace; `None` if it is not chosen.
+    pub fn policy(&self, namespace: &Namespace) -> Option<NetworkPolicy> {
+        self.policy_if(namespace, |requirement| requirement.matches(namespace.labels()))
+    }
+
+    /// The policy of a namespace of which only the name is known. What its labels may be counts as a match.
+    pub fn policy_of_unknown(&self, name: &Arc<str>) -> Option<NetworkPolicy> {
+        let namespace = Namespace::new(name.clone(), Labels::new());
+        self.policy_if(&namespace, |requirement| {
+            requirement.key != NAMESPACE_NAME_LABEL || requirement.matches(namespace.labels())
+        })
+    }
+
+    /// Puts the policies into a cluster's namespaces.
+    pub fn apply(&self, cluster: &mut Cluster) {
+        let policies: Vec<_> =
+            cluster.namespaces().values().filter_map(|namespace| self.policy(namespace)).collect();
+        for policy in policies {
+            cluster.insert_policy(policy);
+        }
+    }
+
+    fn policy_if(
+        &self,
+        namespace: &Namespace,
+        holds: impl Fn(&Requirement) -> bool,
+    ) -> Option<NetworkPolicy> {
+        let name = namespace.name();
+        let chosen = self.namespaces.requirements.iter().all(holds);
+        let for_pods = !name.starts_with("kube-") || self.asks_for(name);
+        (chosen && for_pods).then(|| NetworkPolicy {
+            name: Self::policy_name(name),
+            subjects: LabelSelector::everything(),
+            ingress: Some(Vec::new()),
+            egress: Some(self.allow_dns.then(to_dns).into_iter().collect()),
+            origin: None,
+        })
+    }
+
+    /// Whether the selector asks for a namespace by its name.
+    fn asks_for(&self, name: &str) -> bool {
+        self.namespaces.requirements.iter().any(|requirement| {
+            requirement.key == NAMESPACE_NAME_LABEL
+                && matches!(&requirement.operator, Operator::In(names) if names.contains(name))
+        })
+    }
+}
+
+/// What the DNS add-on of every common distribution is known by.
+fn to_dns() -> Rule {
+    let is = |key: &str, value: &str| LabelSelector {
+        requirements: vec![Requirement {
+            key: key.to_owned(),
+            operator: Operator::In([value.to_owned()].into()),
+        }],
+    };
+    let namespaces = NamespaceScope::Matching(is(NAMESPACE_NAME_LABEL, "kube-system"));
+    let port = PortRange::single(DNS);
+    Rule {
+        peers: Some(vec![Peer::Pods(PodPeer { namespaces, pods: is("k8s-app", "kube-dns") })]),
+        ports: Some([Protocol::Udp, Protocol::Tcp].map(|protocol| PortMatch::Range(protocol, port)).into()),
+        origin: None,
+    }
+}
