@@ -25,6 +25,8 @@ const EVERYTHING: &[&str] = &[
     "listen=0.0.0.0:9556",
     "strictStart=true",
     "keepConnections=true",
+    "defaultDeny=env=prod",
+    "defaultDenyAllowDns=true",
     "podMonitor.enabled=true",
     "podMonitor.labels.release=prometheus",
     "prometheusRule.enabled=true",
@@ -141,14 +143,16 @@ fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
     if !helm_is_there()? {
         return Ok(());
     }
-    for (value, argument) in [
-        ("listen=[::]:80", "--listen=[::]:80"),
-        ("strictStart=true", "--strict-start"),
-        ("keepConnections=true", "--keep-connections"),
+    for (values, argument) in [
+        (&["listen=[::]:80"][..], "--listen=[::]:80"),
+        (&["strictStart=true"], "--strict-start"),
+        (&["keepConnections=true"], "--keep-connections"),
+        (&["defaultDeny=env=prod\\,tier in (web\\,api)"], "--default-deny=env=prod,tier in (web,api)"),
+        (&["defaultDeny=!open", "defaultDenyAllowDns=true"], "--default-deny-allow-dns"),
     ] {
-        let objects = render(&[value])?;
+        let objects = render(values)?;
         let arguments = arguments(&objects);
-        assert!(arguments.contains(&argument), "{value}: {arguments:?}");
+        assert!(arguments.contains(&argument), "{values:?}: {arguments:?}");
         // Help is only given where all that stands before it is understood.
         let agent = Command::new(program("podfence-controller")?).args(&arguments).arg("--help").output()?;
         assert!(agent.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&agent.stderr));
@@ -198,7 +202,8 @@ fn wrong_values_are_refused() -> Result<()> {
         (&["maxUnavailable=0"], "maxUnavailable"),
         (&["maxUnavailable=half"], "maxUnavailable"),
         (&["dashboard.label=x"], "dashboard"),
-        (&["defaultDeny=null", "defaultDeny=1"], "defaultDeny"),
+        (&["defaultDeny=1"], "defaultDeny"),
+        (&["defaultDenyAllowDns=true"], "defaultDeny"),
         (&["podMonitor.enabled=true"], "listen"),
     ] {
         let output = template(values)?;

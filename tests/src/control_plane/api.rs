@@ -44,6 +44,14 @@ impl Api {
         Self { namespace, server, agent }
     }
 
+    /// Creates an object.
+    ///
+    /// # Errors
+    /// The API server does not answer, or refuses it.
+    pub fn create(&self, object: &Value) -> Result<()> {
+        self.send(&Method::POST, &collection(object)?, JSON, object).map(drop)
+    }
+
     /// A token of a service account, as its pods are given one.
     ///
     /// # Errors
