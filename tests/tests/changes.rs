@@ -160,3 +160,38 @@ fn a_packet_that_meets_a_change_is_judged_right() -> Result<()> {
     assert_eq!((totals.leaks, totals.wrong_denials), (0, 0), "{totals:?}");
     Ok(())
 }
+
+/// How often an address goes from one pod to another and back.
+const MOVES: usize = 5;
+
+/// A pod is deleted, and its address is given to another that has fewer rights.
+#[test]
+fn an_address_that_moves_brings_no_rights_along() -> Result<()> {
+    let scene = Scene::raise()?;
+    let _agent = scene.testbed.start_agent("node")?;
+    let Scene { testbed, client, other, web, .. } = &scene;
+    let to_web = |from: &Pod| [web.ipv4(), web.ipv6()].map(|to| Probe::new(from, to, PORT, Protocol::Udp));
+    let objects = || [client.manifest(&[("app", "client")], &[]), other.manifest(&[("app", "other")], &[])];
+    let wait_for_all = |probes: [Probe; 2], outcome| {
+        probes.iter().try_for_each(|probe| testbed.lab.wait_for(probe, outcome, BOUND).map(drop))
+    };
+    for _ in 0..MOVES {
+        let [before, _] = objects();
+        testbed.delete(&before)?;
+        wait_for_all(to_web(client), Outcome::Denied)?;
+        testbed.lab.move_addresses(client, other)?;
+        let prober = Prober::start(&[], &to_web(other))?;
+        let [_, after] = objects();
+        testbed.put(&after)?;
+        testbed.wait_in_step()?;
+        let totals = prober.stop()?;
+        assert_eq!(totals.leaks, 0, "{totals:?}");
+        assert!(totals.denied > 0, "{totals:?}");
+
+        testbed.delete(&after)?;
+        testbed.lab.move_addresses(other, client)?;
+        testbed.put(&objects()[0])?;
+        wait_for_all(to_web(client), Outcome::Allowed)?;
+    }
+    Ok(())
+}

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use controller::kernel::Kernel;
-use lab::testbed::namespace;
-use lab::{Agent, ControlPlane, Lab, Node, Topology, Underlay, User};
+use lab::testbed::{listen, namespace};
+use lab::{Agent, ControlPlane, Lab, Node, Pod, Probe, Prober, Protocol, Topology, Underlay, User};
 use policy_compiler::compile::Compiler;
 use policy_compiler::manifest;
 use policy_compiler::ruleset::{Ruleset, Transaction};
@@ -245,6 +245,51 @@ fn an_api_server_that_is_away_changes_nothing() -> Result<()> {
     agent.wait_ready(BOUND)?;
     ensure!(cluster.difference()?.is_empty());
     ensure!(agent.counter("transactions")? < 1, "the kernel was in step:\n{}", agent.log()?);
+    Ok(())
+}
+
+/// Everything that the agent hears objects from dies and comes back, and the objects change meanwhile.
+#[test]
+fn packets_do_not_notice_that_the_control_plane_dies() -> Result<()> {
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    let node = cluster.node.clone();
+    let [client, stranger, web] = ["client", "stranger", "web"].map(|name| {
+        let pod = cluster.lab.pod(&node, &format!("shop/{name}"))?;
+        listen(&pod, &[8080])?;
+        Ok::<_, anyhow::Error>(pod)
+    });
+    let (client, stranger, web) = (client?, stranger?, web?);
+    cluster.put(namespace("shop", &json!({})))?;
+    let port = [("web", Protocol::Tcp, 8080)];
+    for (pod, app) in [(&client, "client"), (&stranger, "stranger"), (&web, "web")] {
+        cluster.put(pod.manifest(&[("app", app)], &port))?;
+    }
+    cluster.put(policy("web", &json!({"podSelector": {"matchLabels": {"app": "client"}}})))?;
+    let mut agent = cluster.ready_agent()?;
+
+    let to_web = |from: &Pod| [web.ipv4(), web.ipv6()].map(|to| Probe::new(from, to, 8080, Protocol::Tcp));
+    let prober = Prober::start(&to_web(&client), &to_web(&stranger))?;
+    for round in 0..3 {
+        cluster.plane.etcd.kill();
+        cluster.plane.api_server.kill();
+        wait_for("failures are counted", || Ok(agent.counter("source_failures")? >= 3))?;
+        if round == 1 {
+            agent.kill();
+            agent = cluster.start_agent(User::Agent)?;
+            agent.wait_unready("cannot list pods", BOUND)?;
+        }
+        cluster.plane.etcd.restart()?;
+        cluster.plane.api_server.restart()?;
+        cluster.plane.wait_ready()?;
+        let team = format!("team-{round}");
+        cluster.put(stranger.manifest(&[("app", "stranger"), ("team", &team)], &port))?;
+        cluster
+            .put(policy(&team, &json!({"podSelector": {"matchLabels": {"app": "client", "team": team}}})))?;
+        cluster.wait_in_step(&agent)?;
+    }
+    let totals = prober.stop()?;
+    assert_eq!((totals.leaks, totals.wrong_denials), (0, 0), "{totals:?}");
+    assert!(totals.allowed.min(totals.denied) > 1000, "{totals:?}");
     Ok(())
 }
 

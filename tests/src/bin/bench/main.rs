@@ -7,6 +7,7 @@
 
 mod changes;
 mod cluster;
+mod connections;
 mod objects;
 mod packets;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     print(&format!("{:<76} {:>10} {:>12}\n", "", "bar", "measured"));
-    for measure in [packets::measure, changes::measure, cluster::measure] {
+    for measure in [packets::measure, changes::measure, connections::measure, cluster::measure] {
         for Figure { what, bar, measured } in measure()? {
             print(&format!("{what:<76} {bar:>10} {measured:>12}\n"));
         }

@@ -1,7 +1,7 @@
 //! The cost of a packet on its way through a node.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use controller::kernel::Kernel;
@@ -128,17 +128,9 @@ impl Router {
     /// Sends the first packets of new connections; nanoseconds for each.
     fn open_connections(&mut self) -> Result<f64> {
         self.round += 1;
-        let (source, destination) = (client_address(self.round), ipv4(&self.server)?);
-        self.client.namespace().run(|| {
-            let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
-            let ports = 1024..1024 + CONNECTIONS;
-            let packets: Vec<_> = ports.map(|port| udp_packet(source, destination, port, PORT)).collect();
-            let begin = Instant::now();
-            for packet in &packets {
-                sendto(&raw, packet, SendFlags::empty(), &SocketAddrV4::new(destination, 0))?;
-            }
-            Ok(begin.elapsed().as_secs_f64() * 1e9 / f64::from(CONNECTIONS))
-        })
+        let source = client_address(self.round);
+        let took = send_new(&self.client, source, ipv4(&self.server)?, CONNECTIONS, PORT)?;
+        Ok(took.as_secs_f64() * 1e9 / f64::from(CONNECTIONS))
     }
 
     /// Sends packets of one connection that is established; nanoseconds for each.
@@ -160,12 +152,32 @@ impl Router {
     }
 }
 
+/// Sends the first UDP packets of so many connections, each from a port of its own; how long that took.
+pub(crate) fn send_new(
+    pod: &Pod,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    connections: u16,
+    port: u16,
+) -> Result<Duration> {
+    pod.namespace().run(|| {
+        let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
+        let ports = 1024..1024 + connections;
+        let packets: Vec<_> = ports.map(|from| udp_packet(source, destination, from, port)).collect();
+        let begin = Instant::now();
+        for packet in &packets {
+            sendto(&raw, packet, SendFlags::empty(), &SocketAddrV4::new(destination, 0))?;
+        }
+        Ok(begin.elapsed())
+    })
+}
+
 /// One of the addresses that the client's object has beside the one that the lab gave it.
 fn client_address(round: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 250, 0, round)
 }
 
-fn ipv4(pod: &Pod) -> Result<Ipv4Addr> {
+pub(crate) fn ipv4(pod: &Pod) -> Result<Ipv4Addr> {
     match pod.ipv4() {
         IpAddr::V4(address) => Ok(address),
         IpAddr::V6(_) => bail!("the lab takes an IPv6 address for IPv4"),
