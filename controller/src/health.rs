@@ -93,6 +93,7 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
 }
 
 async fn metrics_text(State(shared): State<Shared>) -> impl IntoResponse {
+    shared.metrics.ready(shared.health.why_not_ready().is_none());
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([("content-type", openmetrics)], shared.metrics.text())
 }

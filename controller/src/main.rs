@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 /// Enforces Kubernetes network policies on this node with nftables, in the table `inet podfence`.
 #[derive(Parser)]
 #[command(
+    name = "podfence-controller",
     version,
     after_help = "Exit codes: 0 stopped or done, 1 failed, 2 usage.\n\nLogging follows RUST_LOG (default: info)."
 )]

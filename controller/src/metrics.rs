@@ -14,6 +14,7 @@ use crate::datapath::Problem;
 /// All metrics; every name starts with `podfence_`.
 pub(crate) struct Metrics {
     registry: Registry,
+    ready: Gauge,
     /// From the moment a change was heard of to its commit in the kernel.
     commit: Histogram,
     transactions: Counter,
@@ -33,6 +34,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("podfence");
         let metrics = Self {
+            ready: Gauge::default(),
             // 50 µs to 1.6 s
             commit: Histogram::new(exponential_buckets(50e-6, 2.0, 16)),
             transactions: Counter::default(),
@@ -48,6 +50,8 @@ impl Default for Metrics {
             unbarred: Counter::default(),
             registry: Registry::default(),
         };
+        let help = "Whether the policies are enforced: 1 or 0, as /readyz says";
+        registry.register("ready", help, metrics.ready.clone());
         let help = "Time from hearing of a change to its commit in the kernel";
         registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit.clone());
         registry.register(
@@ -95,6 +99,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Whether the policies are enforced.
+    pub(crate) fn ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
     /// A change has been committed, so long after it was heard of.
     pub(crate) fn committed(&self, after: Duration) {
         self.commit.observe(after.as_secs_f64());

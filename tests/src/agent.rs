@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,14 +49,20 @@ impl Agent {
     /// # Errors
     /// The program is not built, or cannot be started.
     pub fn start_with(node: &Node, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Result<Self> {
-        let log = File::from(memfd_create("agent's log", MemfdFlags::CLOEXEC)?);
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-        let child = node
-            .namespace()
-            .command(program("podfence-controller")?)
-            .args(["run", "--node-name", node.name(), "--listen", &listen.to_string()])
-            .args(arguments)
+        let mut command = node.namespace().command(program("podfence-controller")?);
+        command.args(["run", "--node-name", node.name(), "--listen", &listen.to_string()]).args(arguments);
+        Self::of_command(node, listen, command)
+    }
+
+    /// Starts an agent by a command of the node's namespace that makes it serve health and metrics at `listen`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn of_command(node: &Node, listen: SocketAddr, mut command: Command) -> Result<Self> {
+        let log = File::from(memfd_create("agent's log", MemfdFlags::CLOEXEC)?);
+        let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)

@@ -6,14 +6,13 @@
 mod api;
 mod credentials;
 mod daemon;
-mod programs;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub use api::Api;
@@ -21,6 +20,7 @@ pub use credentials::User;
 pub use daemon::Daemon;
 
 use crate::namespace::Namespace;
+use crate::programs::{self, Program};
 use credentials::Credentials;
 
 /// Where the API server listens.
@@ -55,7 +55,7 @@ impl ControlPlane {
     /// # Errors
     /// The sentence.
     pub fn available() -> Result<(), String> {
-        programs::available()
+        [programs::ETCD, programs::KUBE_APISERVER].iter().try_for_each(Program::available)
     }
 
     /// Starts etcd and an API server in a namespace that has `address` and a loopback device that is up. They
@@ -68,7 +68,7 @@ impl ControlPlane {
     /// The programs can neither be found nor built, or do not serve within a minute; the error holds their
     /// logs.
     pub fn start(namespace: &Namespace, address: IpAddr) -> Result<Self> {
-        let programs = programs::find_or_build()?;
+        let [etcd_path, api_server_path] = [programs::ETCD.path()?, programs::KUBE_APISERVER.path()?];
         let folder = tempfile::Builder::new().prefix("podfence-control-plane-").tempdir()?;
         let credentials = Credentials::write(folder.path(), address)?;
         let at = |name: &str| folder.path().join(name).display().to_string();
@@ -99,8 +99,8 @@ impl ControlPlane {
         let server = format!("https://{}", SocketAddr::new(address, SECURE_PORT));
         let api = Api::new(namespace.clone(), server.clone(), &credentials);
         let mut plane = Self {
-            etcd: Daemon::start(namespace, &programs.etcd, etcd, folder.path())?,
-            api_server: Daemon::start(namespace, &programs.api_server, api_server, folder.path())?,
+            etcd: Daemon::start(namespace, &etcd_path, etcd, folder.path())?,
+            api_server: Daemon::start(namespace, &api_server_path, api_server, folder.path())?,
             api,
             credentials,
             server,
@@ -140,7 +140,20 @@ impl ControlPlane {
     /// # Errors
     /// The file cannot be written.
     pub fn kubeconfig(&self, user: User) -> Result<PathBuf> {
-        let path = self.folder.path().join(format!("{user:?}.kubeconfig"));
+        self.write_kubeconfig(&format!("{user:?}"), &self.credentials.of(user))
+    }
+
+    /// The path of a kubeconfig with the token of a service account, as its pods are given one.
+    ///
+    /// # Errors
+    /// There is no such account, or the file cannot be written.
+    pub fn kubeconfig_of_account(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.api.token(namespace, account)?;
+        self.write_kubeconfig(&format!("{namespace}-{account}"), &json!({"token": token}))
+    }
+
+    fn write_kubeconfig(&self, name: &str, user: &Value) -> Result<PathBuf> {
+        let path = self.folder.path().join(format!("{name}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -149,7 +162,7 @@ impl ControlPlane {
                 "server": self.server,
                 "certificate-authority": self.credentials.authority(),
             }}],
-            "users": [{"name": "user", "user": self.credentials.of(user)}],
+            "users": [{"name": "user", "user": user}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "user"}}],
         });
         std::fs::write(&path, config.to_string())?;
@@ -158,7 +171,7 @@ impl ControlPlane {
 
     /// Lets agents read what they follow and write events, and nothing else.
     fn admit_agents(&self) -> Result<()> {
-        const NAME: &str = "podfence";
+        const NAME: &str = "lab:agents";
         let verbs = ["get", "list", "watch"];
         self.api.apply(&json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -34,6 +34,7 @@ mod pod;
 mod privilege;
 mod probe;
 mod prober;
+pub mod programs;
 pub mod random;
 mod raw;
 mod server;

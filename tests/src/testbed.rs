@@ -192,6 +192,11 @@ pub fn listen(endpoint: &Endpoint, ports: &[u16]) -> Result<()> {
     endpoint.serve(&ports.iter().flat_map(with_protocols).collect::<Vec<_>>())
 }
 
+/// A `Namespace`.
+pub fn namespace(name: &str, labels: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+}
+
 /// A `NetworkPolicy`.
 pub fn policy(namespace: &str, name: &str, spec: &Value) -> Value {
     json!({

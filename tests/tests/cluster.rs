@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use controller::kernel::Kernel;
-use lab::testbed::listen;
+use lab::testbed::{listen, namespace};
 use lab::{Agent, ControlPlane, Lab, Node, Pod, Probe, Prober, Protocol, Topology, Underlay, User};
 use policy_compiler::compile::Compiler;
 use policy_compiler::manifest;
@@ -55,13 +55,7 @@ impl Cluster {
 
     /// Writes an object as it is to be now, its status too if it has one.
     fn put(&mut self, object: Value) -> Result<()> {
-        // A node has several addresses of one type, which no applied object may have.
-        let mut written = object.clone();
-        written.as_object_mut().context("no object")?.remove("status");
-        self.plane.api().apply(&written)?;
-        if !object["status"].is_null() {
-            self.plane.api().patch_status(&object)?;
-        }
+        self.plane.api().put(&object)?;
         self.objects.insert(key(&object), object);
         Ok(())
     }
@@ -111,10 +105,6 @@ impl Cluster {
 
 fn key(object: &Value) -> [String; 3] {
     [&object["kind"], &object["metadata"]["namespace"], &object["metadata"]["name"]].map(ToString::to_string)
-}
-
-fn namespace(name: &str, labels: &Value) -> Value {
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 }
 
 /// A running pod of the namespace `shop`, with the port `web`.

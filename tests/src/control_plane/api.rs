@@ -52,6 +52,17 @@ impl Api {
         self.send(&Method::POST, &collection(object)?, JSON, object).map(drop)
     }
 
+    /// A token of a service account, as its pods are given one.
+    ///
+    /// # Errors
+    /// The API server does not answer, or there is no such account.
+    pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"});
+        let answer = self.send(&Method::POST, &path, JSON, &request)?;
+        Ok(answer["status"]["token"].as_str().with_context(|| format!("no token: {answer}"))?.to_owned())
+    }
+
     /// Creates an object, or gives one that is there these fields (server-side apply).
     ///
     /// # Errors
@@ -59,6 +70,18 @@ impl Api {
     pub fn apply(&self, object: &Value) -> Result<()> {
         let path = format!("{}?fieldManager=lab&force=true", item(object)?);
         self.send(&Method::PATCH, &path, APPLY_PATCH, object).map(drop)
+    }
+
+    /// Writes an object as it is to be now, its status too if it has one.
+    ///
+    /// # Errors
+    /// The API server does not answer, or refuses it.
+    pub fn put(&self, object: &Value) -> Result<()> {
+        // A node has several addresses of one type, which no applied object may have.
+        let mut written = object.clone();
+        written.as_object_mut().context("no object")?.remove("status");
+        self.apply(&written)?;
+        if object["status"].is_null() { Ok(()) } else { self.patch_status(object) }
     }
 
     /// Gives an object that is there these fields; `null` takes one away (JSON merge patch).

@@ -19,6 +19,8 @@ const STRANGER_TOKEN: &str = "stranger";
 /// Who speaks to the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
+    /// Somebody who may do everything.
+    Administrator,
     /// An agent, which shows a bearer token.
     Agent,
     /// The same, which shows a client certificate.
@@ -90,6 +92,7 @@ impl Credentials {
     /// The `user` of a kubeconfig.
     pub(super) fn of(&self, user: User) -> Value {
         match user {
+            User::Administrator => json!({"token": ADMINISTRATOR_TOKEN}),
             User::Agent => json!({"token": AGENT_TOKEN}),
             User::AgentWithCertificate => {
                 json!({"client-certificate": self.path("agent.crt"), "client-key": self.path("agent.key")})
