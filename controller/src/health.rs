@@ -1,15 +1,22 @@
 //! What the agent says of itself over HTTP: `/healthz`, `/readyz`, `/metrics`.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Router, response::IntoResponse};
+use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
+
+/// How long an address may be somebody else's: longer than an agent takes to stop.
+const LISTEN_BOUND: Duration = Duration::from_secs(5);
+const LISTEN_RETRY: Duration = Duration::from_millis(50);
 
 /// What can keep the agent from enforcing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,15 +81,28 @@ struct Shared {
 ///
 /// # Errors
 ///
-/// If the address cannot be listened on.
+/// If the address cannot be listened on, or is still somebody else's after [`LISTEN_BOUND`].
 pub(crate) async fn serve(listen: SocketAddr, health: Health, metrics: Arc<Metrics>) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let listener = bind(listen).await?;
     let routes = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .with_state(Shared { health, metrics });
     axum::serve(listener, routes).await
+}
+
+/// Listens. The agent before this one may not have ended yet, and what is enforced does not wait for this.
+async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    let begin = Instant::now();
+    loop {
+        match TcpListener::bind(listen).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begin.elapsed() < LISTEN_BOUND => {
+                tokio::time::sleep(LISTEN_RETRY).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {

@@ -81,9 +81,9 @@ fn wrong_usage_is_2_and_failure_is_1() -> Result<()> {
     Ok(())
 }
 
-/// The agent answers to whom it is asked to, and not at the price of enforcement.
+/// For a while: the agent before it may be about to end.
 #[test]
-fn a_taken_address_ends_the_agent() -> Result<()> {
+fn an_address_that_stays_taken_ends_the_agent() -> Result<()> {
     let namespace = Namespace::new()?;
     let directory = Manifests::new()?;
     let manifests = directory.path().to_string_lossy();
