@@ -1,11 +1,12 @@
 //! Enforcement outlives the agent: kill it, stop it, start it again, and nothing opens and nothing closes.
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lab::listing::Listing;
 use lab::random::Random;
-use lab::testbed::{BOUND, Testbed, policy, status};
+use lab::testbed::{BOUND, Testbed, policy, status, wait_until};
 use lab::{Agent, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay, program};
 use serde_json::json;
 
@@ -141,6 +142,25 @@ fn a_second_agent_waits_for_the_first_and_follows_it() -> Result<()> {
     second.kill();
     cleanup()?;
     Ok(())
+}
+
+#[test]
+fn it_enforces_while_its_address_is_still_another_agents() -> Result<()> {
+    let scene = Scene::raise(Topology::Routed)?;
+    let node = scene.web.node();
+    let listen = SocketAddr::from(([127, 0, 0, 1], 9500));
+    let taken = node.namespace().run(|| Ok(TcpListener::bind(listen)?))?;
+    let mut command = node.namespace().command(program("podfence-controller")?);
+    command.args(["run", "--node-name", node.name(), "--listen", &listen.to_string(), "--manifests"]);
+    command.arg(scene.testbed.manifests.path());
+    let mut agent = Agent::of_command(node, listen, command)?;
+    wait_until(BOUND, || {
+        let status = status(node)?.to_string();
+        ensure!(status.contains("isolated by shop/web"), "{status}\n{}", agent.log()?);
+        Ok(())
+    })?;
+    drop(taken);
+    agent.wait_ready(BOUND)
 }
 
 #[test]
