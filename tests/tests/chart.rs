@@ -391,7 +391,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() -> Result<()> {
+fn dashboard_alerts_and_document_name_metrics_that_there_are() -> Result<()> {
     let mut testbed = Testbed::new(Topology::Routed, Underlay::HostGateway, &["node"])?;
     let web = testbed.pod("node", "shop/web", &[PORT])?;
     testbed.put(&policy(
@@ -408,8 +408,12 @@ fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() -> Result<()> {
     let exported = metrics_in(&samples);
     let dashboard: Value = serde_json::from_str(&file("files/dashboard.json")?)?;
     let alerts: Value = serde_yaml::from_str(&file("files/alerts.yaml")?)?;
-    for (name, value) in [("dashboard.json", dashboard), ("alerts.yaml", alerts)] {
-        let text = value.to_string();
+    let operating = file("../../docs/operating.md")?;
+    for (name, text) in [
+        ("dashboard.json", dashboard.to_string()),
+        ("alerts.yaml", alerts.to_string()),
+        ("operating.md", operating),
+    ] {
         let asked = metrics_in(&text);
         assert!(asked.len() > 5, "{name} asks for {asked:?} only");
         assert!(asked.is_subset(&exported), "{name}: no agent exports {:?}", asked.difference(&exported));

@@ -1,13 +1,15 @@
-//! What docs/install.md tells people to type: every block of `sh` is run, against a real API server.
+//! What the documents tell people to type: every block of `sh` is run, those of docs/install.md against a real API
+//! server.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use lab::programs::{HELM, KUBECTL};
 use lab::testbed::BOUND;
-use lab::{Agent, ControlPlane, Lab, Topology, Underlay, User, program};
+use lab::{Agent, ControlPlane, Lab, Namespace, Topology, Underlay, User, program};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -27,8 +29,23 @@ fn section<'t>(text: &'t str, title: &str) -> Result<&'t str> {
     Ok(behind.split("\n## ").next().unwrap_or(behind))
 }
 
-fn install() -> Result<String> {
-    Ok(fs::read_to_string(Path::new(ROOT).join("docs/install.md"))?)
+fn document(name: &str) -> Result<String> {
+    Ok(fs::read_to_string(Path::new(ROOT).join("docs").join(name))?)
+}
+
+/// A shell that runs a command and finds these programs.
+fn shell(namespace: &Namespace, command: &str, programs: &[PathBuf]) -> Result<Command> {
+    let mut path: Vec<PathBuf> = programs.iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    let mut shell = namespace.command("sh");
+    shell.args(["-euc", command]).env("PATH", std::env::join_paths(&path)?);
+    Ok(shell)
+}
+
+fn succeed(mut command: Command) -> Result<()> {
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 #[test]
@@ -38,7 +55,7 @@ fn what_install_md_says_works() -> Result<()> {
     if let Err(missing) = missing {
         return Ok(writeln!(std::io::stderr(), "left out: {missing}")?);
     }
-    let text = install()?;
+    let text = document("install.md")?;
     let commands = |text| blocks(text, "sh");
     let in_sections = SECTIONS.map(|title| section(&text, title).map(commands));
     let in_sections: Vec<_> = in_sections.into_iter().collect::<Result<_>>()?;
@@ -50,24 +67,15 @@ fn what_install_md_says_works() -> Result<()> {
     let folder = tempfile::tempdir()?;
     std::os::unix::fs::symlink(Path::new(ROOT).join("charts"), folder.path().join("charts"))?;
     let programs = [HELM.path()?, KUBECTL.path()?, program("podfence-controller")?];
-    let mut path: Vec<PathBuf> = programs.iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
-    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     // What an agent that has ended leaves.
     node.namespace().nft("add table inet podfence")?;
 
     for (title, commands) in SECTIONS.into_iter().zip(in_sections) {
         for command in commands {
-            let output = node
-                .namespace()
-                .command("sh")
-                .args(["-euc", command])
-                .current_dir(folder.path())
-                .env("PATH", std::env::join_paths(&path)?)
-                .env("HOME", folder.path())
-                .env("KUBECONFIG", plane.kubeconfig(User::Administrator)?)
-                .output()?;
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.success(), "{title}: `{command}`: {said}");
+            let mut shell = shell(node.namespace(), command, &programs)?;
+            shell.current_dir(folder.path()).env("HOME", folder.path());
+            shell.env("KUBECONFIG", plane.kubeconfig(User::Administrator)?);
+            succeed(shell).with_context(|| format!("{title}: `{command}`"))?;
         }
         let installed = plane.api().get("/apis/apps/v1/namespaces/kube-system/daemonsets/podfence").is_ok();
         assert_eq!(installed, title != "Removing", "after {title}");
@@ -78,15 +86,27 @@ fn what_install_md_says_works() -> Result<()> {
 }
 
 #[test]
+fn what_operating_md_says_works() -> Result<()> {
+    let node = Lab::new(Topology::Routed, Underlay::HostGateway)?.node("node-1")?;
+    // What an agent that has ended leaves.
+    node.namespace().nft("add table inet podfence")?;
+    for command in blocks(&document("operating.md")?, "sh") {
+        let shell = shell(node.namespace(), command, &[program("podfence-controller")?])?;
+        succeed(shell).with_context(|| command.to_owned())?;
+    }
+    assert_eq!(node.namespace().feed("nft", &["list", "tables"], "")?, "", "cleanup removes the table");
+    Ok(())
+}
+
+#[test]
 fn the_agent_understands_the_unit_of_systemd() -> Result<()> {
-    let text = install()?;
+    let text = document("install.md")?;
     let line = blocks(&text, "ini").concat();
     let line =
         line.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/sbin/podfence-controller "));
     let arguments = line.context("no ExecStart")?.split(' ');
     // Help is only given where all that stands before it is understood.
-    let agent =
-        std::process::Command::new(program("podfence-controller")?).args(arguments).arg("--help").output()?;
+    let agent = Command::new(program("podfence-controller")?).args(arguments).arg("--help").output()?;
     assert!(agent.status.success(), "{}", String::from_utf8_lossy(&agent.stderr));
     Ok(())
 }
