@@ -27,8 +27,8 @@ const EVERYTHING: &[&str] = &[
     "keepConnections=true",
     "defaultDeny=env=prod",
     "defaultDenyAllowDns=true",
-    "podMonitor.enabled=true",
-    "podMonitor.labels.release=prometheus",
+    "serviceMonitor.enabled=true",
+    "serviceMonitor.labels.release=prometheus",
     "prometheusRule.enabled=true",
     "prometheusRule.labels.release=prometheus",
     "dashboard.enabled=true",
@@ -204,7 +204,7 @@ fn wrong_values_are_refused() -> Result<()> {
         (&["dashboard.label=x"], "dashboard"),
         (&["defaultDeny=1"], "defaultDeny"),
         (&["defaultDenyAllowDns=true"], "defaultDeny"),
-        (&["podMonitor.enabled=true"], "listen"),
+        (&["serviceMonitor.enabled=true"], "listen"),
     ] {
         let output = template(values)?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -427,13 +427,18 @@ fn the_options_of_monitoring_are_what_its_operators_look_for() -> Result<()> {
         return Ok(());
     }
     let objects = render(EVERYTHING)?;
-    for kind in ["PodMonitor", "PrometheusRule"] {
+    for kind in ["ServiceMonitor", "PrometheusRule"] {
         assert_eq!(objects[kind]["metadata"]["labels"]["release"], "prometheus", "{kind}");
     }
-    let monitor = &objects["PodMonitor"]["spec"];
+    let (monitor, service) = (&objects["ServiceMonitor"]["spec"], &objects["Service"]);
     let pod = &objects["DaemonSet"]["spec"]["template"]["metadata"];
-    assert_eq!(monitor["selector"]["matchLabels"], pod["labels"]);
-    assert_eq!(monitor["podMetricsEndpoints"][0]["port"], container(&objects)["ports"][0]["name"]);
+    assert_eq!(service["spec"]["selector"], pod["labels"]);
+    let port = &service["spec"]["ports"][0];
+    assert_eq!(port["port"], container(&objects)["ports"][0]["containerPort"]);
+    assert_eq!(port["name"], monitor["endpoints"][0]["port"]);
+    for (label, value) in monitor["selector"]["matchLabels"].as_object().context("no labels")? {
+        assert_eq!(&service["metadata"]["labels"][label], value);
+    }
     let alerts: Value = serde_yaml::from_str(&file("files/alerts.yaml")?)?;
     assert_eq!(objects["PrometheusRule"]["spec"], alerts);
     let dashboard = &objects["ConfigMap"];
