@@ -3,7 +3,9 @@
 //! that nft reads the statements back.
 
 use policy_compiler::model::Family;
-use policy_compiler::ruleset::{ChainName, Fields, SetName, Statement, Verdict};
+use policy_compiler::ruleset::{
+    ChainName, Fields, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, SetName, Statement, Verdict,
+};
 
 use super::uapi;
 use crate::netlink::Attributes;
@@ -59,6 +61,18 @@ pub(super) enum Expression {
         set: SetName,
         verdict: bool,
     },
+    /// Ends the rule unless fewer packets than this have come: `rate` in `unit` seconds, after `burst` at once.
+    Limit {
+        rate: u64,
+        unit: u64,
+        burst: u32,
+    },
+    /// Tells the reader of an NFLOG group of the packet.
+    Log {
+        prefix: String,
+        group: u16,
+        snap_length: u32,
+    },
     Counter,
     Verdict(Verdict),
 }
@@ -112,6 +126,14 @@ pub(super) fn expressions(statements: &[Statement], intervals: impl Fn(&SetName)
             Statement::SctpInit => encoder.sctp_init(),
             Statement::InSet(fields, set) => encoder.look_up(*fields, set, false, intervals(set)),
             Statement::VerdictMap(fields, map) => encoder.look_up(*fields, map, true, intervals(map)),
+            Statement::WithinLogRate => {
+                encoder.push(Expression::Limit { rate: LOG_RATE, unit: 1, burst: LOG_BURST });
+            }
+            Statement::Log(prefix) => encoder.push(Expression::Log {
+                prefix: prefix.to_string(),
+                group: LOG_GROUP,
+                snap_length: LOG_SNAP_LENGTH,
+            }),
             Statement::Counter => encoder.push(Expression::Counter),
             Statement::Verdict(verdict) => encoder.push(Expression::Verdict(verdict.clone())),
         }
@@ -282,6 +304,15 @@ pub(super) fn parse(name: &str, attributes: Attributes<'_>) -> Option<Expression
                 return None;
             }
             (5, Expression::Lookup { register: number(2)?, set, verdict })
+        }
+        // By packets (type 0) and not inverted (no flags).
+        "limit" if number(4)? == 0 && number(5).unwrap_or(0) == 0 => {
+            let (rate, unit) = (attributes.number64(1)?, attributes.number64(2)?);
+            (6, Expression::Limit { rate, unit, burst: number(3)? })
+        }
+        "log" => {
+            let group = u16::from_be_bytes(attributes.get(1)?.try_into().ok()?);
+            (3, Expression::Log { prefix: attributes.text(2)?.to_owned(), group, snap_length: number(3)? })
         }
         "counter" => (3, Expression::Counter),
         "immediate" if number(1)? == uapi::NFT_REG_VERDICT => {

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use policy_compiler::model::{Family, Protocol};
+use policy_compiler::model::{Direction, Family, Protocol};
 use policy_compiler::ruleset::{
-    Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetKind, SetName,
-    Statement, Verdict,
+    Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, LogEvent, LogPrefix, Rule, Ruleset, Set,
+    SetKind, SetName, Statement, Verdict,
 };
 
 pub(crate) const V4: KeyType = KeyType::Address(Family::Ipv4);
@@ -277,6 +277,10 @@ fn port_rules() -> Vec<Rule> {
     let (source4, ports) = (Fields::Source(Family::Ipv4), Fields::ProtocolAndPort);
     vec![
         Rule::new([in_set(ports, "ports"), Statement::Counter]),
+        Rule::new([
+            Statement::WithinLogRate,
+            Statement::Log(LogPrefix { direction: Direction::Egress, event: LogEvent::StrictStart }),
+        ]),
         Rule::new([verdict_map(ports, "port_map")]),
         Rule::new([in_set(ports, "port_ranges"), Statement::Counter, Statement::Verdict(Verdict::Return)]),
         Rule::new([in_set(source4, "empty"), verdict_map(ports, "port_range_map")]),

@@ -4,7 +4,9 @@ use super::draft::Draft;
 use super::names::family_set;
 use super::strict;
 use crate::model::{Direction, Family};
-use crate::ruleset::{ChainName, Fields, Hook, KeyType, Rule, SetKind, SetName, Statement, Verdict};
+use crate::ruleset::{
+    ChainName, Fields, Hook, KeyType, LogEvent, LogPrefix, Rule, SetKind, SetName, Statement, Verdict,
+};
 
 /// Every address that a policy of this node names as a peer and that belongs to a pod.
 pub(super) fn peers(direction: Direction, family: Family) -> SetName {
@@ -161,4 +163,9 @@ pub(super) fn to_itself(direction: Direction) -> [Rule; 2] {
         let fields = Fields::SourceAndDestination(family);
         Rule::new([Statement::InSet(fields, itself(direction, family)), Statement::Verdict(Verdict::Return)])
     })
+}
+
+/// Tells the agent of some of the packets that come here.
+pub(super) fn log(direction: Direction, event: LogEvent) -> Rule {
+    Rule::new([Statement::WithinLogRate, Statement::Log(LogPrefix { direction, event })])
 }

@@ -7,10 +7,12 @@
 use super::blocks::pieces;
 use super::draft::Draft;
 use super::names::family_set;
-use super::skeleton::subject_field;
+use super::skeleton::{self, subject_field};
 use super::world::{Changed, World};
 use crate::model::{Direction, Family, IpBlock};
-use crate::ruleset::{ChainName, Element, ElementKey, KeyType, Rule, SetKind, SetName, Statement, Verdict};
+use crate::ruleset::{
+    ChainName, Element, ElementKey, KeyType, LogEvent, Rule, SetKind, SetName, Statement, Verdict,
+};
 
 /// The addresses that the node's pods get.
 pub(super) fn pod_ranges(family: Family) -> SetName {
@@ -53,6 +55,7 @@ pub(super) fn build(draft: &mut Draft) {
             ends.push(Rule::new([in_set(family, pod_ranges(family)), look]));
             rules.push(Rule::new([in_set(family, known(family)), Statement::Verdict(Verdict::Return)]));
         }
+        rules.push(skeleton::log(direction, LogEvent::StrictStart));
         let deny = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
         rules.push(deny.comment("strict start: no known pod has the address"));
         draft.put_chain(&one_end(direction), None, rules);

@@ -6,10 +6,12 @@
 //! The vocabulary is as small as the shape of the table asks for: a [`Statement`] is one of a dozen, each
 //! of which nft prints and reads back unchanged.
 
+mod log;
 mod packet;
 mod text;
 mod transaction;
 
+pub use log::{ForeignPrefix, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, LogEvent, LogPrefix};
 pub use packet::Packet;
 pub(crate) use transaction::Difference;
 pub use transaction::{Operation, Transaction};
@@ -215,6 +217,12 @@ pub enum Statement {
     InSet(Fields, SetName),
     /// The verdict that the map has for the fields; the rule goes on where it has none.
     VerdictMap(Fields, SetName),
+    /// `limit rate 10/second burst 20 packets`: [`LOG_RATE`] and [`LOG_BURST`] are not used up. Each rule counts
+    /// for itself.
+    WithinLogRate,
+    /// `log prefix "podfence ingress denied" group 9555 snaplen 128`: the beginning of the packet goes to whoever
+    /// reads [`LOG_GROUP`], if anybody does.
+    Log(LogPrefix),
     /// `counter`
     Counter,
     /// The end of the rule.

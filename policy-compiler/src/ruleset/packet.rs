@@ -66,7 +66,7 @@ impl Ruleset {
                 Statement::VerdictMap(fields, map) => {
                     return self.look_up(map, *fields, packet)?.target.clone().map(Verdict::Goto);
                 }
-                Statement::Counter => true,
+                Statement::WithinLogRate | Statement::Log(_) | Statement::Counter => true,
                 Statement::Verdict(verdict) => return Some(verdict.clone()),
             };
             if !matches {

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    Chain, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetKind, SetName, Statement,
-    TABLE, Transient, Tuple, Verdict,
+    Chain, Element, ElementKey, Fields, Hook, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, Rule,
+    Ruleset, Set, SetKind, SetName, Statement, TABLE, Transient, Tuple, Verdict,
 };
 use crate::model::{Family, Protocol};
 
@@ -143,6 +143,10 @@ impl Display for Statement {
             Self::SctpInit => f.write_str("meta l4proto sctp @th,96,8 0x1"),
             Self::InSet(fields, set) => write!(f, "{fields} @{set}"),
             Self::VerdictMap(fields, map) => write!(f, "{fields} vmap @{map}"),
+            Self::WithinLogRate => write!(f, "limit rate {LOG_RATE}/second burst {LOG_BURST} packets"),
+            Self::Log(prefix) => {
+                write!(f, "log prefix \"{prefix}\" group {LOG_GROUP} snaplen {LOG_SNAP_LENGTH}")
+            }
             Self::Counter => f.write_str("counter"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
         }

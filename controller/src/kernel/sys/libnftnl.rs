@@ -155,6 +155,20 @@ impl Instruction {
         self
     }
 
+    /// The attribute must be one that holds a number of 64 bits.
+    fn number64(self, attribute: u32, value: u64) -> Self {
+        // SAFETY: the expression is alive; libnftnl copies eight bytes, as many as the attribute has.
+        unsafe { nft::nftnl_expr_set_u64(self.0.as_ptr(), attribute as u16, value) };
+        self
+    }
+
+    /// The attribute must be one that holds a number of 16 bits.
+    fn number16(self, attribute: u32, value: u16) -> Self {
+        // SAFETY: the expression is alive; libnftnl copies two bytes, as many as the attribute has.
+        unsafe { nft::nftnl_expr_set_u16(self.0.as_ptr(), attribute as u16, value) };
+        self
+    }
+
     /// The attribute must be one that holds up to 64 bytes of data.
     fn bytes(self, attribute: u32, value: &[u8]) -> Self {
         let (start, length) = (value.as_ptr().cast(), value.len() as u32);
@@ -214,6 +228,14 @@ impl Instruction {
                     lookup
                 }
             }
+            Expression::Limit { rate, unit, burst } => Self::new(c"limit")
+                .number64(nft::NFTNL_EXPR_LIMIT_RATE, *rate)
+                .number64(nft::NFTNL_EXPR_LIMIT_UNIT, *unit)
+                .number(nft::NFTNL_EXPR_LIMIT_BURST, *burst),
+            Expression::Log { prefix, group, snap_length } => Self::new(c"log")
+                .text(nft::NFTNL_EXPR_LOG_PREFIX, prefix)?
+                .number16(nft::NFTNL_EXPR_LOG_GROUP, *group)
+                .number(nft::NFTNL_EXPR_LOG_SNAPLEN, *snap_length),
             Expression::Counter => Self::new(c"counter"),
             Expression::Verdict(verdict) => Self::verdict(verdict)?,
         })

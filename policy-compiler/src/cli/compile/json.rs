@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetName, Statement,
-    TABLE, Transient, Tuple, Verdict,
+    Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE,
+    LOG_SNAP_LENGTH, Rule, Ruleset, Set, SetName, Statement, TABLE, Transient, Tuple, Verdict,
 };
 use serde_json::{Value, json};
 
@@ -142,6 +142,12 @@ fn statement(statement: &Statement) -> Vec<Value> {
         Statement::VerdictMap(of, map) => {
             json!({ "vmap": { "key": fields(*of), "data": format!("@{map}") } })
         }
+        Statement::WithinLogRate => {
+            json!({ "limit": { "rate": LOG_RATE, "burst": LOG_BURST, "per": "second" } })
+        }
+        Statement::Log(prefix) => json!({ "log": {
+            "prefix": prefix.to_string(), "group": LOG_GROUP, "snaplen": LOG_SNAP_LENGTH,
+        } }),
         Statement::Counter => json!({ "counter": null }),
         Statement::Verdict(Verdict::Accept) => json!({ "accept": null }),
         Statement::Verdict(Verdict::Drop) => json!({ "drop": null }),
@@ -185,7 +191,8 @@ fn payload(protocol: &str, field: &str) -> Value {
 mod tests {
     use std::collections::BTreeMap;
 
-    use policy_compiler::ruleset::SetKind;
+    use policy_compiler::model::Direction;
+    use policy_compiler::ruleset::{LogEvent, LogPrefix, SetKind};
 
     use super::*;
 
@@ -245,6 +252,7 @@ mod tests {
         ];
         let family = Family::Ipv4;
         let tuples = ("tuples", set(KeyType::Tuple(family), false, &[]));
+        let prefix = LogPrefix { direction: Direction::Ingress, event: LogEvent::Denied };
         let statements = vec![
             Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]),
             Rule::new([Statement::NeighbourDiscovery, Statement::Verdict(Verdict::Return)]),
@@ -255,6 +263,7 @@ mod tests {
             Rule::new([Statement::InSet(Fields::Tuple(family), SetName::new("tuples"))]),
             Rule::new([Statement::VerdictMap(Fields::Source(family), SetName::new("peers"))]),
             Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, SetName::new("ports"))]).comment("why"),
+            Rule::new([Statement::WithinLogRate, Statement::Log(prefix)]),
             Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
         ];
         let chains = [("a", chain(None, vec![])), ("forward", chain(Some(Hook::Forward), statements))];

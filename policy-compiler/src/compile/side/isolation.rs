@@ -10,7 +10,7 @@ use crate::compile::names::{comment, isolation_chain};
 use crate::compile::rule::{Crowd, crowd_access};
 use crate::compile::skeleton;
 use crate::model::Family;
-use crate::ruleset::{ChainName, Element, ElementKey, Fields, Rule, SetName, Statement, Verdict};
+use crate::ruleset::{ChainName, Element, ElementKey, Fields, LogEvent, Rule, SetName, Statement, Verdict};
 
 impl Side {
     pub(super) fn update_isolation(&self, draft: &mut Draft, pass: &Pass) {
@@ -48,6 +48,7 @@ impl Side {
         let policies: Vec<String> = subject.policies.iter().map(|policy| policy.name.to_string()).collect();
         let denied = format!("isolated by {}", policies.join(", "));
         body.extend(skeleton::to_itself(self.direction));
+        body.push(skeleton::log(self.direction, LogEvent::Denied));
         let deny = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
         body.push(deny.comment(comment(&denied)));
 
