@@ -11,21 +11,24 @@ use policy_compiler::compile::Compiler;
 use policy_compiler::model::DefaultDeny;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::Receiver;
 use tracing::{info, warn};
 
 use crate::cutter::Cutter;
-use crate::datapath::{Examiner, LocalPods, Problem, Routes};
+use crate::datapath::{Examiner, LocalPods, Routes};
+use crate::denials::Explainer;
 use crate::enforcer::{Enforcer, Message};
 use crate::health::{self, Health};
 use crate::kernel::{Kernel, Watch};
 use crate::metrics::Metrics;
-use crate::source::Changes;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
+use crate::source::{Changes, News};
 
 /// How many problems of the data path wait at the most until somebody is told.
 const COMPLAINTS: usize = 16;
+
+/// How many notices of denials wait at the most until the pods are told.
+const NOTICES: usize = 64;
 
 /// What the agent is to do.
 pub struct Options {
@@ -69,12 +72,15 @@ pub fn run(options: Options) -> Result<()> {
     let routes = Routes::open().context("cannot reach rtnetlink")?;
     let (pods, addresses) = mpsc::channel();
     let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
+    let (notices, denials) = tokio::sync::mpsc::channel(NOTICES);
     let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
-    follow(&source, &node_name, &metrics, problems, tell)?;
+    follow(&source, &node_name, &metrics, News { problems, denials }, tell)?;
     let examiner = Examiner::new(routes, health.clone(), metrics.clone(), complaints);
     spawn("datapath", move || examiner.run(&addresses))?;
-    let notices = sender.clone();
-    spawn("watch", move || report_changes(watch, &notices))?;
+    let explainer = Explainer::new(sender.clone(), notices, metrics.clone());
+    spawn("denials", move || explainer.run())?;
+    let told = sender.clone();
+    spawn("watch", move || report_changes(watch, &told))?;
     let cutter = (!keep_connections).then(|| Cutter::start(sender.clone(), metrics.clone())).transpose();
     let cutter = cutter.context("cannot start a thread")?;
     let compiler = match default_deny {
@@ -125,12 +131,12 @@ fn tell(pods: LocalPods, enforcer: Sender<Message>) -> impl Fn(Changes) -> bool 
     }
 }
 
-/// Starts to follow a source. Where it has somebody to tell, it tells of the problems.
+/// Starts to follow a source. Where it has somebody to tell, it tells the news.
 fn follow(
     source: &Source,
     node: &str,
     metrics: &Arc<Metrics>,
-    problems: Receiver<Problem>,
+    news: News,
     tell: impl Fn(Changes) -> bool + Send + 'static,
 ) -> Result<()> {
     let server = match source {
@@ -143,7 +149,7 @@ fn follow(
         Source::InCluster => ApiServer::of_service_account()?,
     };
     let (node, metrics) = (node.to_owned(), metrics.clone());
-    spawn("api", move || server.follow(&node, &metrics, problems, tell))?;
+    spawn("api", move || server.follow(&node, &metrics, news, tell))?;
     Ok(())
 }
 

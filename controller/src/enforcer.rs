@@ -9,6 +9,7 @@ use policy_compiler::ruleset::{Operation, Transaction};
 use tracing::{debug, error, info, warn};
 
 use crate::cutter::{Case, Cutter};
+use crate::denials::Question;
 use crate::health::{Condition, Health};
 use crate::kernel::{self, Connection, Kernel};
 use crate::metrics::Metrics;
@@ -23,6 +24,8 @@ pub(crate) enum Message {
     TableChanged,
     /// Connections are open that a change may deny.
     Judge(Case),
+    /// Packets are dropped, and somebody asks why.
+    Explain(Question),
     /// The agent ends. The rules stay.
     Stop,
 }
@@ -130,6 +133,7 @@ impl Enforcer {
             Message::TableChanged if self.standing == Standing::InStep => self.standing = Standing::Unknown,
             Message::TableChanged => {}
             Message::Judge(case) => self.judge(case),
+            Message::Explain(question) => self.answer(question),
             Message::Changes(changes) => {
                 if !changes.updates.is_empty() {
                     self.waiting_since.get_or_insert(changes.received);
@@ -290,6 +294,14 @@ impl Enforcer {
         }
         // If nobody waits any more, the agent is about to end.
         let _ = answer.send(denied);
+    }
+
+    /// Hands out what decides about two addresses, unless the rules in force are those of an agent before this one.
+    fn answer(&self, Question { ends, answer }: Question) {
+        if self.standing != Standing::Waiting {
+            // If nobody waits any more, the agent is about to end.
+            let _ = answer.send(self.compiler.excerpt(ends));
+        }
     }
 
     /// Returns how many operations changed what the table holds.

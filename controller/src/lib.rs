@@ -2,8 +2,10 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+mod allowance;
 mod cutter;
 mod datapath;
+mod denials;
 mod enforcer;
 mod health;
 pub mod kernel;

@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     examination_failures: Counter,
     cut: Counter,
     unbarred: Counter,
+    denials_lost: Counter,
+    denials_unexplained: Counter,
 }
 
 impl Default for Metrics {
@@ -48,6 +50,8 @@ impl Default for Metrics {
             examination_failures: Counter::default(),
             cut: Counter::default(),
             unbarred: Counter::default(),
+            denials_lost: Counter::default(),
+            denials_unexplained: Counter::default(),
             registry: Registry::default(),
         };
         let help = "Whether the policies are enforced: 1 or 0, as /readyz says";
@@ -93,6 +97,16 @@ impl Default for Metrics {
             "connections_unbarred",
             "Connections that were cut and may come back, because their packets could not be barred",
             metrics.unbarred.clone(),
+        );
+        registry.register(
+            "denial_log_overruns",
+            "Times that the kernel told of denied packets faster than they were read, so that some are not explained",
+            metrics.denials_lost.clone(),
+        );
+        registry.register(
+            "denials_unexplained",
+            "Denied packets that were not explained because there were too many different ones",
+            metrics.denials_unexplained.clone(),
         );
         Self { registry, ..metrics }
     }
@@ -162,6 +176,16 @@ impl Metrics {
     /// So many connections are cut although their packets cannot be barred.
     pub(crate) fn unbarred(&self, connections: usize) {
         self.unbarred.inc_by(connections as u64);
+    }
+
+    /// The kernel had more to tell of denied packets than there was room for.
+    pub(crate) fn denials_lost(&self) {
+        self.denials_lost.inc();
+    }
+
+    /// A denied packet was new, and there were too many new ones.
+    pub(crate) fn denial_unexplained(&self) {
+        self.denials_unexplained.inc();
     }
 
     /// All of them in the text format of `OpenMetrics`.

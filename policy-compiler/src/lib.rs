@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod explain;
 pub mod judge;
 pub mod manifest;
 pub mod model;

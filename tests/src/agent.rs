@@ -191,6 +191,14 @@ impl Agent {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// The lines of its log in which the agent has explained denied connections.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn denials(&self) -> Result<Vec<String>> {
+        Ok(self.log()?.lines().filter(|line| line.contains("podfence::denied")).map(str::to_owned).collect())
+    }
+
     /// Asks the agent to stop (SIGTERM) and returns how it ended.
     ///
     /// # Errors

@@ -179,7 +179,7 @@ impl ControlPlane {
             "metadata": {"name": NAME},
             "rules": [
                 {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": verbs},
-                {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+                {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
                 {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": verbs},
             ],
         }))?;

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use lab::interpreter::apply;
 use lab::random::{self, PORTS, PodPlace, Random};
 use policy_compiler::compile::{Compiler, Concerned, compile};
+use policy_compiler::explain::Side;
 use policy_compiler::judge::{Connection, Endpoint, Exemption, Judge, Ruling, Traffic};
 use policy_compiler::manifest;
-use policy_compiler::model::{Cluster, DefaultDeny, Family, PortNumber, Protocol};
+use policy_compiler::model::{Cluster, DefaultDeny, Direction, Family, PortNumber, Protocol};
 use policy_compiler::ruleset::{Packet, Ruleset, Transaction};
 use serde_json::{Value, json};
 
@@ -87,6 +88,18 @@ fn packets(cluster: &Cluster) -> impl Iterator<Item = Packet> {
     })
 }
 
+/// The connection that a packet opens.
+fn connection<'a>(judge: &Judge<'a>, packet: &Packet) -> Connection<'a> {
+    Connection {
+        from: judge.party(Endpoint::Address(packet.source)),
+        to: judge.party(Endpoint::Address(packet.destination)),
+        family: Some(Family::of(packet.source)),
+        traffic: packet.port.map_or(Traffic::Other, |(protocol, port)| {
+            Traffic::Port(protocol, PortNumber::new(port).expect("not 0"))
+        }),
+    }
+}
+
 #[test]
 fn compiled_rulesets_and_judge_agree_on_every_packet() {
     for seed in 0..150 {
@@ -94,20 +107,40 @@ fn compiled_rulesets_and_judge_agree_on_every_packet() {
         let judge = Judge::new(&cluster);
         let ruleset = compile(&cluster, None);
         for packet in packets(&cluster) {
-            let connection = Connection {
-                from: judge.party(Endpoint::Address(packet.source)),
-                to: judge.party(Endpoint::Address(packet.destination)),
-                family: Some(Family::of(packet.source)),
-                traffic: packet.port.map_or(Traffic::Other, |(protocol, port)| {
-                    Traffic::Port(protocol, PortNumber::new(port).expect("not 0"))
-                }),
-            };
-            let verdict = judge.verdict(&connection);
+            let verdict = judge.verdict(&connection(&judge, &packet));
             let own_node = Ruling::Exempt(Exemption::OwnNode);
             if [&verdict.egress, &verdict.ingress].contains(&&own_node) {
                 continue; // Between a pod and its node packets take other hooks than `forward`.
             }
             assert_eq!(ruleset.forwards(&packet), verdict.allowed(), "seed {seed}: {packet:?}: {verdict:#?}");
+        }
+    }
+}
+
+/// What the agent explains denials by.
+#[test]
+fn an_excerpt_says_of_two_addresses_what_the_whole_cluster_says() {
+    for seed in 0..10 {
+        let cluster = cluster(&random_objects(&mut Random::new(seed)));
+        let judge = Judge::new(&cluster);
+        let compiler = Compiler::of(&cluster, Some("node-0"));
+        let mut pairs: BTreeMap<_, Vec<Packet>> = BTreeMap::new();
+        for packet in packets(&cluster) {
+            pairs.entry([packet.source, packet.destination]).or_default().push(packet);
+        }
+        for (ends, packets) in pairs {
+            let excerpt = compiler.excerpt(ends);
+            assert!(excerpt.pods().len() <= 2);
+            let of_excerpt = Judge::new(&excerpt);
+            for packet in packets {
+                let [whole, part] = [&judge, &of_excerpt].map(|judge| {
+                    let connection = connection(judge, &packet);
+                    Direction::BOTH.map(|direction| Side::new(judge, direction, &connection).to_string())
+                });
+                if !whole.iter().any(|side| side.contains("own node")) {
+                    assert_eq!(part, whole, "seed {seed}: {packet:?}");
+                }
+            }
         }
     }
 }

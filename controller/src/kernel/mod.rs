@@ -5,13 +5,14 @@
 //! socket of a [`Kernel`] that has applied [`Operation::OwnTable`] owns the table as long as it is open, and
 //! leaves it behind, rules and counters included, for the next one to take over. Of the ruleset, nothing
 //! outside the table is read or written. [`list_connections`] and [`forget_connections`] are about what the
-//! kernel tracks beside it.
+//! kernel tracks beside it, and a [`PacketLog`] hears what rules tell of packets.
 
 mod batch;
 mod conntrack;
 mod element;
 mod error;
 mod expression;
+mod packet_log;
 mod read;
 mod set;
 mod sys;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
+pub use packet_log::PacketLog;
 pub use table::{Chain, Counter, Place, Rule, Table};
 pub use watch::Watch;
 

@@ -21,13 +21,11 @@ use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, Kubeco
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::Receiver;
 use tracing::{info, warn};
 
 use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
 use self::told::Told;
-use super::{Changes, Knowledge, Update};
-use crate::datapath::Problem;
+use super::{Changes, Knowledge, News, Update};
 use crate::metrics::Metrics;
 
 /// How long a silent connection counts as alive. A watch of which nothing is heard gets a bookmark about once
@@ -111,24 +109,18 @@ impl ApiServer {
     }
 
     /// Tells all objects, of nodes only the one of this name, and then each change of what is read of them at
-    /// once, until `tell` returns false. Problems become events on that node.
-    pub(crate) fn follow(
-        self,
-        node: &str,
-        metrics: &Metrics,
-        problems: Receiver<Problem>,
-        tell: impl Fn(Changes) -> bool,
-    ) {
+    /// once, until `tell` returns false. The news become events.
+    pub(crate) fn follow(self, node: &str, metrics: &Metrics, news: News, tell: impl Fn(Changes) -> bool) {
         // The node is none of them: the policies are enforced without it.
         let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
-        let publishing = events::publish(self.client.clone(), node, problems);
+        let publishing = events::publish(self.client.clone(), node, news);
         let follower =
             Follower { client: self.client, metrics, tell, missing: RefCell::new(BTreeMap::from(missing)) };
         let all = watcher::Config::default();
         let own = all.clone().fields(&format!("metadata.name={node}"));
         self.runtime.block_on(async {
-            // Whether or not somebody still reports problems, the objects are followed.
+            // Whether or not somebody still has news, the objects are followed.
             let publishing = async {
                 publishing.await;
                 std::future::pending::<()>().await;

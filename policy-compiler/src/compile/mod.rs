@@ -32,6 +32,7 @@ pub use connections::{Addresses, Concerned, Ends, cut};
 pub use names::Counted;
 pub use strict::holds_pod_ranges;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{Cluster, DefaultDeny, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
@@ -164,6 +165,12 @@ impl Compiler {
             side.forget(&collected);
         }
         transaction
+    }
+
+    /// The part of the cluster, as it was put so far, that decides about connections between two addresses. A judge
+    /// says of them what it would say if it knew all that was put.
+    pub fn excerpt(&self, ends: [IpAddr; 2]) -> Cluster {
+        self.world.excerpt(ends)
     }
 
     /// How many elements the sets and maps of the ruleset have together.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::model::{
-    DefaultDeny, Direction, Labels, Namespace, NamespaceScope, NetworkPolicy, Node, ObjectName, Pod,
+    Cluster, DefaultDeny, Direction, Labels, Namespace, NamespaceScope, NetworkPolicy, Node, ObjectName, Pod,
 };
 
 /// The cluster as one node sees it.
@@ -226,6 +226,23 @@ impl World {
     ) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
         in_namespace(&self.policies, &pod.name.namespace)
             .filter(move |policy| policy.rules(direction).is_some() && policy.subjects.matches(&pod.labels))
+    }
+
+    /// The part of the cluster that decides about connections between two addresses: a judge says of them what it
+    /// would say if it knew the whole.
+    pub(super) fn excerpt(&self, ends: [IpAddr; 2]) -> Cluster {
+        let mut excerpt = Cluster::new();
+        self.node_object.iter().for_each(|node| excerpt.insert_node(node.clone()));
+        for pod in ends.into_iter().filter_map(|end| self.owner(end)) {
+            if let Some(namespace) = self.namespaces.get(&pod.name.namespace) {
+                excerpt.insert_namespace(namespace.clone());
+            }
+            excerpt.insert_pod(Pod::clone(pod));
+            for policy in Direction::BOTH.into_iter().flat_map(|direction| self.isolating(pod, direction)) {
+                excerpt.insert_policy(NetworkPolicy::clone(policy));
+            }
+        }
+        excerpt
     }
 
     /// A namespace's labels; of one that has not been seen, its name is known all the same.

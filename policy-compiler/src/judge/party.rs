@@ -1,5 +1,6 @@
 //! The two ends of a connection.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::pod_set::Member;
@@ -54,6 +55,17 @@ impl<'a> Party<'a> {
             [true, false] => &[Some(Family::Ipv4)],
             [false, true] => &[Some(Family::Ipv6)],
             [false, false] => &[None],
+        }
+    }
+}
+
+/// The pod's name, or else the address.
+impl fmt::Display for Party<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.pod, self.addresses()) {
+            (Some(pod), _) => pod.name.fmt(f),
+            (None, [address, ..]) => address.fmt(f),
+            (None, []) => f.write_str("nobody"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Manifests, Object, Owner, Problem, Reading, Resource, Workload, WorkloadKind};
-use crate::model::{Cluster, NetworkPolicy, ObjectName, Origin, Pod, Rule, Service};
+use crate::model::{Cluster, ObjectName, Origin, Pod, Service};
 
 /// Puts together what was read from all files.
 ///
@@ -85,18 +85,10 @@ fn identity(resource: &Resource) -> Identity {
 }
 
 fn without_origins(resource: Resource) -> Resource {
-    let rules = |rules: Option<Vec<Rule>>| -> Option<Vec<Rule>> {
-        Some(rules?.into_iter().map(|rule| Rule { origin: None, ..rule }).collect())
-    };
     match resource {
         Resource::Namespace(_) | Resource::Node(_) => resource,
         Resource::Service(service) => Resource::Service(Service { origin: None, ..service }),
-        Resource::NetworkPolicy(policy) => Resource::NetworkPolicy(NetworkPolicy {
-            ingress: rules(policy.ingress),
-            egress: rules(policy.egress),
-            origin: None,
-            ..policy
-        }),
+        Resource::NetworkPolicy(policy) => Resource::NetworkPolicy(policy.without_origins()),
         Resource::Workload(workload) => {
             Resource::Workload(Workload { pod: Pod { origin: None, ..workload.pod }, ..workload })
         }

@@ -29,6 +29,16 @@ impl NetworkPolicy {
             Direction::Egress => self.egress.as_deref(),
         }
     }
+
+    /// The policy without a word about where it and its rules were written.
+    #[must_use]
+    pub fn without_origins(mut self) -> Self {
+        self.origin = None;
+        for rule in [&mut self.ingress, &mut self.egress].into_iter().flatten().flatten() {
+            rule.origin = None;
+        }
+        self
+    }
 }
 
 /// One `ingress` or `egress` rule: one of its peers AND one of its ports.

@@ -1,77 +1,106 @@
-//! Events on the node: what `kubectl describe node` says of packets that do not come past the rules.
+//! Events: what `kubectl describe` says of packets that do not come past the rules, and of packets that the policies
+//! deny.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+mod node;
+mod pods;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
-use kube::{Api, Client};
-use tokio::sync::mpsc::Receiver;
+use kube::Client;
 use tracing::warn;
 
-use crate::datapath::Problem;
+use crate::source::News;
 
-/// How long nothing more is said of a problem that has been told. The API server keeps an event for an hour.
-const SILENCE: Duration = Duration::from_secs(30 * 60);
+const COMPONENT: &str = "podfence-controller";
 
 /// Where the events on objects without a namespace are.
 const NAMESPACE: &str = "default";
 
-const COMPONENT: &str = "podfence-controller";
+/// The longest `message` that the API server takes, bytes.
+const LONGEST_MESSAGE: usize = 1024;
 
-/// Tells the API server of every problem, of one that is reported again and again only now and then. What
-/// cannot be told, for want of the right or of an answer, is tried again when it is reported again.
-pub(super) async fn publish(client: Client, node: &str, mut problems: Receiver<Problem>) {
-    let events = Api::<Event>::namespaced(client, NAMESPACE);
-    let mut told: BTreeMap<Problem, Instant> = BTreeMap::new();
-    let mut failure = String::new();
-    while let Some(problem) = problems.recv().await {
-        told.retain(|_, at| at.elapsed() < SILENCE);
-        if told.contains_key(&problem) {
-            continue;
-        }
-        match events.create(&PostParams::default(), &event(node, &problem)).await {
-            Ok(_) => {
-                told.insert(problem, Instant::now());
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if error != failure {
-                    warn!(error, "the node gets no event of the problem");
-                    failure = error;
-                }
-            }
-        }
-    }
+/// Makes events of the news until there are none to come.
+pub(super) async fn publish(client: Client, node: &str, News { problems, denials }: News) {
+    futures::future::join(node::publish(&client, node, problems), pods::publish(&client, node, denials))
+        .await;
 }
 
-fn event(node: &str, problem: &Problem) -> Event {
+/// What an event says.
+struct Content {
+    kind: &'static str,
+    reason: &'static str,
+    message: String,
+    count: i32,
+}
+
+/// An event on an object that this node's agent makes, in the object's namespace or else in [`NAMESPACE`].
+fn event(node: &str, object: ObjectReference, content: Content) -> Event {
     let now = Time(Timestamp::now());
+    let namespace = object.namespace.clone().unwrap_or_else(|| NAMESPACE.to_owned());
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{node}.")),
-            namespace: Some(NAMESPACE.to_owned()),
+            generate_name: object.name.as_ref().map(|name| format!("{name}.")),
+            namespace: Some(namespace),
             ..ObjectMeta::default()
         },
-        involved_object: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.to_owned()),
-            // As the kubelet's own events have it, and `kubectl describe node` looks for.
-            uid: Some(node.to_owned()),
-            ..ObjectReference::default()
-        },
-        type_: Some("Warning".to_owned()),
-        reason: Some(problem.reason().to_owned()),
-        message: Some(problem.to_string()),
+        involved_object: object,
+        type_: Some(content.kind.to_owned()),
+        reason: Some(content.reason.to_owned()),
+        message: Some(shortened(content.message)),
         first_timestamp: Some(now.clone()),
         last_timestamp: Some(now),
-        count: Some(1),
+        count: Some(content.count),
         source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: Some(node.to_owned()) }),
         reporting_component: Some(COMPONENT.to_owned()),
         reporting_instance: Some(node.to_owned()),
         ..Event::default()
+    }
+}
+
+/// As much of a message as the API server takes.
+fn shortened(mut message: String) -> String {
+    const ELLIPSIS: &str = "…";
+    if message.len() > LONGEST_MESSAGE {
+        let room = LONGEST_MESSAGE - ELLIPSIS.len();
+        let end = (0..=room).rev().find(|end| message.is_char_boundary(*end)).unwrap_or_default();
+        message.truncate(end);
+        message.push_str(ELLIPSIS);
+    }
+    message
+}
+
+/// What has gone wrong with events, said once.
+#[derive(Default)]
+struct Failures {
+    last: String,
+    forbidden: bool,
+}
+
+impl Failures {
+    /// Says it, unless it is what failed before, or one right more that is missing.
+    fn report(&mut self, error: &kube::Error, consequence: &str) {
+        let is_right = matches!(error, kube::Error::Api(status) if status.code == 403);
+        let text = error.to_string();
+        if text != self.last && !(is_right && self.forbidden) {
+            warn!(error = text, "{consequence}");
+        }
+        self.forbidden |= is_right;
+        self.last = text;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_are_cut_between_two_characters() {
+        for (length, kept) in [(0, 0), (341, 341), (342, 340), (1000, 340)] {
+            let message = shortened("→".repeat(length));
+            let ellipsis = if length == kept { "" } else { "…" };
+            assert_eq!(message, "→".repeat(kept) + ellipsis);
+            assert!(message.len() <= LONGEST_MESSAGE);
+        }
     }
 }

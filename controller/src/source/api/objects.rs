@@ -84,7 +84,8 @@ fn network_policy(name: &ObjectName, mut object: Map<String, Value>) -> model::N
         warn!(policy = %name, field, message, "what cannot be read allows nothing");
     }
     let policy = match resource {
-        Some(manifest::Resource::NetworkPolicy(policy)) => Some(policy),
+        // There is no file that somebody could look into.
+        Some(manifest::Resource::NetworkPolicy(policy)) => Some(policy.without_origins()),
         _ => None,
     };
     policy.unwrap_or_else(|| model::NetworkPolicy {

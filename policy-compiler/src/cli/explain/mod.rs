@@ -9,12 +9,13 @@ mod text;
 use std::io::Write;
 
 use anyhow::{Context, bail};
+use policy_compiler::explain::Word;
 use policy_compiler::judge::{Endpoint, Judge};
 
 use super::args::{Explain, ExplanationFormat};
 use super::{Outcome, Output, input};
 use end::End;
-use report::{Question, Report, Word};
+use report::{Question, Report};
 
 pub(crate) fn run(args: &Explain, output: &mut Output) -> anyhow::Result<Outcome> {
     let cluster = input::read(&args.manifests)?;

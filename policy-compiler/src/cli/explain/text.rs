@@ -2,11 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::report::{Explained, Policy, Report, Rule, Side};
-use crate::cli::output::Output;
+use policy_compiler::explain::{Policy, Rule, Side};
 
-/// More rules of one direction than this are counted.
-const RULES_SHOWN: usize = 6;
+use super::report::{Explained, Report};
+use crate::cli::output::Output;
 
 /// Writes the verdict first, then why, then what would change it.
 pub(super) fn write(report: &Report, output: &mut Output) -> anyhow::Result<()> {
@@ -62,22 +61,12 @@ fn write_side(direction: &str, side: &Side, output: &mut Output) -> io::Result<(
     let style = output.styles.verdict(allowed);
     let word = if allowed { "allowed" } else { "denied" };
     writeln!(output, "  {direction:<8} {style}{word:<8}{style:#} {}", side.reason)?;
-    // What allows matters where it is allowed, what comes nearest to it where it is not.
-    let shown = |rule: &&Rule| rule.covers || !allowed;
-    let mut room = RULES_SHOWN;
-    for policy in &side.policies {
-        let rules: Vec<_> = policy.rules.iter().filter(shown).collect();
-        if allowed && rules.is_empty() {
-            continue;
-        }
+    for (policy, rules, hidden) in side.shown() {
         write_policy(direction, policy, output)?;
-        for rule in rules.iter().take(room) {
-            write_rule(rule, output)?;
-        }
-        if let Some(hidden @ 1..) = rules.len().checked_sub(room) {
+        rules.into_iter().try_for_each(|rule| write_rule(rule, output))?;
+        if hidden > 0 {
             writeln!(output, "      and {hidden} rules further from it")?;
         }
-        room = room.saturating_sub(rules.len());
     }
     Ok(())
 }

@@ -1,0 +1,154 @@
+//! Which denials are told, and which only counted.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::Denial;
+use crate::allowance::Allowance;
+
+/// How long a denial that has been told is only counted.
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
+
+/// How many denials are told of one isolated pod at once, and how soon another one is.
+const OF_A_POD: (u32, Duration) = (10, Duration::from_secs(5));
+
+/// The same of all pods together.
+const IN_ALL: (u32, Duration) = (100, Duration::from_millis(100));
+
+/// How many denials are remembered.
+const MEMORY: usize = 1024;
+
+/// What has been told lately.
+pub(super) struct Tally {
+    told: HashMap<Denial, Told>,
+    /// Of the pods of which something has been told lately, by address.
+    of_pods: HashMap<IpAddr, Allowance>,
+    in_all: Allowance,
+}
+
+struct Told {
+    at: Instant,
+    /// How many packets have been like it since.
+    repeated: u64,
+}
+
+/// What to do about a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Treatment {
+    /// It is news.
+    Tell,
+    /// One like it has been told a short time ago.
+    Count,
+    /// There are too many.
+    Omit,
+}
+
+impl Tally {
+    pub(super) fn new(now: Instant) -> Self {
+        let (most, interval) = IN_ALL;
+        Self { told: HashMap::new(), of_pods: HashMap::new(), in_all: Allowance::new(most, interval, now) }
+    }
+
+    /// Takes a packet in.
+    pub(super) fn note(&mut self, denial: Denial, now: Instant) -> Treatment {
+        if let Some(told) = self.told.get_mut(&denial) {
+            told.repeated += 1;
+            return Treatment::Count;
+        }
+        let (most, interval) = OF_A_POD;
+        let of_pod =
+            self.of_pods.entry(denial.subject()).or_insert_with(|| Allowance::new(most, interval, now));
+        if self.told.len() < MEMORY && of_pod.take(now) && self.in_all.take(now) {
+            self.told.insert(denial, Told { at: now, repeated: 0 });
+            Treatment::Tell
+        } else {
+            Treatment::Omit
+        }
+    }
+
+    /// Those of which it is time to say how many packets have been like them, with that number. What has not
+    /// happened again is forgotten.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(Denial, u64)> {
+        let mut due = Vec::new();
+        let in_all = &mut self.in_all;
+        self.told.retain(|denial, told| {
+            let over = now.saturating_duration_since(told.at) >= SILENCE;
+            if over && told.repeated > 0 && in_all.take(now) {
+                due.push((*denial, told.repeated));
+                *told = Told { at: now, repeated: 0 };
+                return true;
+            }
+            !over || told.repeated > 0
+        });
+        self.of_pods.retain(|_, allowance| !allowance.is_full(now));
+        due
+    }
+
+    /// Whether there is nothing that could become due.
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty() && self.of_pods.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy_compiler::model::Direction;
+    use policy_compiler::ruleset::{LogEvent, LogPrefix};
+
+    use super::super::flow::Flow;
+    use super::*;
+
+    /// A packet from a source to a pod and a port.
+    fn denial(pod: u8, port: u16) -> Denial {
+        let [high, low] = port.to_be_bytes();
+        let packet = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, 1, 10, 0, 0, pod, 0, 1, high, low];
+        let prefix = LogPrefix { direction: Direction::Ingress, event: LogEvent::Denied };
+        Denial { prefix, flow: Flow::of(&packet).unwrap() }
+    }
+
+    #[test]
+    fn what_has_been_told_is_counted_and_told_again_after_a_silence() {
+        let start = Instant::now();
+        let mut tally = Tally::new(start);
+        let (often, once) = (denial(1, 80), denial(2, 80));
+        assert_eq!([often, once].map(|denial| tally.note(denial, start)), [Treatment::Tell; 2]);
+        for _ in 0..5000 {
+            assert_eq!(tally.note(often, start), Treatment::Count);
+        }
+        assert_eq!(tally.due(start + SILENCE / 2), []);
+        assert_eq!(tally.due(start + SILENCE), [(often, 5000)]);
+        assert_eq!(tally.note(often, start + SILENCE), Treatment::Count);
+        assert_eq!(tally.note(once, start + SILENCE), Treatment::Tell);
+        assert_eq!(tally.due(start + SILENCE * 2), [(often, 1)]);
+        assert_eq!(tally.due(start + SILENCE * 3), []);
+        assert!(tally.is_empty());
+    }
+
+    #[test]
+    fn many_denials_of_one_pod_leave_room_for_those_of_others() {
+        let start = Instant::now();
+        let mut tally = Tally::new(start);
+        let told = (1..5000).filter(|port| tally.note(denial(1, *port), start) == Treatment::Tell);
+        assert_eq!(told.count(), 10);
+        assert_eq!(tally.note(denial(2, 80), start), Treatment::Tell);
+        assert_eq!(tally.note(denial(1, 9000), start + Duration::from_secs(5)), Treatment::Tell);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut now = Instant::now();
+        let mut tally = Tally::new(now);
+        let mut told = 0;
+        for port in 1..=60_000 {
+            now += Duration::from_millis(1);
+            for pod in [1, 2] {
+                told += usize::from(tally.note(denial(pod, port), now) == Treatment::Tell);
+            }
+            assert_eq!(tally.due(now), []);
+        }
+        assert!(told <= 2 * (10 + 60 / 5 + 1), "{told}");
+        assert_eq!(tally.told.len(), told);
+        assert_eq!(tally.of_pods.len(), 2);
+    }
+}

@@ -1,0 +1,126 @@
+//! Events on pods: the policies deny connections.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use policy_compiler::model::ObjectName;
+use serde_json::json;
+use tokio::sync::mpsc::Receiver;
+
+use super::{Content, Failures, event, shortened};
+use crate::allowance::Allowance;
+use crate::denials::{Denial, Notice};
+
+const REASON: &str = "PolicyDenied";
+
+/// How many events a pod gets at once, and how soon another one.
+const OF_A_POD: (u32, Duration) = (5, Duration::from_secs(60));
+
+/// How many requests are made at once, and how soon another one, for all pods.
+const IN_ALL: (u32, Duration) = (30, Duration::from_secs(1));
+
+/// How many events are remembered, and for how long: as long as the API server keeps one.
+const MEMORY: usize = 512;
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Tells the API server of denials until there are none to come. What happens again is counted in the event that is
+/// there. What cannot be told is in the log.
+pub(super) async fn publish(client: &Client, node: &str, mut denials: Receiver<Notice>) {
+    let now = Instant::now();
+    let (most, interval) = IN_ALL;
+    let mut publisher = Publisher {
+        client,
+        node,
+        told: HashMap::new(),
+        of_pods: HashMap::new(),
+        in_all: Allowance::new(most, interval, now),
+        failures: Failures::default(),
+    };
+    while let Some(notice) = denials.recv().await {
+        publisher.forget();
+        if let Err(error) = publisher.tell(notice).await {
+            publisher.failures.report(&error, "pods get no events of what is denied; the log has it");
+        }
+    }
+}
+
+struct Publisher<'a> {
+    client: &'a Client,
+    node: &'a str,
+    told: HashMap<(ObjectName, Denial), Told>,
+    of_pods: HashMap<ObjectName, Allowance>,
+    in_all: Allowance,
+    failures: Failures,
+}
+
+/// An event that was made.
+struct Told {
+    name: String,
+    count: i32,
+    at: Instant,
+}
+
+impl Publisher<'_> {
+    fn forget(&mut self) {
+        let now = Instant::now();
+        self.told.retain(|_, told| now.saturating_duration_since(told.at) < LIFETIME);
+        self.of_pods.retain(|_, allowance| !allowance.is_full(now));
+    }
+
+    async fn tell(&mut self, notice: Notice) -> kube::Result<()> {
+        let now = Instant::now();
+        if !self.in_all.take(now) {
+            return Ok(());
+        }
+        let Notice { pod, denial, packets, message } = notice;
+        let packets = i32::try_from(packets).unwrap_or(i32::MAX);
+        let events = Api::<Event>::namespaced(self.client.clone(), &pod.namespace);
+        let key = (pod, denial);
+        if let Some(told) = self.told.get_mut(&key) {
+            let count = told.count.saturating_add(packets);
+            let patch = json!({
+                "count": count, "lastTimestamp": Time(Timestamp::now()), "message": shortened(message.clone()),
+            });
+            match events.patch(&told.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(_) => {
+                    (told.count, told.at) = (count, now);
+                    return Ok(());
+                }
+                // Its time is over.
+                Err(kube::Error::Api(status)) if status.code == 404 => drop(self.told.remove(&key)),
+                Err(error) => return Err(error),
+            }
+        }
+        let (most, interval) = OF_A_POD;
+        let of_pod = self.of_pods.entry(key.0.clone()).or_insert_with(|| Allowance::new(most, interval, now));
+        if self.told.len() >= MEMORY || !of_pod.take(now) {
+            return Ok(());
+        }
+        let Some(object) = self.reference(&key.0).await? else { return Ok(()) };
+        let content = Content { kind: "Warning", reason: REASON, message, count: packets };
+        let event = events.create(&PostParams::default(), &event(self.node, object, content)).await?;
+        if let Some(name) = event.metadata.name {
+            self.told.insert(key, Told { name, count: packets, at: now });
+        }
+        Ok(())
+    }
+
+    /// What names the pod, with the identifier that `kubectl describe pod` looks for; `None` if it is gone.
+    async fn reference(&self, pod: &ObjectName) -> kube::Result<Option<ObjectReference>> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
+        let Some(object) = pods.get_metadata_opt(&pod.name).await? else { return Ok(None) };
+        Ok(Some(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(pod.name.to_string()),
+            namespace: Some(pod.namespace.to_string()),
+            uid: object.metadata.uid,
+            ..ObjectReference::default()
+        }))
+    }
+}

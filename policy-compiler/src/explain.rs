@@ -1,0 +1,241 @@
+//! Why a connection is allowed or denied, in the words of `podfence explain`.
+
+use std::fmt;
+
+use crate::judge::{Connection, Exemption, Judge, Party, PolicyRule, RuleMiss, Ruling};
+use crate::model::{Direction, NetworkPolicy, Origin, PortMatch};
+
+/// More rules of one direction than this are counted.
+const RULES_SHOWN: usize = 6;
+
+/// What one direction says.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+pub struct Side {
+    #[cfg_attr(feature = "cli", serde(skip))]
+    direction: Direction,
+    /// Whether the direction allows the connection.
+    pub verdict: Word,
+    /// The verdict's reason in a sentence.
+    pub reason: String,
+    /// The policies that isolate, the nearest to allowing the connection first. None if they have no say.
+    pub policies: Vec<Policy>,
+}
+
+/// A policy that isolates.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+pub struct Policy {
+    /// `namespace/name`
+    pub name: String,
+    /// `file:line`
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Option::is_none"))]
+    pub origin: Option<String>,
+    /// Its rules of this direction, the nearest first.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule, and what it lacks.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+pub struct Rule {
+    /// The rule's path below `spec`, such as `ingress[0]`.
+    pub path: String,
+    /// `file:line`
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Option::is_none"))]
+    pub origin: Option<String>,
+    /// Whether it covers the connection.
+    pub covers: bool,
+    /// Why no peer covers the other end, peer by peer.
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub peers: Vec<String>,
+    /// Why no port covers the connection's.
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Option::is_none"))]
+    pub ports: Option<String>,
+    #[cfg_attr(feature = "cli", serde(skip))]
+    distance: usize,
+}
+
+/// `allow` or `deny`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+pub enum Word {
+    /// It is allowed.
+    Allow,
+    /// It is denied.
+    Deny,
+}
+
+impl Word {
+    /// The word for a verdict.
+    pub fn of(allowed: bool) -> Self {
+        if allowed { Self::Allow } else { Self::Deny }
+    }
+
+    /// Whether it is [`Word::Allow`].
+    pub fn allows(self) -> bool {
+        self == Self::Allow
+    }
+}
+
+impl Side {
+    /// What a direction says of a connection, and why.
+    pub fn new<'a>(judge: &Judge<'a>, direction: Direction, connection: &Connection<'a>) -> Self {
+        let (subject, _) = connection.subject_and_peer(direction);
+        let ruling = judge.ruling(direction, connection);
+        let allowed = ruling.allowed();
+        let (reason, policies) = match ruling {
+            Ruling::Exempt(exemption) => (exempt(exemption, subject, direction), Vec::new()),
+            Ruling::Isolated { by, .. } => {
+                let isolated = match by.len() {
+                    1 => format!("a policy isolates {subject}"),
+                    several => format!("{several} policies isolate {subject}"),
+                };
+                let outcome = if allowed { "and a rule covers this" } else { "and no rule covers this" };
+                let mut policies: Vec<_> =
+                    by.iter().map(|policy| Policy::new(judge, direction, policy, connection)).collect();
+                policies.sort_by_key(|policy| policy.rules.first().map_or(usize::MAX, |rule| rule.distance));
+                (format!("{isolated}, {outcome}"), policies)
+            }
+        };
+        Self { direction, verdict: Word::of(allowed), reason, policies }
+    }
+
+    /// Which direction this is.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// The policies that matter, each with the rules that do and how many more there are: where the connection is
+    /// allowed those that cover it, where it is denied those that come nearest to it.
+    pub fn shown(&self) -> impl Iterator<Item = (&Policy, Vec<&Rule>, usize)> {
+        let allowed = self.verdict.allows();
+        let mut room = RULES_SHOWN;
+        self.policies.iter().filter_map(move |policy| {
+            let mut rules: Vec<_> = policy.rules.iter().filter(|rule| rule.covers || !allowed).collect();
+            if allowed && rules.is_empty() {
+                return None;
+            }
+            let hidden = rules.len().saturating_sub(room);
+            rules.truncate(room);
+            room -= rules.len();
+            Some((policy, rules, hidden))
+        })
+    }
+}
+
+/// The explanation on one line.
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        for (policy, rules, hidden) in self.shown() {
+            write!(f, "; {}", policy.name)?;
+            if policy.rules.is_empty() {
+                write!(f, " has no {} rule", self.direction)?;
+            }
+            for (index, rule) in rules.into_iter().enumerate() {
+                write!(f, "{}{rule}", if index == 0 { " " } else { ", " })?;
+            }
+            if hidden > 0 {
+                write!(f, " and {hidden} rules further from it")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        if self.covers {
+            return f.write_str(" covers it");
+        }
+        let ports = self.ports.iter().map(|miss| format!("ports: {miss}"));
+        let misses: Vec<_> = self.peers.iter().cloned().chain(ports).collect();
+        write!(f, " ({})", misses.join("; "))
+    }
+}
+
+fn exempt(exemption: Exemption, subject: &Party<'_>, direction: Direction) -> String {
+    match exemption {
+        Exemption::Itself => "a pod always reaches itself".to_owned(),
+        Exemption::NotSubject if subject.pod().is_some() => {
+            format!("{subject} is in its node's network (hostNetwork), which no policy judges")
+        }
+        Exemption::NotSubject => format!("no policy judges {subject}, an address outside the cluster"),
+        Exemption::NotIsolated => format!("no policy isolates {subject} for {direction}"),
+        Exemption::OwnNode => format!("{subject} and its own node always reach one another"),
+    }
+}
+
+impl Policy {
+    fn new<'a>(
+        judge: &Judge<'a>,
+        direction: Direction,
+        policy: &'a NetworkPolicy,
+        connection: &Connection<'a>,
+    ) -> Self {
+        let rules = policy.rules(direction).unwrap_or_default().iter().enumerate();
+        let mut rules: Vec<_> = rules
+            .map(|(index, rule)| {
+                let miss = judge.miss(direction, PolicyRule { policy, index, rule }, connection);
+                let path = format!("{direction}[{index}]");
+                Rule::new(path, rule.origin.as_ref(), miss.as_ref(), direction, connection)
+            })
+            .collect();
+        rules.sort_by_key(|rule| rule.distance);
+        Self { name: policy.name.to_string(), origin: policy.origin.as_ref().map(Origin::to_string), rules }
+    }
+}
+
+impl Rule {
+    fn new(
+        path: String,
+        origin: Option<&Origin>,
+        miss: Option<&RuleMiss<'_>>,
+        direction: Direction,
+        connection: &Connection<'_>,
+    ) -> Self {
+        let field = match direction {
+            Direction::Egress => "to",
+            Direction::Ingress => "from",
+        };
+        let peers = match miss.and_then(|miss| miss.peers.as_deref()) {
+            None => Vec::new(),
+            Some([]) => vec![format!("{field}: covers nobody")],
+            Some(peers) => {
+                peers.iter().enumerate().map(|(index, miss)| format!("{field}[{index}]: {miss}")).collect()
+            }
+        };
+        Self {
+            path,
+            origin: origin.map(Origin::to_string),
+            covers: miss.is_none(),
+            peers,
+            ports: miss.and_then(|miss| miss.ports).map(|ports| uncovered(ports, &connection.to)),
+            distance: miss.map_or(0, RuleMiss::distance),
+        }
+    }
+}
+
+/// What a rule's ports cover instead.
+fn uncovered(ports: &[PortMatch], destination: &Party<'_>) -> String {
+    let ports: Vec<_> = ports.iter().map(|port| covered(port, destination)).collect();
+    format!("only {}", if ports.is_empty() { "none".to_owned() } else { ports.join(", ") })
+}
+
+fn covered(port: &PortMatch, destination: &Party<'_>) -> String {
+    match port {
+        PortMatch::All(protocol) => format!("every {protocol} port"),
+        PortMatch::Range(protocol, range) if range.first() == range.last() => {
+            format!("{}/{protocol}", range.first())
+        }
+        PortMatch::Range(protocol, range) => format!("{}-{}/{protocol}", range.first(), range.last()),
+        PortMatch::Named(protocol, port) => {
+            let resolved = destination.pod().into_iter().flat_map(|pod| pod.resolve(port, *protocol));
+            let numbers: Vec<_> = resolved.map(|number| number.to_string()).collect();
+            let meaning = if numbers.is_empty() { "no such port".to_owned() } else { numbers.join(", ") };
+            format!("{port}/{protocol} ({meaning} on {destination})")
+        }
+    }
+}

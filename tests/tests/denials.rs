@@ -1,0 +1,161 @@
+//! Why was this dropped? The agent says it of every denied connection, in the words of `podfence explain`.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::testbed::{Testbed, policy, wait_until};
+use lab::{Agent, Pod, Probe, Protocol, Topology, Underlay, program};
+use serde_json::{Value, json};
+
+/// The longest until a denial is explained.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Two nodes with agents. Only friends reach the server, by TCP to 8080; quiet pods reach nobody but friends.
+struct Scene {
+    testbed: Testbed,
+    client: Pod,
+    quiet: Pod,
+    server: Pod,
+    far: Pod,
+    agents: Vec<Agent>,
+}
+
+impl Scene {
+    fn raise(arguments: &[&str]) -> Result<Self> {
+        let mut testbed = Testbed::new(Topology::Routed, Underlay::HostGateway, &["node-1", "node-2"])?;
+        let client = testbed.pod("node-1", "shop/client", &[])?;
+        let quiet = testbed.pod("node-1", "shop/quiet", &[])?;
+        let server = testbed.pod("node-1", "shop/server", &[])?;
+        let far = testbed.pod("node-2", "other/far", &[])?;
+        let friends = json!([{"podSelector": {"matchLabels": {"app": "friend"}}}]);
+        testbed.put(&policy(
+            "shop",
+            "server",
+            &json!({
+                "podSelector": {"matchLabels": {"app": "server"}},
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": friends, "ports": [{"port": 8080}]}],
+            }),
+        ))?;
+        testbed.put(&policy(
+            "shop",
+            "quiet",
+            &json!({
+                "podSelector": {"matchLabels": {"app": "quiet"}},
+                "policyTypes": ["Egress"],
+                "egress": [{"to": friends}],
+            }),
+        ))?;
+        let agents = ["node-1", "node-2"].map(|node| testbed.start_agent_with(node, arguments));
+        let agents = agents.into_iter().collect::<Result<_>>()?;
+        Ok(Self { testbed, client, quiet, server, far, agents })
+    }
+
+    /// The lines about denials that all agents have written.
+    fn denials(&self) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for agent in &self.agents {
+            lines.extend(agent.denials()?);
+        }
+        Ok(lines)
+    }
+
+    /// Opens connections, and waits for a line of each that holds all of its words.
+    fn expect(&self, cases: &[(Probe, Vec<String>)]) -> Result<()> {
+        let probes: Vec<Probe> = cases.iter().map(|(probe, _)| probe.clone()).collect();
+        std::thread::scope(|scope| {
+            let probing = scope.spawn(|| self.testbed.lab.probe(&probes));
+            for (probe, words) in cases {
+                wait_until(SOON, || {
+                    let lines = self.denials()?;
+                    let holds = |line: &String| words.iter().all(|word| line.contains(word));
+                    ensure!(lines.iter().any(holds), "{probe}: none has {words:#?}: {lines:#?}");
+                    Ok(())
+                })?;
+            }
+            probing.join().map_err(|_| anyhow::anyhow!("the probes panicked"))??;
+            Ok(())
+        })
+    }
+
+    /// What `podfence explain` says of a connection that is denied.
+    fn explained(&self, from: &str, to: &str, port: &str) -> Result<Vec<String>> {
+        let directory = self.testbed.manifests.path().to_string_lossy();
+        let arguments =
+            ["explain", "-f", &directory, "--from", from, "--to", to, "--port", port, "-o", "json"];
+        let output = std::process::Command::new(program("podfence")?).args(arguments).output()?;
+        ensure!(output.status.code() == Some(1), "{output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        let connection = &report["connections"][0];
+        let mut words = Vec::new();
+        for side in [&connection["egress"], &connection["ingress"]] {
+            if side["verdict"] == "deny" {
+                collect_texts(side, &mut words);
+            }
+        }
+        ensure!(!words.is_empty(), "{report:#}");
+        Ok(words)
+    }
+}
+
+/// Every text of an explanation but for the files and the verdict itself.
+fn collect_texts(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| collect_texts(value, texts)),
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(name, _)| *name != "origin" && *name != "verdict")
+            .for_each(|(_, value)| collect_texts(value, texts)),
+        _ => {}
+    }
+}
+
+/// Which direction denies, and the policies that decide.
+type Decided = (&'static str, &'static str);
+const INGRESS: Decided = ("ingress", "shop/server");
+const EGRESS: Decided = ("egress", "shop/quiet");
+const BOTH: Decided = ("egress", "shop/quiet, shop/server");
+
+#[test]
+fn each_kind_of_denial_is_explained() -> Result<()> {
+    let mut scene = Scene::raise(&[])?;
+    let service = scene.testbed.lab.service(Protocol::Tcp, 80, 9090, &[&scene.server])?;
+    let Scene { testbed, client, quiet, server, far, .. } = &scene;
+    let world = testbed.lab.world();
+    let (server4, server6) = (server.ipv4(), server.ipv6());
+    let (tcp, udp, sctp, icmp) = (Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Icmp);
+    let cases = [
+        (Probe::new(client, server4, 8080, tcp), INGRESS, "shop/client", "shop/server", "8080/TCP"),
+        (Probe::new(client, server6, 8081, tcp), INGRESS, "shop/client", "shop/server", "8081/TCP"),
+        (Probe::new(quiet, client.ipv4(), 82, tcp), EGRESS, "shop/quiet", "shop/client", "82/TCP"),
+        (Probe::new(quiet, server4, 83, tcp), BOTH, "shop/quiet", "shop/server", "83/TCP"),
+        (Probe::new(client, service.ipv4, 80, tcp), INGRESS, "shop/client", "shop/server", "9090/TCP"),
+        (Probe::new(world, server4, 84, tcp), INGRESS, "", "shop/server", "84/TCP"),
+        (Probe::new(far, server4, 85, tcp), INGRESS, "other/far", "shop/server", "85/TCP"),
+        (Probe::new(client, server4, 86, udp), INGRESS, "shop/client", "shop/server", "86/UDP"),
+        (Probe::new(client, server6, 87, sctp), INGRESS, "shop/client", "shop/server", "87/SCTP"),
+        (Probe::new(client, server4, 0, icmp), INGRESS, "shop/client", "shop/server", "ICMP"),
+        (Probe::new(client, server6, 0, icmp), INGRESS, "shop/client", "shop/server", "ICMPv6"),
+    ];
+    let outside = world.ipv4().to_string();
+    let cases = cases.into_iter().map(|(probe, (direction, policies), from, to, port)| {
+        // `podfence explain` knows no ICMP; it says the same of any port that no rule names.
+        let asked = if port.contains('/') { port } else { "1" };
+        let mut words = scene.explained(if from.is_empty() { &outside } else { from }, to, asked)?;
+        words.push(format!(" direction=\"{direction}\" "));
+        words.push(format!(" policies=\"{policies}\" "));
+        words.push(format!(" destination_pod=\"{to}\" "));
+        words.push(if from.is_empty() {
+            format!(" source={outside} ")
+        } else {
+            format!(" source_pod=\"{from}\" ")
+        });
+        words.push(match port.split_once('/') {
+            Some((number, protocol)) => format!(" protocol={protocol} port={number} "),
+            None => format!(" protocol={port} "),
+        });
+        Ok((probe, words))
+    });
+    scene.expect(&cases.collect::<Result<Vec<_>>>()?)
+}
