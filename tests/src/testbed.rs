@@ -76,6 +76,15 @@ impl Testbed {
         self.manifests.write(&file_of(object), &object.to_string())
     }
 
+    /// All objects that were written.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn objects(&self) -> Result<Vec<Value>> {
+        let files = std::fs::read_dir(self.manifests.path())?;
+        files.map(|file| Ok(serde_json::from_str(&std::fs::read_to_string(file?.path())?)?)).collect()
+    }
+
     /// Removes an object.
     ///
     /// # Errors

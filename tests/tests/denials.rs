@@ -1,10 +1,11 @@
 //! Why was this dropped? The agent says it of every denied connection, in the words of `podfence explain`.
 
+use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use lab::testbed::{Testbed, policy, wait_until};
-use lab::{Agent, Pod, Probe, Protocol, Topology, Underlay, program};
+use anyhow::{Context, Result, ensure};
+use lab::testbed::{BOUND, Testbed, policy, wait_until};
+use lab::{Agent, ControlPlane, Pod, Probe, Protocol, Topology, Underlay, User, program};
 use serde_json::{Value, json};
 
 /// The longest until a denial is explained.
@@ -21,7 +22,16 @@ struct Scene {
 }
 
 impl Scene {
+    /// With agents that follow the manifests.
     fn raise(arguments: &[&str]) -> Result<Self> {
+        let mut scene = Self::without_agents()?;
+        for node in ["node-1", "node-2"] {
+            scene.agents.push(scene.testbed.start_agent_with(node, arguments)?);
+        }
+        Ok(scene)
+    }
+
+    fn without_agents() -> Result<Self> {
         let mut testbed = Testbed::new(Topology::Routed, Underlay::HostGateway, &["node-1", "node-2"])?;
         let client = testbed.pod("node-1", "shop/client", &[])?;
         let quiet = testbed.pod("node-1", "shop/quiet", &[])?;
@@ -46,9 +56,7 @@ impl Scene {
                 "egress": [{"to": friends}],
             }),
         ))?;
-        let agents = ["node-1", "node-2"].map(|node| testbed.start_agent_with(node, arguments));
-        let agents = agents.into_iter().collect::<Result<_>>()?;
-        Ok(Self { testbed, client, quiet, server, far, agents })
+        Ok(Self { testbed, client, quiet, server, far, agents: Vec::new() })
     }
 
     /// The lines about denials that all agents have written.
@@ -158,4 +166,65 @@ fn each_kind_of_denial_is_explained() -> Result<()> {
         Ok((probe, words))
     });
     scene.expect(&cases.collect::<Result<Vec<_>>>()?)
+}
+
+/// The events on a pod, the oldest first.
+fn events(plane: &ControlPlane, pod: &str) -> Result<Vec<Value>> {
+    let (namespace, name) = pod.split_once('/').context("namespace/name")?;
+    let uid = plane.api().get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))?;
+    let uid = uid["metadata"]["uid"].as_str().context("no uid")?.to_owned();
+    let selector = format!("involvedObject.name={name},involvedObject.uid={uid}");
+    let all = plane.api().get(&format!("/api/v1/namespaces/{namespace}/events?fieldSelector={selector}"))?;
+    let mut events = all["items"].as_array().context("no list")?.clone();
+    events.sort_by_key(|event| event["firstTimestamp"].to_string());
+    Ok(events)
+}
+
+#[test]
+fn the_isolated_pod_gets_events_of_what_is_denied() -> Result<()> {
+    if let Err(missing) = ControlPlane::available() {
+        writeln!(std::io::stderr(), "left out: {missing}")?;
+        return Ok(());
+    }
+    let mut scene = Scene::without_agents()?;
+    let world = scene.testbed.lab.world();
+    let plane = ControlPlane::start(world.namespace(), world.ipv4())?;
+    for name in ["shop", "other"] {
+        plane.api().put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
+    }
+    for object in scene.testbed.objects()? {
+        plane.api().put(&object)?;
+    }
+    let kubeconfig = plane.kubeconfig(User::Agent)?;
+    let mut agent =
+        Agent::start_with(scene.client.node(), ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])?;
+    agent.wait_ready(BOUND)?;
+    scene.agents.push(agent);
+    let Scene { testbed, client, quiet, server, .. } = &scene;
+
+    let probe = Probe::new(client, server.ipv4(), 8080, Protocol::Tcp);
+    testbed.lab.probe(std::slice::from_ref(&probe))?;
+    let event = wait_until(SOON, || {
+        let events = events(&plane, "shop/server")?;
+        ensure!(events.len() == 1, "{events:#?}\n{}", scene.agents[0].log()?);
+        Ok(events[0].clone())
+    })?;
+    assert_eq!((&event["reason"], &event["type"]), (&json!("PolicyDenied"), &json!("Warning")));
+    let message = event["message"].as_str().context("no message")?;
+    let connection = format!("shop/client ({}) → shop/server ({}) 8080/TCP", client.ipv4(), server.ipv4());
+    for word in scene.explained("shop/client", "shop/server", "8080")?.into_iter().chain([connection]) {
+        assert!(message.contains(&word), "{word}: {message}");
+    }
+
+    // The same again is counted, and something else is another event.
+    testbed.lab.probe(&[probe, Probe::new(quiet, client.ipv4(), 1, Protocol::Udp)])?;
+    wait_until(BOUND, || {
+        let events = events(&plane, "shop/server")?;
+        ensure!(events.len() == 1 && events[0]["count"].as_u64() > event["count"].as_u64(), "{events:#?}");
+        Ok(())
+    })?;
+    let of_quiet = events(&plane, "shop/quiet")?;
+    assert_eq!(of_quiet.len(), 1, "{of_quiet:#?}");
+    assert_eq!(events(&plane, "shop/client")?, Vec::<Value>::new(), "no policy isolates it");
+    Ok(())
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::Denial;
 use crate::allowance::Allowance;
 
-/// How long a denial that has been told is only counted.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
+/// How long a denial that has been told is only counted; twice as long each time that it goes on.
+const FIRST_SILENCE: Duration = Duration::from_secs(5);
+const LONGEST_SILENCE: Duration = Duration::from_secs(320);
 
 /// How many denials are told of one isolated pod at once, and how soon another one is.
 const OF_A_POD: (u32, Duration) = (10, Duration::from_secs(5));
@@ -29,6 +30,7 @@ pub(super) struct Tally {
 
 struct Told {
     at: Instant,
+    silence: Duration,
     /// How many packets have been like it since.
     repeated: u64,
 }
@@ -60,7 +62,7 @@ impl Tally {
         let of_pod =
             self.of_pods.entry(denial.subject()).or_insert_with(|| Allowance::new(most, interval, now));
         if self.told.len() < MEMORY && of_pod.take(now) && self.in_all.take(now) {
-            self.told.insert(denial, Told { at: now, repeated: 0 });
+            self.told.insert(denial, Told { at: now, silence: FIRST_SILENCE, repeated: 0 });
             Treatment::Tell
         } else {
             Treatment::Omit
@@ -73,10 +75,11 @@ impl Tally {
         let mut due = Vec::new();
         let in_all = &mut self.in_all;
         self.told.retain(|denial, told| {
-            let over = now.saturating_duration_since(told.at) >= SILENCE;
+            let over = now.saturating_duration_since(told.at) >= told.silence;
             if over && told.repeated > 0 && in_all.take(now) {
                 due.push((*denial, told.repeated));
-                *told = Told { at: now, repeated: 0 };
+                let silence = (told.silence * 2).min(LONGEST_SILENCE);
+                *told = Told { at: now, silence, repeated: 0 };
                 return true;
             }
             !over || told.repeated > 0
@@ -116,12 +119,14 @@ mod tests {
         for _ in 0..5000 {
             assert_eq!(tally.note(often, start), Treatment::Count);
         }
-        assert_eq!(tally.due(start + SILENCE / 2), []);
-        assert_eq!(tally.due(start + SILENCE), [(often, 5000)]);
-        assert_eq!(tally.note(often, start + SILENCE), Treatment::Count);
-        assert_eq!(tally.note(once, start + SILENCE), Treatment::Tell);
-        assert_eq!(tally.due(start + SILENCE * 2), [(often, 1)]);
-        assert_eq!(tally.due(start + SILENCE * 3), []);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(tally.due(after(4)), []);
+        assert_eq!(tally.due(after(5)), [(often, 5000)]);
+        assert_eq!(tally.note(often, after(5)), Treatment::Count);
+        assert_eq!(tally.note(once, after(5)), Treatment::Tell);
+        assert_eq!(tally.due(after(14)), []);
+        assert_eq!(tally.due(after(15)), [(often, 1)]);
+        assert_eq!(tally.due(after(35)), []);
         assert!(tally.is_empty());
     }
 
@@ -140,15 +145,16 @@ mod tests {
         let mut now = Instant::now();
         let mut tally = Tally::new(now);
         let mut told = 0;
-        for port in 1..=60_000 {
+        for port in 1..=60_001 {
             now += Duration::from_millis(1);
             for pod in [1, 2] {
                 told += usize::from(tally.note(denial(pod, port), now) == Treatment::Tell);
             }
-            assert_eq!(tally.due(now), []);
+            tally.due(now);
         }
-        assert!(told <= 2 * (10 + 60 / 5 + 1), "{told}");
-        assert_eq!(tally.told.len(), told);
+        // Ten at once, and one every five seconds.
+        assert_eq!(told, 2 * (10 + 60 / 5));
+        assert!(tally.told.len() <= 4, "what does not happen again is forgotten");
         assert_eq!(tally.of_pods.len(), 2);
     }
 }

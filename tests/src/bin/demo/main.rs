@@ -131,12 +131,7 @@ impl Stage {
             Source::Directory(manifests) => {
                 manifests.write(&format!("{}.json", key.join("-")), &object.to_string())?;
             }
-            Source::ApiServer(plane) => {
-                plane.api().apply(object)?;
-                if !object["status"].is_null() {
-                    plane.api().patch_status(object)?;
-                }
-            }
+            Source::ApiServer(plane) => plane.api().put(object)?,
         }
         self.objects.insert(key, object.clone());
         Ok(())
