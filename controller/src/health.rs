@@ -75,6 +75,8 @@ impl Health {
 struct Shared {
     health: Health,
     metrics: Arc<Metrics>,
+    /// Held by the one whose metrics are being collected.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Answers until the process ends.
@@ -88,7 +90,7 @@ pub(crate) async fn serve(listen: SocketAddr, health: Health, metrics: Arc<Metri
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
-        .with_state(Shared { health, metrics });
+        .with_state(Shared { health, metrics, turn: Arc::default() });
     axum::serve(listener, routes).await
 }
 
@@ -115,5 +117,11 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
 async fn metrics_text(State(shared): State<Shared>) -> impl IntoResponse {
     shared.metrics.ready(shared.health.why_not_ready().is_none());
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([("content-type", openmetrics)], shared.metrics.text())
+    // The kernel is asked, which takes its time: others are answered meanwhile, and many scrapes wait in line.
+    let _turn = shared.turn.lock().await;
+    let text = tokio::task::spawn_blocking(move || shared.metrics.text()).await;
+    match text {
+        Ok(text) => ([("content-type", openmetrics)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
 }

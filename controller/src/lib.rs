@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod allowance;
+mod counters;
 mod cutter;
 mod datapath;
 mod denials;

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::counters::Counters;
 use crate::datapath::Problem;
 
 /// All metrics; every name starts with `podfence_`.
@@ -108,6 +109,7 @@ impl Default for Metrics {
             "Denied packets that were not explained because there were too many different ones",
             metrics.denials_unexplained.clone(),
         );
+        registry.register_collector(Box::new(Counters::default()));
         Self { registry, ..metrics }
     }
 }
@@ -188,7 +190,7 @@ impl Metrics {
         self.denials_unexplained.inc();
     }
 
-    /// All of them in the text format of `OpenMetrics`.
+    /// All of them in the text format of `OpenMetrics`. What the kernel counts is read from it.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {

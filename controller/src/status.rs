@@ -18,6 +18,8 @@ pub struct Status {
     pub groups: Vec<Group>,
     /// The rules of the policies that isolate a pod of this node.
     pub rules: Vec<Rule>,
+    /// What strict start has dropped, if it is on.
+    pub strict_start: Vec<StrictStart>,
 }
 
 /// Pods that the same policies isolate in a direction.
@@ -55,6 +57,15 @@ pub struct Rule {
     pub allowed: Traffic,
 }
 
+/// What strict start has dropped in a direction.
+#[derive(Debug, Serialize)]
+pub struct StrictStart {
+    /// `ingress` or `egress`
+    pub direction: &'static str,
+    /// The packets to, or from, an address of the pod ranges that no known pod has.
+    pub denied: Traffic,
+}
+
 /// What a counter has counted.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Traffic {
@@ -77,22 +88,23 @@ impl Status {
         let mut members = members(table);
         let mut status = Self { enforced: true, ..Self::default() };
         for (name, chain) in &table.chains {
-            match Counted::by(name) {
-                Some(Counted::Denied(direction)) => {
-                    let comment = chain.rules.iter().find_map(|rule| rule.comment.as_deref());
-                    status.groups.push(Group {
-                        direction: direction.as_str(),
-                        isolation: comment.unwrap_or(name.as_str()).to_owned(),
-                        pods: members.remove(name).unwrap_or_default().into_iter().collect(),
-                        denied: chain.counter().into(),
-                    });
-                }
+            let comment = chain.rules.iter().find_map(|rule| rule.comment.as_deref());
+            match Counted::by(name, comment) {
+                Some(Counted::Denied { direction, .. }) => status.groups.push(Group {
+                    direction: direction.as_str(),
+                    isolation: comment.unwrap_or(name.as_str()).to_owned(),
+                    pods: members.remove(name).unwrap_or_default().into_iter().collect(),
+                    denied: chain.counter().into(),
+                }),
                 Some(Counted::Allowed { direction, policy, rule }) => status.rules.push(Rule {
                     policy: policy.to_string(),
                     direction: direction.as_str(),
                     rule,
                     allowed: chain.counter().into(),
                 }),
+                Some(Counted::StrictStart(direction)) => status
+                    .strict_start
+                    .push(StrictStart { direction: direction.as_str(), denied: chain.counter().into() }),
                 None => {}
             }
         }
@@ -135,6 +147,10 @@ impl fmt::Display for Status {
             for pod in &group.pods {
                 writeln!(f, "    {} ({})", pod.name, pod.address)?;
             }
+        }
+        for StrictStart { direction, denied } in &self.strict_start {
+            let Traffic { packets, bytes } = denied;
+            writeln!(f, "{direction}, strict start: denied {packets} packets, {bytes} bytes")?;
         }
         if !self.rules.is_empty() {
             writeln!(f, "\n{:>12} {:>14}  rule", "connections", "bytes")?;

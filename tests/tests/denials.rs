@@ -1,11 +1,12 @@
 //! Why was this dropped? The agent says it of every denied connection, in the words of `podfence explain`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::testbed::{BOUND, Testbed, policy, wait_until};
-use lab::{Agent, ControlPlane, Pod, Probe, Protocol, Topology, Underlay, User, program};
+use lab::testbed::{BOUND, Testbed, policy, status, wait_until};
+use lab::{Agent, ControlPlane, Node, Pod, Probe, Protocol, Topology, Underlay, User, program};
 use serde_json::{Value, json};
 
 /// The longest until a denial is explained.
@@ -166,6 +167,68 @@ fn each_kind_of_denial_is_explained() -> Result<()> {
         Ok((probe, words))
     });
     scene.expect(&cases.collect::<Result<Vec<_>>>()?)
+}
+
+/// The packets that the counters of a node have counted, as `nft list` shows them: by chain, or where that is named by
+/// its content, by comment.
+fn listed(node: &Node) -> Result<BTreeMap<String, u64>> {
+    let text = node.namespace().feed("nft", &["list", "table", "inet", "podfence"], "")?;
+    let mut counters = BTreeMap::new();
+    let mut chain = "";
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("chain ") {
+            chain = name.trim_end_matches(" {");
+        }
+        let Some((_, counter)) = line.split_once("counter packets ") else { continue };
+        let packets = counter.split(' ').next().context("no number")?.parse()?;
+        let comment = line.split_once("comment \"").map(|(_, comment)| comment.trim_end_matches('"'));
+        let name = comment.filter(|_| chain.contains("_isolate_")).unwrap_or(chain);
+        counters.insert(name.to_owned(), packets);
+    }
+    Ok(counters)
+}
+
+#[test]
+fn metrics_status_and_kernel_agree_on_what_was_counted() -> Result<()> {
+    let mut testbed = Testbed::new(Topology::Routed, Underlay::HostGateway, &["node-1"])?;
+    let client = testbed.pod("node-1", "shop/client", &[])?;
+    let server = testbed.pod("node-1", "shop/server", &[80, 81])?;
+    let spec = json!({
+        "podSelector": {"matchLabels": {"app": "server"}},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"ports": [{"port": 81}]}, {"ports": [{"port": 80}]}],
+    });
+    testbed.put(&policy("shop", "server", &spec))?;
+    let agent = testbed.start_agent_with("node-1", &["--strict-start"])?;
+    let node = server.node().clone();
+    let unknown = testbed.lab.pod(&node, "shop/unknown")?;
+    let to = |from, port| Probe::new(from, server.ipv4(), port, Protocol::Udp);
+    testbed.lab.probe(&[
+        Probe::new(&client, server.ipv4(), 80, Protocol::Tcp),
+        Probe::new(&client, server.ipv6(), 80, Protocol::Tcp),
+        to(&client, 1),
+        to(&client, 2),
+        to(&client, 3),
+        to(&unknown, 80),
+    ])?;
+    let rule = r#"direction="ingress",namespace="shop",policy="server",rule="1""#;
+    let denied = r#"direction="ingress",policies="shop/server""#;
+    // What stays silent is sent twice.
+    let cases = [
+        ("rule", rule, "/rules/1/allowed", "ingress/shop/server/1", 2),
+        ("denied", denied, "/groups/0/denied", "isolated by shop/server", 6),
+        ("strict_start", r#"direction="egress""#, "/strict_start/0/denied", "strict_start_egress", 2),
+    ];
+    let (status, listed) = (status(&node)?, listed(&node)?);
+    for (series, labels, in_status, in_kernel, packets) in cases {
+        let metric = |number| agent.metric(&format!("podfence_{series}_{number}_total{{{labels}}}"));
+        assert_eq!(metric("packets")?, packets, "{series}");
+        let of_status = status.pointer(in_status).with_context(|| status.to_string())?;
+        assert_eq!(*of_status, json!({"packets": packets, "bytes": metric("bytes")?}), "{series}");
+        assert_eq!(listed.get(in_kernel), Some(&packets), "{series}: {listed:#?}");
+    }
+    assert_eq!(agent.denials()?.iter().filter(|line| line.contains("strict start: no known pod")).count(), 1);
+    Ok(())
 }
 
 /// The events on a pod, the oldest first.

@@ -1,6 +1,7 @@
 //! The data plane: the table `inet podfence` in the kernel's `nf_tables`.
 //!
-//! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there;
+//! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there, and
+//! [`list_counters`] how often it was met;
 //! [`Watch`] tells when somebody else changes it. Where the kernel can do that (6.9), nobody else can: the
 //! socket of a [`Kernel`] that has applied [`Operation::OwnTable`] owns the table as long as it is open, and
 //! leaves it behind, rules and counters included, for the next one to take over. Of the ruleset, nothing
@@ -8,6 +9,7 @@
 //! kernel tracks beside it, and a [`PacketLog`] hears what rules tell of packets.
 
 mod batch;
+mod channel;
 mod conntrack;
 mod element;
 mod error;
@@ -23,6 +25,7 @@ mod watch;
 pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
 pub use packet_log::PacketLog;
+pub use read::{RuleCounter, list_counters};
 pub use table::{Chain, Counter, Place, Rule, Table};
 pub use watch::Watch;
 
@@ -35,7 +38,8 @@ use policy_compiler::ruleset::{Operation, SetKind, SetName, Transaction};
 use crate::netlink::messages;
 
 use batch::{Batch, Reply};
-use sys::{Received, Socket};
+use channel::Channel;
+use sys::Received;
 
 /// The kernel hands out lists in parts of at most 32 KiB.
 const BUFFER: usize = 1 << 16;
@@ -51,12 +55,10 @@ const SEND_OVERHEAD: usize = 32;
 
 /// The way to the table of a network namespace: the one of the thread that opens it.
 pub struct Kernel {
-    socket: Socket,
+    channel: Channel,
     /// Tells what others have done where a transaction comes too late.
     others: Watch,
-    buffer: Vec<u8>,
     send_buffer: usize,
-    sequence: u32,
     /// The flags of a table that is to be owned; none where the kernel does not know them.
     table_flags: u32,
     known: Known,
@@ -84,15 +86,15 @@ impl Kernel {
     ///
     /// [`Error::Socket`], and [`Error::Refused`] without `CAP_NET_ADMIN`.
     pub fn open() -> Result<Self, Error> {
-        let socket = Socket::open(0).map_err(Error::socket("open"))?;
+        let channel = Channel::open()?;
+        let socket = &channel.socket;
         socket.explain_errors().map_err(Error::socket("configure"))?;
-        let send_buffer = rustix::net::sockopt::socket_send_buffer_size(&socket)
+        let send_buffer = rustix::net::sockopt::socket_send_buffer_size(socket)
             .map_err(io::Error::from)
             .map_err(Error::socket("configure"))?;
         let others = Watch::ignoring(socket.port())?;
         let known = Known { generation: 0, sets: BTreeMap::new(), stale: false };
-        let mut kernel =
-            Self { socket, others, buffer: vec![0; BUFFER], send_buffer, sequence: 1, table_flags: 0, known };
+        let mut kernel = Self { channel, others, send_buffer, table_flags: 0, known };
         kernel.known.generation = kernel.current_generation()?;
         kernel.table_flags = kernel.flags_of_owned_tables()?;
         Ok(kernel)
@@ -114,11 +116,11 @@ impl Kernel {
             return Err(Error::Changed);
         }
         let sets = std::mem::take(&mut self.known.sets);
-        let result =
-            Batch::encode(transaction, &sets, self.table_flags, self.sequence).and_then(|mut batch| {
-                self.take_sequence(batch.len());
-                self.commit(&mut batch)
-            });
+        let sequence = self.channel.take_sequence(0);
+        let result = Batch::encode(transaction, &sets, self.table_flags, sequence).and_then(|mut batch| {
+            self.channel.take_sequence(batch.len());
+            self.commit(&mut batch)
+        });
         self.known.sets = sets;
         match result {
             Ok(()) => {
@@ -176,33 +178,20 @@ impl Kernel {
 
     /// The number by which the kernel knows the socket.
     fn port(&self) -> u32 {
-        self.socket.port()
+        self.channel.socket.port()
     }
 
     /// Tries whether tables can have owners and outlive them. An owner that a table cannot outlive is none.
     fn flags_of_owned_tables(&mut self) -> Result<u32, Error> {
         const FLAGS: u32 = uapi::NFT_TABLE_F_OWNER | uapi::NFT_TABLE_F_PERSIST;
-        let sequence = self.take_sequence(2).wrapping_add(1);
-        self.socket.send(&batch::table_trial(sequence, FLAGS)).map_err(Error::socket("write to"))?;
+        let sequence = self.channel.take_sequence(2).wrapping_add(1);
+        self.channel.socket.send(&batch::table_trial(sequence, FLAGS)).map_err(Error::socket("write to"))?;
         let mut known = false;
-        while let Received::Datagram(datagram) =
-            self.socket.receive(&mut self.buffer).map_err(Error::socket("read"))?
-        {
+        while let Received::Datagram(datagram) = self.channel.receive()? {
             known |=
                 messages(datagram).any(|message| message.sequence == sequence && message.errno() == Some(0));
         }
         Ok(if known { FLAGS } else { 0 })
-    }
-
-    fn take_sequence(&mut self, count: usize) -> u32 {
-        let first = self.sequence;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "messages that fit into memory are fewer than 2³²"
-        )]
-        let next = first.wrapping_add(count as u32);
-        self.sequence = next;
-        first
     }
 
     fn commit(&mut self, batch: &mut Batch<'_>) -> Result<(), Error> {
@@ -231,12 +220,12 @@ impl Kernel {
             use rustix::net::sockopt::{
                 set_socket_send_buffer_size, set_socket_send_buffer_size_force, socket_send_buffer_size,
             };
-            let size = set_socket_send_buffer_size_force(&self.socket, needed)
-                .or_else(|_| set_socket_send_buffer_size(&self.socket, needed))
-                .and_then(|()| socket_send_buffer_size(&self.socket));
+            let size = set_socket_send_buffer_size_force(&self.channel.socket, needed)
+                .or_else(|_| set_socket_send_buffer_size(&self.channel.socket, needed))
+                .and_then(|()| socket_send_buffer_size(&self.channel.socket));
             self.send_buffer = size.map_err(io::Error::from).map_err(Error::socket("configure"))?;
         }
-        self.socket.send(batch).map_err(|source| match source.raw_os_error() {
+        self.channel.socket.send(batch).map_err(|source| match source.raw_os_error() {
             Some(libc::EMSGSIZE) => Error::TooLarge { bytes: batch.len(), source },
             _ => Error::Socket { action: "write to", source },
         })
@@ -247,7 +236,7 @@ impl Kernel {
         let (mut acknowledged, mut lost) = (Vec::new(), false);
         let mut refused: Option<Reply> = None;
         loop {
-            let datagram = match self.socket.receive(&mut self.buffer).map_err(Error::socket("read"))? {
+            let datagram = match self.channel.receive()? {
                 Received::Datagram(datagram) => datagram,
                 Received::Overrun => {
                     lost = true;

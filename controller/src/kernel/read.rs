@@ -1,28 +1,16 @@
 //! Reading the table: questions to the kernel, and what its answers mean.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use nftnl::nftnl_sys::libc;
 use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE};
 
+use super::channel::{Channel, Question};
 use super::element::{ListedElement, assemble, comment, sort};
 use super::error::Error;
-use super::sys::Received;
 use super::table::{Chain, Counter, Place, Rule, Table};
 use super::{Kernel, expression, set, uapi};
-use crate::netlink::{self, Attributes, Header, Message, messages, zero_terminated};
-
-/// What to ask the kernel for.
-struct Question<'a> {
-    /// `NFT_MSG_GET…`
-    kind: u16,
-    /// Whether for all that there are (`NLM_F_DUMP`).
-    all: bool,
-    /// Where to look: names by attribute type, each with its zero byte.
-    names: &'a [(u16, &'a [u8])],
-    /// What it is, for errors.
-    about: &'static str,
-}
+use crate::netlink::{Attributes, zero_terminated};
 
 impl Kernel {
     /// The number of the ruleset's last change (`NFTA_GEN_ID`).
@@ -34,7 +22,7 @@ impl Kernel {
             names: &[],
             about: "the ruleset's generation",
         };
-        self.ask(&question, |message| {
+        self.channel.ask(&question, |message| {
             generation = message.attributes().number(uapi::NFTA_GEN_ID);
             generation.map(drop)
         })?;
@@ -62,7 +50,7 @@ impl Kernel {
         let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &name)];
         let mut flags = None;
         let table = Question { kind: uapi::NFT_MSG_GETTABLE, all: false, names, about: "the table" };
-        let found = self.ask(&table, |message| {
+        let found = self.channel.ask(&table, |message| {
             flags = message.attributes().number(uapi::NFTA_TABLE_FLAGS);
             flags.map(drop)
         })?;
@@ -81,7 +69,7 @@ impl Kernel {
     fn read_sets(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<SetName, Option<Set>>, Error> {
         let mut kinds = Vec::new();
         let question = Question { kind: uapi::NFT_MSG_GETSET, all: true, names, about: "sets" };
-        self.ask_all(&question, |message| {
+        self.channel.ask_all(&question, |message| {
             let attributes = message.attributes();
             // A set without a name of its own comes and goes with the rule that has it.
             if attributes.number(uapi::NFTA_SET_FLAGS).unwrap_or_default() & uapi::NFT_SET_ANONYMOUS == 0 {
@@ -103,7 +91,7 @@ impl Kernel {
     fn read_chains(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<ChainName, Chain>, Error> {
         let mut chains = BTreeMap::new();
         let question = Question { kind: uapi::NFT_MSG_GETCHAIN, all: true, names, about: "chains" };
-        self.ask_all(&question, |message| {
+        self.channel.ask_all(&question, |message| {
             let attributes = message.attributes();
             let flags = attributes.number(uapi::NFTA_CHAIN_FLAGS).unwrap_or_default();
             // As with sets, a chain may be part of the rule that jumps to it.
@@ -114,7 +102,7 @@ impl Kernel {
             Some(())
         })?;
         let question = Question { kind: uapi::NFT_MSG_GETRULE, all: true, names, about: "rules" };
-        self.ask_all(&question, |message| {
+        self.channel.ask_all(&question, |message| {
             let attributes = message.attributes();
             if let Some(chain) = chains.get_mut(attributes.text(uapi::NFTA_RULE_CHAIN)?) {
                 chain.rules.push(rule(attributes)?);
@@ -132,7 +120,7 @@ impl Kernel {
         let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table), (uapi::NFTA_SET_ELEM_LIST_SET, &set)];
         let question = Question { kind: uapi::NFT_MSG_GETSETELEM, all: true, names, about: "elements" };
         let (mut listed, mut foreign) = (Vec::new(), false);
-        self.ask_all(&question, |message| {
+        self.channel.ask_all(&question, |message| {
             let elements = message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS);
             for element in elements.into_iter().flat_map(Attributes::iter) {
                 match ListedElement::parse(Attributes(element.value)) {
@@ -150,82 +138,52 @@ impl Kernel {
         let elements = if foreign { None } else { assemble(kind, listed) };
         Ok(elements.map(|elements| Set { kind, elements }))
     }
-
-    /// As [`Kernel::ask`], about something that exists unless it has just been deleted.
-    fn ask_all(
-        &mut self,
-        question: &Question<'_>,
-        each: impl FnMut(&Message<'_>) -> Option<()>,
-    ) -> Result<(), Error> {
-        if self.ask(question, each)? { Ok(()) } else { Err(Error::Unstable) }
-    }
-
-    /// Asks and hands each message of the answer to `each`, which is to return `None` for one that it does not
-    /// understand. Says whether there is what was asked for.
-    fn ask(
-        &mut self,
-        question: &Question<'_>,
-        mut each: impl FnMut(&Message<'_>) -> Option<()>,
-    ) -> Result<bool, Error> {
-        let sequence = self.take_sequence(1);
-        let request = question.encode(sequence);
-        self.socket.send(&request).map_err(Error::socket("write to"))?;
-        let (mut found, mut complete, mut interrupted, mut understood) = (true, !question.all, false, true);
-        // Whenever a call returns, the kernel has answered, or has the next part of the answer ready. What is
-        // left of an answer would be in the way of the next question, so nothing ends this loop early.
-        loop {
-            let datagram = match self.socket.receive(&mut self.buffer).map_err(Error::socket("read"))? {
-                Received::Datagram(datagram) => datagram,
-                Received::Overrun => {
-                    interrupted = true;
-                    continue;
-                }
-                Received::Nothing => break,
-            };
-            for message in messages(datagram).filter(|message| message.sequence == sequence) {
-                interrupted |= question.walks_other_tables() && message.flags & uapi::NLM_F_DUMP_INTR != 0;
-                match message.errno() {
-                    None => understood &= each(&message).is_some(),
-                    Some(0) => complete = true,
-                    Some(libc::ENOENT) => (found, complete) = (false, true),
-                    Some(libc::EINTR | libc::EAGAIN) => interrupted = true,
-                    Some(errno) => return Err(question.refused(errno)),
-                }
-            }
-        }
-        if interrupted {
-            Err(Error::Unstable)
-        } else if complete && understood {
-            Ok(found)
-        } else {
-            Err(Error::Malformed(question.about))
-        }
-    }
 }
 
-impl Question<'_> {
-    /// Whether the kernel counts what others have while it lists, and so loses its place when that changes:
-    /// it lists the chains of all tables of the family.
-    fn walks_other_tables(&self) -> bool {
-        self.kind == uapi::NFT_MSG_GETCHAIN
-    }
+/// What a rule has counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleCounter {
+    /// The rule's chain.
+    pub chain: ChainName,
+    /// What stands beside the rule.
+    pub comment: Option<Arc<str>>,
+    /// What has come past it.
+    pub counter: Counter,
+}
 
-    fn encode(&self, sequence: u32) -> Vec<u8> {
-        let flags = uapi::NLM_F_REQUEST | if self.all { uapi::NLM_F_DUMP } else { 0 };
-        let structure = &netlink::netfilter(uapi::NFPROTO_INET, 0);
-        let header = Header { kind: self.kind, flags, sequence, structure };
-        let mut request = Vec::new();
-        netlink::write(&mut request, &header, self.names);
-        request
-    }
-
-    fn refused(&self, errno: i32) -> Error {
-        Error::Refused {
-            operation: format!("list {}", self.about),
-            message: None,
-            source: std::io::Error::from_raw_os_error(errno),
+/// Lists what the rules of the table have counted; nothing if there is no table.
+///
+/// It asks for the rules alone, in a way that nobody waits for, however large the sets are. While the table changes, a
+/// rule may be missing.
+///
+/// # Errors
+///
+/// [`Error::Socket`]; [`Error::Refused`] without `CAP_NET_ADMIN`; [`Error::Malformed`].
+pub fn list_counters() -> Result<Vec<RuleCounter>, Error> {
+    let table = zero_terminated(TABLE);
+    let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table)];
+    let question = Question { kind: uapi::NFT_MSG_GETRULE, all: true, names, about: "rules" };
+    // By handle: the kernel may come past a rule twice.
+    let mut counters = BTreeMap::new();
+    Channel::open()?.ask(&question, |message| {
+        let attributes = message.attributes();
+        let expressions =
+            attributes.nested(uapi::NFTA_RULE_EXPRESSIONS).into_iter().flat_map(Attributes::iter);
+        let found = expressions
+            .map(|expression| Attributes(expression.value))
+            .find(|expression| expression.text(uapi::NFTA_EXPR_NAME) == Some("counter"));
+        if let Some(expression) = found {
+            let chain = ChainName::new(attributes.text(uapi::NFTA_RULE_CHAIN)?);
+            let comment = attributes.get(uapi::NFTA_RULE_USERDATA).and_then(comment);
+            let counter = counter(expression.nested(uapi::NFTA_EXPR_DATA).unwrap_or_default());
+            counters.insert(
+                attributes.number64(uapi::NFTA_RULE_HANDLE)?,
+                RuleCounter { chain, comment, counter },
+            );
         }
-    }
+        Some(())
+    })?;
+    Ok(counters.into_values().collect())
 }
 
 fn place(attributes: Attributes<'_>) -> Place {
@@ -244,6 +202,12 @@ fn place(attributes: Attributes<'_>) -> Place {
     }
 }
 
+/// What the kernel has of a statement `counter` (`NFTA_EXPR_DATA`).
+fn counter(data: Attributes<'_>) -> Counter {
+    let number = |kind| data.number64(kind).unwrap_or_default();
+    Counter { packets: number(uapi::NFTA_COUNTER_PACKETS), bytes: number(uapi::NFTA_COUNTER_BYTES) }
+}
+
 fn rule(attributes: Attributes<'_>) -> Option<Rule> {
     let mut rule = Rule {
         handle: attributes.number64(uapi::NFTA_RULE_HANDLE)?,
@@ -256,11 +220,7 @@ fn rule(attributes: Attributes<'_>) -> Option<Rule> {
         let name = element.text(uapi::NFTA_EXPR_NAME)?;
         let data = element.nested(uapi::NFTA_EXPR_DATA).unwrap_or_default();
         if name == "counter" {
-            let number = |kind| data.number64(kind).unwrap_or_default();
-            rule.counter = Some(Counter {
-                packets: number(uapi::NFTA_COUNTER_PACKETS),
-                bytes: number(uapi::NFTA_COUNTER_BYTES),
-            });
+            rule.counter = Some(counter(data));
         }
         rule.expressions = rule.expressions.zip(expression::parse(name, data)).map(|(mut all, next)| {
             all.push(next);

@@ -1,6 +1,7 @@
 //! The table as the kernel has it.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use policy_compiler::ruleset::{self, ChainName, Hook, Ruleset, Set, SetKind, SetName};
@@ -67,13 +68,19 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+impl AddAssign for Counter {
+    fn add_assign(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+}
+
 impl Chain {
     /// What the rules have counted, together.
     pub fn counter(&self) -> Counter {
-        self.rules.iter().filter_map(|rule| rule.counter).fold(Counter::default(), |sum, counter| Counter {
-            packets: sum.packets.wrapping_add(counter.packets),
-            bytes: sum.bytes.wrapping_add(counter.bytes),
-        })
+        let mut sum = Counter::default();
+        self.rules.iter().filter_map(|rule| rule.counter).for_each(|counter| sum += counter);
+        sum
     }
 }
 

@@ -3,6 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::strict;
 use crate::model::{Direction, Family, ObjectName};
 use crate::ruleset::{COMMENT_MAX, ChainName, NAME_MAX, SetName};
 
@@ -23,16 +24,28 @@ pub enum Counted {
         /// The rule's index in `spec.ingress` or `spec.egress`.
         rule: usize,
     },
-    /// Packets that no rule let through, of the pods that the same policies isolate.
-    Denied(Direction),
+    /// Packets that were dropped because no rule let them through, of the pods that the same policies isolate.
+    Denied {
+        /// The direction in which the policies isolate.
+        direction: Direction,
+        /// The policies as `NAMESPACE/POLICY, …`. Where they are too many for the table, the last are cut off.
+        policies: String,
+    },
+    /// Packets that strict start dropped.
+    StrictStart(Direction),
 }
 
 impl Counted {
-    /// What a chain counts; `None` for chains that do not count.
-    pub fn by(chain: &ChainName) -> Option<Self> {
+    /// What the rule of a chain counts that has this comment; `None` for chains that do not count.
+    pub fn by(chain: &ChainName, comment: Option<&str>) -> Option<Self> {
         let direction_of = |text| Direction::BOTH.into_iter().find(|direction| direction.as_str() == text);
         if let Some((direction, _)) = chain.as_str().split_once(ISOLATION) {
-            return direction_of(direction).map(Self::Denied);
+            let policies = comment.and_then(|comment| comment.strip_prefix(ISOLATED_BY));
+            let policies = policies.unwrap_or_default().to_owned();
+            return Some(Self::Denied { direction: direction_of(direction)?, policies });
+        }
+        if let Some(direction) = Direction::BOTH.into_iter().find(|it| strict::one_end(*it) == *chain) {
+            return Some(Self::StrictStart(direction));
         }
         let mut parts = chain.as_str().split('/');
         let direction = direction_of(parts.next()?)?;
@@ -48,6 +61,14 @@ pub(super) fn isolation_chain<'a>(direction: Direction, content: impl Iterator<I
 }
 
 const ISOLATION: &str = "_isolate_";
+
+/// The comment of the rule that denies what no policy's rule lets through.
+pub(super) fn isolation_comment<'a>(policies: impl Iterator<Item = &'a ObjectName>) -> String {
+    let policies: Vec<_> = policies.map(ToString::to_string).collect();
+    comment(&format!("{ISOLATED_BY}{}", policies.join(", ")))
+}
+
+const ISOLATED_BY: &str = "isolated by ";
 
 /// The sets that exist in every table, one for each family.
 pub(super) fn family_set(name: &str, family: Family) -> SetName {

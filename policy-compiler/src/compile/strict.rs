@@ -30,7 +30,7 @@ pub(super) fn entry() -> ChainName {
 }
 
 /// Looks at the end that is the subject in a direction, if it lies in the pod ranges.
-fn one_end(direction: Direction) -> ChainName {
+pub(super) fn one_end(direction: Direction) -> ChainName {
     ChainName::new(format!("strict_start_{direction}"))
 }
 

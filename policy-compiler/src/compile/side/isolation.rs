@@ -6,7 +6,7 @@ use super::subjects::Subject;
 use super::{Pass, Side};
 use crate::compile::access::Access;
 use crate::compile::draft::Draft;
-use crate::compile::names::{comment, isolation_chain};
+use crate::compile::names::{comment, isolation_chain, isolation_comment};
 use crate::compile::rule::{Crowd, crowd_access};
 use crate::compile::skeleton;
 use crate::model::Family;
@@ -45,13 +45,13 @@ impl Side {
         if let Some(open) = self.opening(draft, subject, Crowd::Pods) {
             body.extend(skeleton::with_pods(self.direction, &open));
         }
-        let policies: Vec<String> = subject.policies.iter().map(|policy| policy.name.to_string()).collect();
-        let denied = format!("isolated by {}", policies.join(", "));
         body.extend(skeleton::to_itself(self.direction));
         body.push(skeleton::log(self.direction, LogEvent::Denied));
         let deny = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
-        body.push(deny.comment(comment(&denied)));
+        let policies = || subject.policies.iter().map(|policy| &policy.name);
+        body.push(deny.comment(isolation_comment(policies())));
 
+        let policies = policies().map(ToString::to_string);
         let content: Vec<String> = body.iter().map(ToString::to_string).chain(policies).collect();
         let name = isolation_chain(self.direction, content.iter().map(String::as_str));
         draft.put_chain(&name, None, body);
