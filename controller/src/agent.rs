@@ -40,6 +40,8 @@ pub struct Options {
     pub strict_start: bool,
     /// The namespaces that are denied everything unless a policy allows it.
     pub default_deny: Option<DefaultDeny>,
+    /// Whether what the policies deny is told and passes.
+    pub audit: bool,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
     /// Whether open connections stay that the policies come to deny.
@@ -63,7 +65,7 @@ pub enum Source {
 /// If the kernel, the source or the address to listen on cannot be had at the start, or the thread that
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
-    let Options { node_name, source, strict_start, default_deny, listen, keep_connections } = options;
+    let Options { node_name, source, strict_start, default_deny, audit, listen, keep_connections } = options;
     let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
     let (sender, messages) = mpsc::channel();
 
@@ -89,6 +91,7 @@ pub fn run(options: Options) -> Result<()> {
         None if strict_start => Compiler::strict(&node_name),
         None => Compiler::new(Some(&node_name)),
     };
+    let compiler = if audit { compiler.with_audit() } else { compiler };
     let enforcer = Enforcer::new(compiler, kernel, cutter, health.clone(), metrics.clone(), strict_start);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = spawn("enforcer", move || {

@@ -39,7 +39,7 @@ struct Series {
     holds: fn(&Counted) -> bool,
 }
 
-const SERIES: [Series; 3] = [
+const SERIES: [Series; 4] = [
     Series {
         packets: "rule_packets",
         bytes: "rule_bytes",
@@ -57,6 +57,15 @@ const SERIES: [Series; 3] = [
             "Bytes of the packets that were dropped because these policies isolate the pod and no rule covers them",
         ],
         holds: |counted| matches!(counted, Counted::Denied { .. }),
+    },
+    Series {
+        packets: "audited_packets",
+        bytes: "audited_bytes",
+        help: [
+            "Packets that no rule covers and that passed because these policies are in audit mode",
+            "Bytes of the packets that no rule covers and that passed because these policies are in audit mode",
+        ],
+        holds: |counted| matches!(counted, Counted::Audited { .. }),
     },
     Series {
         packets: "strict_start_packets",
@@ -126,7 +135,7 @@ impl EncodeLabelSet for Labels<'_> {
                 ("rule", &*rule.to_string()),
             ]
             .encode(encoder),
-            Counted::Denied { direction, policies } => {
+            Counted::Denied { direction, policies } | Counted::Audited { direction, policies } => {
                 [("direction", direction.as_str()), ("policies", policies)].encode(encoder)
             }
             Counted::StrictStart(direction) => [("direction", direction.as_str())].encode(encoder),

@@ -64,6 +64,11 @@ struct Run {
     /// Let pods under default deny reach the cluster's DNS: port 53 of k8s-app=kube-dns in kube-system.
     #[arg(long, env = "PODFENCE_DEFAULT_DENY_ALLOW_DNS", requires = "default_deny")]
     default_deny_allow_dns: bool,
+    /// Put all policies into audit mode: what they would deny is logged and counted, and passes. The annotation
+    /// podfence.io/audit: "true" does the same for one policy, or for those of a namespace. What strict start
+    /// drops is dropped all the same.
+    #[arg(long, env = "PODFENCE_AUDIT")]
+    audit: bool,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -117,6 +122,7 @@ fn run(arguments: Run) -> Result<()> {
         source,
         strict_start: arguments.strict_start,
         default_deny: arguments.default_deny.map(|namespaces| DefaultDeny { namespaces, allow_dns }),
+        audit: arguments.audit,
         listen: arguments.listen,
         keep_connections: arguments.keep_connections,
     })

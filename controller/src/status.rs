@@ -31,8 +31,10 @@ pub struct Group {
     pub isolation: String,
     /// The pods.
     pub pods: Vec<Pod>,
-    /// What was denied.
+    /// What was denied, or if it is `audited`, would have been.
     pub denied: Traffic,
+    /// Whether all of the policies are in audit mode, so that it passed.
+    pub audited: bool,
 }
 
 /// A pod's address.
@@ -90,12 +92,15 @@ impl Status {
         for (name, chain) in &table.chains {
             let comment = chain.rules.iter().find_map(|rule| rule.comment.as_deref());
             match Counted::by(name, comment) {
-                Some(Counted::Denied { direction, .. }) => status.groups.push(Group {
-                    direction: direction.as_str(),
-                    isolation: comment.unwrap_or(name.as_str()).to_owned(),
-                    pods: members.remove(name).unwrap_or_default().into_iter().collect(),
-                    denied: chain.counter().into(),
-                }),
+                Some(counted @ (Counted::Denied { direction, .. } | Counted::Audited { direction, .. })) => {
+                    status.groups.push(Group {
+                        direction: direction.as_str(),
+                        isolation: comment.unwrap_or(name.as_str()).to_owned(),
+                        pods: members.remove(name).unwrap_or_default().into_iter().collect(),
+                        denied: chain.counter().into(),
+                        audited: matches!(counted, Counted::Audited { .. }),
+                    })
+                }
                 Some(Counted::Allowed { direction, policy, rule }) => status.rules.push(Rule {
                     policy: policy.to_string(),
                     direction: direction.as_str(),
@@ -143,7 +148,9 @@ impl fmt::Display for Status {
         }
         for group in &self.groups {
             let Traffic { packets, bytes } = group.denied;
-            writeln!(f, "{}, {}: denied {packets} packets, {bytes} bytes", group.direction, group.isolation)?;
+            let denied = if group.audited { "would have denied" } else { "denied" };
+            let Group { direction, isolation, .. } = group;
+            writeln!(f, "{direction}, {isolation}: {denied} {packets} packets, {bytes} bytes")?;
             for pod in &group.pods {
                 writeln!(f, "    {} ({})", pod.name, pod.address)?;
             }

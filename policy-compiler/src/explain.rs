@@ -16,6 +16,9 @@ pub struct Side {
     direction: Direction,
     /// Whether the direction allows the connection.
     pub verdict: Word,
+    /// Whether it is allowed only because all policies that isolate are in audit mode.
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "std::ops::Not::not"))]
+    pub audited: bool,
     /// The verdict's reason in a sentence.
     pub reason: String,
     /// The policies that isolate, the nearest to allowing the connection first. None if they have no say.
@@ -84,21 +87,27 @@ impl Side {
         let (subject, _) = connection.subject_and_peer(direction);
         let ruling = judge.ruling(direction, connection);
         let allowed = ruling.allowed();
+        let mut audited = false;
         let (reason, policies) = match ruling {
             Ruling::Exempt(exemption) => (exempt(exemption, subject, direction), Vec::new()),
-            Ruling::Isolated { by, .. } => {
+            Ruling::Isolated { by, allowed_by, .. } => {
                 let isolated = match by.len() {
                     1 => format!("a policy isolates {subject}"),
                     several => format!("{several} policies isolate {subject}"),
                 };
-                let outcome = if allowed { "and a rule covers this" } else { "and no rule covers this" };
+                audited = allowed && allowed_by.is_empty();
+                let outcome = match (allowed, audited) {
+                    (true, true) => but_audited(&by),
+                    (true, false) => "and a rule covers this".to_owned(),
+                    (false, _) => "and no rule covers this".to_owned(),
+                };
                 let mut policies: Vec<_> =
                     by.iter().map(|policy| Policy::new(judge, direction, policy, connection)).collect();
                 policies.sort_by_key(|policy| policy.rules.first().map_or(usize::MAX, |rule| rule.distance));
                 (format!("{isolated}, {outcome}"), policies)
             }
         };
-        Self { direction, verdict: Word::of(allowed), reason, policies }
+        Self { direction, verdict: Word::of(allowed), audited, reason, policies }
     }
 
     /// Which direction this is.
@@ -107,9 +116,9 @@ impl Side {
     }
 
     /// The policies that matter, each with the rules that do and how many more there are: where the connection is
-    /// allowed those that cover it, where it is denied those that come nearest to it.
+    /// allowed those that cover it, where it is denied, or would be but for audit mode, those that come nearest to it.
     pub fn shown(&self) -> impl Iterator<Item = (&Policy, Vec<&Rule>, usize)> {
-        let allowed = self.verdict.allows();
+        let allowed = self.verdict.allows() && !self.audited;
         let mut room = RULES_SHOWN;
         self.policies.iter().filter_map(move |policy| {
             let mut rules: Vec<_> = policy.rules.iter().filter(|rule| rule.covers || !allowed).collect();
@@ -154,6 +163,12 @@ impl fmt::Display for Rule {
         let misses: Vec<_> = self.peers.iter().cloned().chain(ports).collect();
         write!(f, " ({})", misses.join("; "))
     }
+}
+
+/// Why a connection passes that no rule covers.
+fn but_audited(policies: &[&NetworkPolicy]) -> String {
+    let names: Vec<_> = policies.iter().map(|policy| policy.name.to_string()).collect();
+    format!("and no rule covers this: it would be denied, but for the audit of {}", names.join(", "))
 }
 
 fn exempt(exemption: Exemption, subject: &Party<'_>, direction: Direction) -> String {

@@ -62,7 +62,7 @@ fn check_misses<'a>(
     connection: &Connection<'a>,
     ruling: &Ruling<'a>,
 ) {
-    let Ruling::Isolated { by, allowed_by } = ruling else { return };
+    let Ruling::Isolated { by, allowed_by, .. } = ruling else { return };
     for policy in by {
         for (index, rule) in policy.rules(direction).unwrap().iter().enumerate() {
             let rule = PolicyRule { policy, index, rule };

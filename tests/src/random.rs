@@ -57,7 +57,14 @@ pub fn namespaces(random: &mut Random) -> Vec<Value> {
 
 /// A namespace with random labels.
 pub fn namespace(random: &mut Random, name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels(random)}})
+    let metadata = json!({"name": name, "labels": labels(random), "annotations": audit(random, 5)});
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+}
+
+/// The annotations of something that is in audit mode in so many cases of a hundred.
+fn audit(random: &mut Random, percent: usize) -> Value {
+    let value = if random.percent(percent) { "true" } else { *random.pick(&["false", "True", "1"]) };
+    json!({"podfence.io/audit": value})
 }
 
 /// A pod with random labels and ports; sometimes on its host's network, sometimes finished.
@@ -102,7 +109,11 @@ pub fn policy(random: &mut Random, index: usize, blocks: &[Value]) -> Value {
     }
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"namespace": random.pick(&NAMESPACES), "name": format!("policy-{index}")},
+        "metadata": {
+            "namespace": random.pick(&NAMESPACES),
+            "name": format!("policy-{index}"),
+            "annotations": audit(random, 15),
+        },
         "spec": spec,
     })
 }

@@ -5,8 +5,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::testbed::{BOUND, Testbed, policy, status, wait_until};
-use lab::{Agent, ControlPlane, Node, Pod, Probe, Protocol, Topology, Underlay, User, program};
+use lab::testbed::{BOUND, Testbed, listen, policy, status, wait_until};
+use lab::{
+    Agent, ControlPlane, Node, Outcome, Pod, Probe, Protocol, Stream, Topology, Underlay, User, program,
+};
 use serde_json::{Value, json};
 
 /// The longest until a denial is explained.
@@ -167,6 +169,82 @@ fn each_kind_of_denial_is_explained() -> Result<()> {
         Ok((probe, words))
     });
     scene.expect(&cases.collect::<Result<Vec<_>>>()?)
+}
+
+/// A policy with which nobody reaches the server, and whether it is in audit mode.
+fn isolate(name: &str, audit: &str) -> Value {
+    let spec = json!({"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"]});
+    let mut policy = policy("shop", name, &spec);
+    policy["metadata"]["annotations"] = json!({"podfence.io/audit": audit});
+    policy
+}
+
+/// Reaches a server of which audited policies say that nobody does, and waits until that is told.
+fn expect_audited(scene: &Scene, port: u16, policies: &str) -> Result<()> {
+    let probe = Probe::new(&scene.client, scene.server.ipv4(), port, Protocol::Tcp);
+    let words = [
+        " INFO ".to_owned(),
+        "denied: audited ".to_owned(),
+        format!(" policies=\"{policies}\" "),
+        format!("it would be denied, but for the audit of {policies}"),
+        format!(" port={port} "),
+    ];
+    scene.expect(&[(probe.clone(), words.into())])?;
+    assert_eq!(scene.testbed.lab.probe(&[probe])?[0].outcome, Outcome::Allowed);
+    let status = status(scene.server.node())?;
+    let group = status["groups"]
+        .as_array()
+        .context("no groups")?
+        .iter()
+        .find(|group| group["isolation"] == format!("audited: isolated by {policies}"));
+    let packets = group.context("no such group")?["denied"]["packets"].as_u64();
+    let metric = format!("podfence_audited_packets_total{{direction=\"ingress\",policies=\"{policies}\"}}");
+    assert_eq!(Some(scene.agents[0].metric(&metric)?), packets);
+    assert_eq!(packets, Some(2));
+    Ok(())
+}
+
+/// Waits until the policies are in the kernel, and sees that the server is not reached.
+fn expect_enforced(scene: &Scene) -> Result<()> {
+    scene.testbed.wait_in_step()?;
+    let probe = Probe::new(&scene.client, scene.server.ipv4(), 8080, Protocol::Tcp);
+    assert_eq!(scene.testbed.lab.probe(&[probe])?[0].outcome, Outcome::Denied);
+    Ok(())
+}
+
+#[test]
+fn what_audited_policies_deny_passes_and_is_told_until_they_are_enforced() -> Result<()> {
+    let mut scene = Scene::raise(&[])?;
+    listen(&scene.server, &[8080, 8081, 8082])?;
+    scene.testbed.put(&isolate("server", "true"))?;
+    scene.testbed.wait_in_step()?;
+    expect_audited(&scene, 8080, "shop/server")?;
+    let open = Stream::open(&scene.client, &scene.server, true, Protocol::Tcp)?;
+    scene.testbed.put(&isolate("server", "yes"))?;
+    expect_enforced(&scene)?;
+    scene.agents[0].wait_for_counter("connections_cut", 1, BOUND).with_context(|| open.to_string())?;
+
+    // A namespace.
+    let mut namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+    namespace["metadata"]["annotations"] = json!({"podfence.io/audit": "true"});
+    scene.testbed.put(&namespace)?;
+    scene.testbed.wait_in_step()?;
+    expect_audited(&scene, 8081, "shop/server")?;
+    namespace["metadata"]["annotations"] = Value::Null;
+    scene.testbed.put(&namespace)?;
+    expect_enforced(&scene)?;
+
+    // One of several policies is not enough.
+    scene.testbed.put(&isolate("another", "true"))?;
+    expect_enforced(&scene)?;
+
+    // All policies.
+    scene.agents.clear();
+    scene.agents.push(scene.testbed.start_agent_with("node-1", &["--audit"])?);
+    expect_audited(&scene, 8082, "shop/another, shop/server")?;
+    scene.agents.clear();
+    scene.agents.push(scene.testbed.start_agent("node-1")?);
+    expect_enforced(&scene)
 }
 
 /// The packets that the counters of a node have counted, as `nft list` shows them: by chain, or where that is named by

@@ -6,7 +6,7 @@ use policy_compiler::explain::Side;
 use policy_compiler::judge::{Connection, Endpoint, Judge};
 use policy_compiler::model::{Cluster, Direction, Family, ObjectName};
 use policy_compiler::ruleset::LogEvent;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Denial, Flow};
 
@@ -43,15 +43,17 @@ impl Explanation {
             Direction::Egress => Direction::Ingress,
             Direction::Ingress => Direction::Egress,
         });
-        let mut words = if decided.verdict.allows() {
-            format!("the policies have changed since: {decided}")
-        } else {
+        let objects = |side: &Side| side.audited || !side.verdict.allows();
+        let as_it_was = objects(&decided) && decided.audited == (denial.prefix.event == LogEvent::Audited);
+        let mut words = if as_it_was {
             decided.to_string()
+        } else {
+            format!("the policies have changed since: {decided}")
         };
         if !other.verdict.allows() {
             words = format!("{words}. {} is denied too: {other}", other.direction());
         }
-        let denying = [decided, other].into_iter().filter(|side| !side.verdict.allows());
+        let denying = [decided, other].into_iter().filter(objects);
         let policies = denying.flat_map(|side| side.policies).map(|policy| policy.name).collect();
         Self { source, destination, policies, words }
     }
@@ -75,20 +77,28 @@ impl Explanation {
         let Flow { source, destination, transport, port } = denial.flow;
         let name = |pod: &Option<ObjectName>| pod.as_ref().map(ToString::to_string);
         let policies = self.policies.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        warn!(
-            target: "podfence::denied",
-            direction = denial.prefix.direction.as_str(),
-            %source,
-            source_pod = name(&self.source),
-            %destination,
-            destination_pod = name(&self.destination),
-            protocol = %transport,
-            port,
-            policies,
-            explanation = self.words,
-            packets,
-            "denied"
-        );
+        macro_rules! line {
+            ($level:ident, $message:literal) => {
+                $level!(
+                    target: "podfence::denied",
+                    direction = denial.prefix.direction.as_str(),
+                    %source,
+                    source_pod = name(&self.source),
+                    %destination,
+                    destination_pod = name(&self.destination),
+                    protocol = %transport,
+                    port,
+                    policies,
+                    explanation = self.words,
+                    packets,
+                    $message
+                )
+            };
+        }
+        match denial.prefix.event {
+            LogEvent::Denied | LogEvent::StrictStart => line!(warn, "denied"),
+            LogEvent::Audited => line!(info, "audited"),
+        }
     }
 
     /// The connection and the words.
@@ -99,6 +109,10 @@ impl Explanation {
         };
         let port = port.map(|port| format!("{port}/")).unwrap_or_default();
         let (source, destination) = (end(&self.source, source), end(&self.destination, destination));
-        format!("{source} → {destination} {port}{transport} denied: {}", self.words)
+        let verdict = match denial.prefix.event {
+            LogEvent::Denied | LogEvent::StrictStart => "denied",
+            LogEvent::Audited => "audited",
+        };
+        format!("{source} → {destination} {port}{transport} {verdict}: {}", self.words)
     }
 }

@@ -100,6 +100,13 @@ impl Compiler {
         self
     }
 
+    /// The same with all policies in audit mode: what they deny is told and passes.
+    #[must_use]
+    pub fn with_audit(mut self) -> Self {
+        self.world.audit();
+        self
+    }
+
     /// A compiler that knows the objects of a cluster; `node` as for [`compile`].
     pub fn of(cluster: &Cluster, node: Option<&str>) -> Self {
         let mut compiler = Self::new(node);

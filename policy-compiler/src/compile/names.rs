@@ -31,6 +31,13 @@ pub enum Counted {
         /// The policies as `NAMESPACE/POLICY, …`. Where they are too many for the table, the last are cut off.
         policies: String,
     },
+    /// Packets that passed although no rule let them through, because the policies are in audit mode.
+    Audited {
+        /// The direction in which the policies isolate.
+        direction: Direction,
+        /// The policies, as of [`Counted::Denied`].
+        policies: String,
+    },
     /// Packets that strict start dropped.
     StrictStart(Direction),
 }
@@ -39,10 +46,16 @@ impl Counted {
     /// What the rule of a chain counts that has this comment; `None` for chains that do not count.
     pub fn by(chain: &ChainName, comment: Option<&str>) -> Option<Self> {
         let direction_of = |text| Direction::BOTH.into_iter().find(|direction| direction.as_str() == text);
-        if let Some((direction, _)) = chain.as_str().split_once(ISOLATION) {
-            let policies = comment.and_then(|comment| comment.strip_prefix(ISOLATED_BY));
-            let policies = policies.unwrap_or_default().to_owned();
-            return Some(Self::Denied { direction: direction_of(direction)?, policies });
+        for (infix, words) in [ISOLATE, AUDIT] {
+            let Some((direction, _)) = chain.as_str().split_once(infix) else { continue };
+            let direction = direction_of(direction)?;
+            let policies =
+                comment.and_then(|comment| comment.strip_prefix(words)).unwrap_or_default().to_owned();
+            return Some(if (infix, words) == AUDIT {
+                Self::Audited { direction, policies }
+            } else {
+                Self::Denied { direction, policies }
+            });
         }
         if let Some(direction) = Direction::BOTH.into_iter().find(|it| strict::one_end(*it) == *chain) {
             return Some(Self::StrictStart(direction));
@@ -55,20 +68,27 @@ impl Counted {
     }
 }
 
-/// The chain of a group of pods that the same policies isolate.
-pub(super) fn isolation_chain<'a>(direction: Direction, content: impl Iterator<Item = &'a str>) -> ChainName {
-    ChainName::new(format!("{direction}{ISOLATION}{}", digest(content)))
+/// What stands in the name of a chain that isolates, and in the comment of its rule before the policies: of one that
+/// denies, and of one that only would.
+const ISOLATE: (&str, &str) = ("_isolate_", "isolated by ");
+const AUDIT: (&str, &str) = ("_audit_", "audited: isolated by ");
+
+/// The chain of a group of pods that the same policies isolate, all of them in audit mode if it is `audited`.
+pub(super) fn isolation_chain<'a>(
+    direction: Direction,
+    audited: bool,
+    content: impl Iterator<Item = &'a str>,
+) -> ChainName {
+    let (infix, _) = if audited { AUDIT } else { ISOLATE };
+    ChainName::new(format!("{direction}{infix}{}", digest(content)))
 }
 
-const ISOLATION: &str = "_isolate_";
-
-/// The comment of the rule that denies what no policy's rule lets through.
-pub(super) fn isolation_comment<'a>(policies: impl Iterator<Item = &'a ObjectName>) -> String {
+/// The comment of the last rule there.
+pub(super) fn isolation_comment<'a>(audited: bool, policies: impl Iterator<Item = &'a ObjectName>) -> String {
+    let (_, words) = if audited { AUDIT } else { ISOLATE };
     let policies: Vec<_> = policies.map(ToString::to_string).collect();
-    comment(&format!("{ISOLATED_BY}{}", policies.join(", ")))
+    comment(&format!("{words}{}", policies.join(", ")))
 }
-
-const ISOLATED_BY: &str = "isolated by ";
 
 /// The sets that exist in every table, one for each family.
 pub(super) fn family_set(name: &str, family: Family) -> SetName {

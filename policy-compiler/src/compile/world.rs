@@ -22,6 +22,8 @@ pub(super) struct World {
     /// Those of [`DefaultDeny`] included.
     policies: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
     default_deny: Option<DefaultDeny>,
+    /// Whether all policies are in audit mode.
+    audit: bool,
     /// How many pods live in each namespace.
     population: BTreeMap<Arc<str>, usize>,
     /// The pods that have an address: one, unless a pod that is on its way out still shows it.
@@ -49,6 +51,7 @@ impl World {
             pods: BTreeMap::new(),
             policies: BTreeMap::new(),
             default_deny: None,
+            audit: false,
             population: BTreeMap::new(),
             claims: HashMap::new(),
         }
@@ -57,6 +60,11 @@ impl World {
     /// Puts namespaces under default deny. To be said before any object is known.
     pub(super) fn deny_by_default(&mut self, default_deny: DefaultDeny) {
         self.default_deny = Some(default_deny);
+    }
+
+    /// Puts all policies into audit mode. To be said before any object is known.
+    pub(super) fn audit(&mut self) {
+        self.audit = true;
     }
 
     /// Takes in the object of the node that is compiled for, and no other's.
@@ -80,6 +88,10 @@ impl World {
         };
         if old.as_ref() != self.namespaces.get(name) {
             changed.namespaces.insert(name.clone());
+            let audited = |namespace: Option<&Namespace>| namespace.is_some_and(Namespace::is_audited);
+            if audited(old.as_ref()) != audited(self.namespaces.get(name)) {
+                changed.pods.extend(self.pods_in(name).map(|pod| pod.name.clone()));
+            }
             self.update_default_deny(name, changed);
         }
     }
@@ -239,10 +251,17 @@ impl World {
             }
             excerpt.insert_pod(Pod::clone(pod));
             for policy in Direction::BOTH.into_iter().flat_map(|direction| self.isolating(pod, direction)) {
-                excerpt.insert_policy(NetworkPolicy::clone(policy));
+                let audited = self.is_audited(policy);
+                excerpt.insert_policy(NetworkPolicy { audited, ..NetworkPolicy::clone(policy) });
             }
         }
         excerpt
+    }
+
+    /// Whether a policy is in audit mode.
+    pub(super) fn is_audited(&self, policy: &NetworkPolicy) -> bool {
+        let namespace = self.namespaces.get(&policy.name.namespace);
+        self.audit || policy.audited || namespace.is_some_and(Namespace::is_audited)
     }
 
     /// A namespace's labels; of one that has not been seen, its name is known all the same.

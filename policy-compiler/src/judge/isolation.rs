@@ -14,6 +14,8 @@ use crate::model::{
 pub(super) struct Isolation<'a> {
     pub(super) policy: &'a NetworkPolicy,
     pub(super) rules: Vec<ResolvedRule<'a>>,
+    /// Whether the policy is in audit mode.
+    pub(super) audited: bool,
 }
 
 /// A rule and whom its peers cover: everybody where it has no list of them.
@@ -39,7 +41,7 @@ pub(super) fn isolations(cluster: &Cluster, direction: Direction) -> Isolations<
     for policy in cluster.policies().values() {
         let Some(rules) = policy.rules(direction) else { continue };
         let rules = rules.iter().map(|rule| world.resolve(policy, rule)).collect();
-        let isolation = Arc::new(Isolation { policy, rules });
+        let isolation = Arc::new(Isolation { policy, rules, audited: cluster.is_audited(policy) });
         for subject in world.select(policy, &NamespaceScope::Own, &policy.subjects) {
             if let Some(isolating) = isolations.get_mut(subject) {
                 isolating.push(Arc::clone(&isolation));

@@ -41,6 +41,7 @@
 //!         origin: None,
 //!     }]),
 //!     egress: None,
+//!     audited: false,
 //!     origin: None,
 //! });
 //!
@@ -175,6 +176,7 @@ impl<'a> Judge<'a> {
     pub fn allows(&self, direction: Direction, connection: &Connection<'a>) -> bool {
         self.exemption(direction, connection).is_some()
             || self.allowing(direction, connection).next().is_some()
+            || self.is_audited(direction, connection)
     }
 
     /// What keeps `rule` from covering the connection; `None` if it does cover it.
@@ -194,6 +196,7 @@ impl<'a> Judge<'a> {
             None => Ruling::Isolated {
                 by: self.isolating(direction, connection).iter().map(|isolation| isolation.policy).collect(),
                 allowed_by: self.allowing(direction, connection).collect(),
+                audited: self.is_audited(direction, connection),
             },
         }
     }
@@ -229,6 +232,11 @@ impl<'a> Judge<'a> {
             Direction::Ingress => &self.ingress,
         };
         subject.member.and_then(|member| isolations.get(member)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether all policies that isolate the subject are in audit mode.
+    fn is_audited(&self, direction: Direction, connection: &Connection<'a>) -> bool {
+        self.isolating(direction, connection).iter().all(|isolation| isolation.audited)
     }
 
     fn allowing(

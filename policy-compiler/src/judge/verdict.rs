@@ -35,8 +35,10 @@ pub enum Ruling<'a> {
     Isolated {
         /// The policies that isolate, by name. At least one.
         by: Vec<&'a NetworkPolicy>,
-        /// The rules that cover the connection. None is a denial.
+        /// The rules that cover the connection. None is a denial, unless all is `audited`.
         allowed_by: Vec<PolicyRule<'a>>,
+        /// Whether all policies that isolate are in audit mode: then what no rule covers passes too.
+        audited: bool,
     },
 }
 
@@ -45,7 +47,7 @@ impl Ruling<'_> {
     pub fn allowed(&self) -> bool {
         match self {
             Self::Exempt(_) => true,
-            Self::Isolated { allowed_by, .. } => !allowed_by.is_empty(),
+            Self::Isolated { allowed_by, audited, .. } => *audited || !allowed_by.is_empty(),
         }
     }
 }

@@ -30,6 +30,7 @@
 //! ```
 
 mod addresses;
+mod annotations;
 mod assemble;
 mod fields;
 mod files;

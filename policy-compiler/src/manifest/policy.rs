@@ -7,6 +7,7 @@
 //! directions and has no rules.
 
 use super::addresses;
+use super::annotations::is_audited;
 use super::fields::{Field, Mapping, Read, quoted};
 use super::labels::label_selector;
 use super::ports::{port_number, port_or_name, protocol};
@@ -47,10 +48,15 @@ pub(super) fn network_policy(object: &Mapping<'_>, name: ObjectName) -> NetworkP
         subjects: LabelSelector::everything(),
         ingress: Some(Vec::new()),
         egress: None,
+        audited: false,
         origin: Some(object.field().origin()),
     };
     let known = object.only(&["apiVersion", "kind", "metadata", "spec", "status"]);
-    let metadata = object.optional("metadata", |field| field.mapping()?.only(&METADATA_FIELDS));
+    let metadata = object.optional("metadata", |field| {
+        let metadata = field.mapping()?;
+        policy.audited = is_audited(&metadata);
+        metadata.only(&METADATA_FIELDS)
+    });
     let spec = object.optional("spec", |field| read_spec(&field.mapping()?, &mut policy));
     if known.and(metadata).and(spec).is_err() {
         policy.ingress = Some(Vec::new());

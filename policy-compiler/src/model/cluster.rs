@@ -26,6 +26,7 @@ pub struct Cluster {
 pub struct Namespace {
     name: Arc<str>,
     labels: Labels,
+    audited: bool,
 }
 
 impl Namespace {
@@ -33,12 +34,23 @@ impl Namespace {
     pub fn new(name: impl Into<Arc<str>>, mut labels: Labels) -> Self {
         let name = name.into();
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_string());
-        Self { name, labels }
+        Self { name, labels, audited: false }
+    }
+
+    /// The namespace with its policies in audit mode, or not.
+    #[must_use]
+    pub fn with_audit(self, audited: bool) -> Self {
+        Self { audited, ..self }
     }
 
     /// `metadata.name`
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Whether all policies of the namespace are in audit mode.
+    pub fn is_audited(&self) -> bool {
+        self.audited
     }
 
     /// `metadata.labels`, with [`NAMESPACE_NAME_LABEL`].
@@ -154,6 +166,11 @@ impl Cluster {
     /// The Services, by namespace and name.
     pub fn services(&self) -> &BTreeMap<ObjectName, Service> {
         &self.services
+    }
+
+    /// Whether a policy is in audit mode: where all policies that isolate a pod are, what they deny passes.
+    pub fn is_audited(&self, policy: &NetworkPolicy) -> bool {
+        policy.audited || self.namespaces.get(&policy.name.namespace).is_some_and(Namespace::is_audited)
     }
 
     /// The policies, by namespace and name. Each one's namespace is in [`Self::namespaces`].

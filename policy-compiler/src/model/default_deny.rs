@@ -70,6 +70,7 @@ impl DefaultDeny {
             subjects: LabelSelector::everything(),
             ingress: Some(Vec::new()),
             egress: Some(self.allow_dns.then(to_dns).into_iter().collect()),
+            audited: false,
             origin: None,
         })
     }

@@ -3,6 +3,7 @@
 //! What stands here has been checked: a [`PortMatch`] range is not empty, an exception lies inside its
 //! block, a namespace carries its own name as a label. Nothing behind this module checks again.
 
+mod audit;
 mod cluster;
 mod default_deny;
 mod labels;
@@ -10,6 +11,7 @@ mod pod;
 mod policy;
 mod port;
 
+pub use audit::{AUDIT_ANNOTATION, asks_for_audit};
 pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
 pub use default_deny::DefaultDeny;
 pub use labels::{LabelSelector, Labels, Operator, Requirement};

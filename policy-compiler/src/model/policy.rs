@@ -17,6 +17,9 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<Rule>>,
     /// The egress rules; `None` if `policyTypes` leaves egress alone.
     pub egress: Option<Vec<Rule>>,
+    /// Whether the policy itself is in audit mode; its namespace may be too
+    /// ([`Cluster::is_audited`](super::Cluster::is_audited)).
+    pub audited: bool,
     /// Where it was written.
     pub origin: Option<Origin>,
 }

@@ -34,16 +34,19 @@ pub struct LogPrefix {
 pub enum LogEvent {
     /// Dropped: policies isolate the pod, and no rule covers the packet.
     Denied,
+    /// It passes, but would be dropped if the policies that isolate the pod were not in audit mode.
+    Audited,
     /// Dropped by strict start: no known pod has the address.
     StrictStart,
 }
 
 impl LogEvent {
-    const ALL: [Self; 2] = [Self::Denied, Self::StrictStart];
+    const ALL: [Self; 3] = [Self::Denied, Self::Audited, Self::StrictStart];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Denied => "denied",
+            Self::Audited => "audited",
             Self::StrictStart => "strict-start",
         }
     }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use policy_compiler::manifest::{self, Problem};
-use policy_compiler::model::{self, ContainerPort, LabelSelector, ObjectName, PortNumber, Protocol};
+use policy_compiler::model::{
+    self, AUDIT_ANNOTATION, ContainerPort, LabelSelector, ObjectName, PortNumber, Protocol, asks_for_audit,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
@@ -47,8 +49,11 @@ impl Kind for Namespace {
     }
 
     fn update(name: Arc<str>, object: Option<Self>) -> Update {
-        let namespace = object
-            .map(|object| model::Namespace::new(name.clone(), object.metadata.labels.unwrap_or_default()));
+        let namespace = object.map(|Self { metadata }| {
+            let audit = metadata.annotations.as_ref().and_then(|all| all.get(AUDIT_ANNOTATION));
+            let audited = audit.is_some_and(|value| asks_for_audit(value));
+            model::Namespace::new(name.clone(), metadata.labels.unwrap_or_default()).with_audit(audited)
+        });
         Update::Namespace(name, namespace)
     }
 }
@@ -71,14 +76,21 @@ impl Kind for NetworkPolicy {
     }
 
     fn update(name: ObjectName, object: Option<Self>) -> Update {
-        let policy = object.map(|object| network_policy(&name, object.rest));
+        let policy = object.map(|object| network_policy(&name, &object.metadata, object.rest));
         Update::Policy(name, policy)
     }
 }
 
 /// Reads a policy as it is read in a manifest. What cannot be read of it allows nothing and is logged.
-fn network_policy(name: &ObjectName, mut object: Map<String, Value>) -> model::NetworkPolicy {
-    object.insert("metadata".to_owned(), json!({"namespace": *name.namespace, "name": *name.name}));
+fn network_policy(
+    name: &ObjectName,
+    metadata: &ObjectMeta,
+    mut object: Map<String, Value>,
+) -> model::NetworkPolicy {
+    let metadata = json!({
+        "namespace": *name.namespace, "name": *name.name, "annotations": metadata.annotations,
+    });
+    object.insert("metadata".to_owned(), metadata);
     let (resource, problems) = as_manifest::<NetworkPolicy>(&name.to_string(), object);
     for Problem { field, message, .. } in &problems {
         warn!(policy = %name, field, message, "what cannot be read allows nothing");
@@ -93,6 +105,7 @@ fn network_policy(name: &ObjectName, mut object: Map<String, Value>) -> model::N
         subjects: LabelSelector::everything(),
         ingress: Some(Vec::new()),
         egress: Some(Vec::new()),
+        audited: false,
         origin: None,
     })
 }
@@ -309,17 +322,33 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         name: Option<String>,
         namespace: Option<String>,
         labels: Option<BTreeMap<String, String>>,
+        annotations: Option<Annotations>,
         resource_version: Option<String>,
         creation_timestamp: Option<Time>,
         deletion_timestamp: Option<Time>,
     }
-    let Kept { name, namespace, labels, resource_version, creation_timestamp, deletion_timestamp } =
-        Kept::deserialize(deserializer)?;
+    #[derive(Deserialize)]
+    struct Annotations {
+        // `AUDIT_ANNOTATION`
+        #[serde(rename = "podfence.io/audit")]
+        audit: Option<String>,
+    }
+    let Kept {
+        name,
+        namespace,
+        labels,
+        annotations,
+        resource_version,
+        creation_timestamp,
+        deletion_timestamp,
+    } = Kept::deserialize(deserializer)?;
+    let audit = annotations.and_then(|annotations| annotations.audit);
     let rest = ObjectMeta::default();
     Ok(ObjectMeta {
         name,
         namespace,
         labels,
+        annotations: audit.map(|audit| BTreeMap::from([(AUDIT_ANNOTATION.to_owned(), audit)])),
         resource_version,
         creation_timestamp,
         deletion_timestamp,

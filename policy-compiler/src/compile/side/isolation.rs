@@ -46,14 +46,17 @@ impl Side {
             body.extend(skeleton::with_pods(self.direction, &open));
         }
         body.extend(skeleton::to_itself(self.direction));
-        body.push(skeleton::log(self.direction, LogEvent::Denied));
-        let deny = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
+        let audited = subject.audited;
+        let (event, verdict) =
+            if audited { (LogEvent::Audited, Verdict::Return) } else { (LogEvent::Denied, Verdict::Drop) };
+        body.push(skeleton::log(self.direction, event));
+        let rest = Rule::new([Statement::Counter, Statement::Verdict(verdict)]);
         let policies = || subject.policies.iter().map(|policy| &policy.name);
-        body.push(deny.comment(isolation_comment(policies())));
+        body.push(rest.comment(isolation_comment(audited, policies())));
 
         let policies = policies().map(ToString::to_string);
         let content: Vec<String> = body.iter().map(ToString::to_string).chain(policies).collect();
-        let name = isolation_chain(self.direction, content.iter().map(String::as_str));
+        let name = isolation_chain(self.direction, audited, content.iter().map(String::as_str));
         draft.put_chain(&name, None, body);
         name
     }

@@ -17,6 +17,8 @@ pub(super) struct Subject {
     pub(super) pod: Arc<Pod>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) policies: Vec<Arc<NetworkPolicy>>,
+    /// Whether all of them are in audit mode.
+    pub(super) audited: bool,
     /// The chains of all rules of `policies`, sorted.
     pub(super) rules: Vec<ChainName>,
 }
@@ -34,13 +36,15 @@ impl Subject {
         }
         let mut rules: Vec<_> = policies.iter().flat_map(|policy| rule_chains(policy, direction)).collect();
         rules.sort_unstable();
-        Some(Self { pod: pod.clone(), addresses, policies, rules })
+        let audited = policies.iter().all(|policy| world.is_audited(policy));
+        Some(Self { pod: pod.clone(), addresses, policies, audited, rules })
     }
 
     /// Whether the table treats both alike.
     fn is_like(&self, other: &Self) -> bool {
         self.addresses == other.addresses
             && self.pod.ports == other.pod.ports
+            && self.audited == other.audited
             && self.policies.len() == other.policies.len()
             && self.policies.iter().zip(&other.policies).all(|(one, other)| Arc::ptr_eq(one, other))
     }

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use policy_compiler::model::ObjectName;
+use policy_compiler::ruleset::LogEvent;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
@@ -102,7 +103,11 @@ impl Publisher<'_> {
             return Ok(());
         }
         let Some(object) = self.reference(&key.0).await? else { return Ok(()) };
-        let content = Content { kind: "Warning", reason: REASON, message, count: packets };
+        let kind = match key.1.prefix.event {
+            LogEvent::Denied | LogEvent::StrictStart => "Warning",
+            LogEvent::Audited => "Normal",
+        };
+        let content = Content { kind, reason: REASON, message, count: packets };
         let event = events.create(&PostParams::default(), &event(self.node, object, content)).await?;
         if let Some(name) = event.metadata.name {
             self.told.insert(key, Told { name, count: packets, at: now });
