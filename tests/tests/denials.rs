@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::time::Duration;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lab::testbed::{BOUND, Testbed, listen, policy, status, wait_until};
 use lab::{
     Agent, ControlPlane, Node, Outcome, Pod, Probe, Protocol, Stream, Topology, Underlay, User, program,
@@ -84,7 +86,7 @@ impl Scene {
                     Ok(())
                 })?;
             }
-            probing.join().map_err(|_| anyhow::anyhow!("the probes panicked"))??;
+            probing.join().map_err(|_| anyhow!("the probes panicked"))??;
             Ok(())
         })
     }
@@ -245,6 +247,51 @@ fn what_audited_policies_deny_passes_and_is_told_until_they_are_enforced() -> Re
     scene.agents.clear();
     scene.agents.push(scene.testbed.start_agent("node-1")?);
     expect_enforced(&scene)
+}
+
+/// Sends datagrams to one port after the other, as fast as it can until told to stop. Returns how many.
+fn flood(from: &Pod, to: IpAddr, stop: &AtomicBool) -> Result<u64> {
+    from.namespace().run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let mut sent = 0;
+        for port in (1..=u16::MAX).cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            sent += u64::from(socket.send_to(b"let me in", (to, port)).is_ok());
+        }
+        Ok(sent)
+    })
+}
+
+#[test]
+fn a_flood_of_denials_costs_little_and_hides_nothing_of_others() -> Result<()> {
+    const FLOOD: Duration = Duration::from_secs(4);
+    let scene = Scene::raise(&[])?;
+    let agent = &scene.agents[0];
+    let (memory, time) = (agent.resident_memory()?, agent.processor_time()?);
+    let (begin, stop) = (Instant::now(), AtomicBool::new(false));
+    let sent = std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| flood(&scene.client, scene.server.ipv4(), &stop));
+        std::thread::sleep(FLOOD / 2);
+        let other = Probe::new(&scene.quiet, scene.client.ipv4(), 7, Protocol::Udp);
+        let explained = scene.expect(&[(other, scene.explained("shop/quiet", "shop/client", "7/UDP")?)]);
+        std::thread::sleep(FLOOD.saturating_sub(begin.elapsed()));
+        stop.store(true, Ordering::Relaxed);
+        explained?;
+        flooding.join().map_err(|_| anyhow!("the flood panicked"))?
+    })?;
+    let spent = (agent.processor_time()? - time).as_secs_f64() / begin.elapsed().as_secs_f64();
+    let grown = agent.resident_memory()?.saturating_sub(memory) / 1024;
+    let rate = sent as f64 / begin.elapsed().as_secs_f64();
+    println!("{rate:.0} packets/s: {:.2} % of a processor, {grown} KiB", spent * 100.0);
+    ensure!(rate > 10_000.0, "{rate} packets a second are no flood");
+    ensure!(spent < 0.05, "{spent} of a processor for {rate} packets a second");
+    ensure!(grown < 4096, "{grown} KiB more memory");
+    // What is not explained is counted.
+    ensure!(agent.denials()?.len() < 100, "{:#?}", agent.denials()?);
+    ensure!(agent.counter("denials_unexplained")? > 10);
+    Ok(())
 }
 
 /// The packets that the counters of a node have counted, as `nft list` shows them: by chain, or where that is named by

@@ -113,6 +113,30 @@ fn a_port_that_no_connection_can_have_is_left_out() {
     assert_eq!(numbers, [65_535]);
 }
 
+#[test]
+fn annotations_ask_for_audit() {
+    for (annotations, audited) in [
+        (
+            json!({"podfence.io/audit": "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"}),
+            true,
+        ),
+        (json!({"podfence.io/audit": "false"}), false),
+        (json!({"podfence.io/audit": "1"}), false),
+        (json!({"other": "true"}), false),
+        (json!({}), false),
+        (Value::Null, false),
+    ] {
+        let mut object = named("shop");
+        object["metadata"]["annotations"] = annotations.clone();
+        assert_eq!(policy_of(&object).audited, audited, "{annotations}");
+        let namespace: Namespace = read(&object);
+        let Update::Namespace(_, Some(namespace)) = Namespace::update("shop".into(), Some(namespace)) else {
+            panic!("no namespace")
+        };
+        assert_eq!(namespace.is_audited(), audited, "{annotations}");
+    }
+}
+
 /// The items of a list lack `apiVersion` and `kind`.
 #[test]
 fn a_policy_of_a_list_says_what_it_says_as_a_manifest() {
