@@ -41,6 +41,7 @@ enum Command {
 }
 
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Run {
     /// The node whose pods are enforced, as pods name it in spec.nodeName.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]

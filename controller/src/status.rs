@@ -93,13 +93,14 @@ impl Status {
             let comment = chain.rules.iter().find_map(|rule| rule.comment.as_deref());
             match Counted::by(name, comment) {
                 Some(counted @ (Counted::Denied { direction, .. } | Counted::Audited { direction, .. })) => {
+                    let audited = matches!(counted, Counted::Audited { .. });
                     status.groups.push(Group {
                         direction: direction.as_str(),
                         isolation: comment.unwrap_or(name.as_str()).to_owned(),
                         pods: members.remove(name).unwrap_or_default().into_iter().collect(),
                         denied: chain.counter().into(),
-                        audited: matches!(counted, Counted::Audited { .. }),
-                    })
+                        audited,
+                    });
                 }
                 Some(Counted::Allowed { direction, policy, rule }) => status.rules.push(Rule {
                     policy: policy.to_string(),

@@ -4,10 +4,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use controller::kernel::Kernel;
 use lab::listing::Listing;
 use lab::random::Random;
 use lab::testbed::{BOUND, Testbed, policy, status, wait_until};
 use lab::{Agent, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay, program};
+use policy_compiler::compile::compile;
+use policy_compiler::manifest::{self, Input};
+use policy_compiler::ruleset::{Chain, ChainName, Rule, Ruleset, Statement, Transaction};
 use serde_json::json;
 
 const PORT: u16 = 8080;
@@ -83,6 +87,51 @@ impl Scene {
             }
         }
     }
+}
+
+/// The ruleset as agents made it that told nobody of what they denied.
+fn without_logs(ruleset: &Ruleset) -> Ruleset {
+    // These are named by their content, which was another.
+    let name = |chain: &ChainName| match chain.as_str().split_once("_isolate_") {
+        Some((direction, _)) => ChainName::new(format!("{direction}_isolate_older")),
+        None => chain.clone(),
+    };
+    let logs = |rule: &Rule| rule.statements.iter().any(|statement| matches!(statement, Statement::Log(_)));
+    let chains = ruleset.chains.iter().map(|(chain, Chain { hook, rules })| {
+        let rules = rules.iter().filter(|rule| !logs(rule)).cloned().collect();
+        (name(chain), Chain { hook: *hook, rules })
+    });
+    let mut sets = ruleset.sets.clone();
+    for target in
+        sets.values_mut().flat_map(|set| set.elements.values_mut()).filter_map(|it| it.target.as_mut())
+    {
+        *target = name(target);
+    }
+    Ruleset { chains: chains.collect(), sets }
+}
+
+#[test]
+fn the_table_of_an_older_agent_is_brought_in_step_without_a_gap() -> Result<()> {
+    let scene = Scene::raise(Topology::Routed)?;
+    let path = scene.testbed.manifests.path().to_owned();
+    let cluster = manifest::read(&[Input::Path(path)])?.cluster;
+    let program_older = || {
+        scene.testbed.lab.nodes().iter().try_for_each(|node| {
+            let older = without_logs(&compile(&cluster, Some(node.name())));
+            node.namespace().run(|| Ok(Kernel::open()?.apply(&Transaction::replace(&older))?))
+        })
+    };
+    program_older()?;
+    let prober = Prober::start(&scene.allowed(), &scene.denied())?;
+    for _ in 0..5 {
+        program_older()?;
+        scene.testbed.start_agents()?;
+        scene.testbed.wait_in_step()?;
+    }
+    let totals = prober.stop()?;
+    assert_eq!((totals.leaks, totals.wrong_denials), (0, 0), "{totals:?}");
+    assert!(totals.allowed.min(totals.denied) > 100, "{totals:?}");
+    Ok(())
 }
 
 fn killed_in_a_loop(topology: Topology, seed: u64) -> Result<()> {
