@@ -343,9 +343,11 @@ fn the_role_has_no_right_that_an_agent_does_not_use() -> Result<()> {
         return Ok(());
     }
     let Some(mut cluster) = Cluster::new(&[])? else { return Ok(()) };
-    // So that there is something to tell of in an event.
+    // So that there is something to tell of in events.
     cluster.plane.api().put(&namespace("shop", &json!({})))?;
-    cluster.pod("shop/web")?;
+    let (web, client) = (cluster.pod("shop/web")?, cluster.pod("shop/client")?);
+    cluster.plane.api().put(&policy("shop", "deny", &json!({"podSelector": {}})))?;
+    let denied = Probe::new(&client, web.ipv6(), PORT, Protocol::Udp);
     cluster.node.namespace().sysctl("ipv4/ip_forward 0")?;
     let rules = &cluster.objects["ClusterRole"]["rules"];
     let words = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone());
@@ -376,6 +378,9 @@ fn the_role_has_no_right_that_an_agent_does_not_use() -> Result<()> {
             let log = agent.log()?;
             // Some of what is logged has its quotes escaped.
             let refused = log.replace('\\', "").contains(&refusal);
+            if !refused && resource == "events" {
+                cluster.lab.probe(std::slice::from_ref(&denied))?;
+            }
             ensure!(refused, "works without the right to {verb} {resource}:\n{log}");
             Ok(())
         })?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use policy_compiler::model::ObjectName;
 use policy_compiler::ruleset::LogEvent;
@@ -118,7 +118,9 @@ impl Publisher<'_> {
     /// What names the pod, with the identifier that `kubectl describe pod` looks for; `None` if it is gone.
     async fn reference(&self, pod: &ObjectName) -> kube::Result<Option<ObjectReference>> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
-        let Some(object) = pods.get_metadata_opt(&pod.name).await? else { return Ok(None) };
+        // The agent may list pods, and need not get them.
+        let named = ListParams::default().fields(&format!("metadata.name={}", pod.name));
+        let Some(object) = pods.list_metadata(&named).await?.items.pop() else { return Ok(None) };
         Ok(Some(ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
