@@ -404,7 +404,11 @@ fn dashboard_alerts_and_document_name_metrics_that_there_are() -> Result<()> {
         "web",
         &json!({"podSelector": {}, "ingress": [{"ports": [{"port": PORT}]}]}),
     ))?;
-    let agent = testbed.start_agent("node")?;
+    let _audited = testbed.pod("node", "other/web", &[])?;
+    let mut audited = policy("other", "web", &json!({"podSelector": {}}));
+    audited["metadata"]["annotations"] = json!({"podfence.io/audit": "true"});
+    testbed.put(&audited)?;
+    let agent = testbed.start_agent_with("node", &["--strict-start"])?;
     let (_, exported) = agent.get("/metrics")?;
     assert!(exported.contains("podfence_ready 1"), "{exported}");
     drop(web);

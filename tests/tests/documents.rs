@@ -8,8 +8,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use lab::programs::{HELM, KUBECTL};
-use lab::testbed::BOUND;
-use lab::{Agent, ControlPlane, Lab, Namespace, Topology, Underlay, User, program};
+use lab::testbed::{BOUND, Testbed, policy, wait_until};
+use lab::{Agent, ControlPlane, Lab, Namespace, Outcome, Probe, Protocol, Topology, Underlay, User, program};
+use serde_json::json;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -95,6 +96,62 @@ fn what_operating_md_says_works() -> Result<()> {
         succeed(shell).with_context(|| command.to_owned())?;
     }
     assert_eq!(node.namespace().feed("nft", &["list", "tables"], "")?, "", "cleanup removes the table");
+    Ok(())
+}
+
+/// A pod is denied what it asks of another, and somebody goes by the book.
+#[test]
+fn what_debugging_md_says_works() -> Result<()> {
+    if let Err(missing) = KUBECTL.available().and_then(|()| ControlPlane::available()) {
+        return Ok(writeln!(std::io::stderr(), "left out: {missing}")?);
+    }
+    let mut testbed = Testbed::new(Topology::Routed, Underlay::HostGateway, &["node-1"])?;
+    let (client, web) =
+        (testbed.pod("node-1", "shop/client", &[])?, testbed.pod("node-1", "shop/web", &[8080])?);
+    let friends = json!([{"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}]}]);
+    let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": friends});
+    testbed.put(&policy("shop", "web", &spec))?;
+    let world = testbed.lab.world();
+    let plane = ControlPlane::start(world.namespace(), world.ipv4())?;
+    plane.api().put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}))?;
+    plane.api().put(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }))?;
+    testbed.objects()?.iter().try_for_each(|object| plane.api().put(object))?;
+    let kubeconfig = plane.kubeconfig(User::Agent)?;
+    let mut agent = Agent::start_with(web.node(), ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])?;
+    agent.wait_ready(BOUND)?;
+    let probe = Probe::new(&client, web.ipv4(), 8080, Protocol::Tcp);
+    testbed.lab.wait_for(&probe, Outcome::Denied, BOUND)?;
+    wait_until(BOUND, || {
+        let events = plane.api().get("/api/v1/namespaces/shop/events")?;
+        ensure!(events["items"][0]["reason"] == "PolicyDenied", "{events}");
+        Ok(())
+    })?;
+
+    let folder = tempfile::tempdir()?;
+    let programs = [KUBECTL.path()?, program("podfence")?, program("podfence-controller")?];
+    for command in blocks(&document("debugging.md")?, "sh") {
+        let mut shell = shell(web.node().namespace(), command, &programs)?;
+        shell.current_dir(folder.path()).env("HOME", folder.path());
+        let output = shell.env("KUBECONFIG", plane.kubeconfig(User::Administrator)?).output()?;
+        let [said, complaint] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        let (code, words) = match command {
+            _ if command.starts_with("podfence explain") => {
+                (1, "pod client has app=client (needs app=friend)")
+            }
+            _ if command.contains("get events") => (0, "pod client has app=client (needs app=friend)"),
+            _ if command.contains("status") => (0, "isolated by shop/web: denied"),
+            _ => (0, ""),
+        };
+        ensure!(output.status.code() == Some(code), "`{command}`: {said}{complaint}");
+        ensure!(said.contains(words), "`{command}`: {said}{complaint}");
+        if let Some((_, value)) = command.split_once("podfence.io/audit") {
+            let outcome = if value == "=true" { Outcome::Allowed } else { Outcome::Denied };
+            testbed.lab.wait_for(&probe, outcome, BOUND).context(value.to_owned())?;
+        }
+    }
     Ok(())
 }
 
