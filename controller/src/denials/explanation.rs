@@ -1,10 +1,11 @@
 //! A denial in words.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use policy_compiler::explain::Side;
 use policy_compiler::judge::{Connection, Endpoint, Judge};
-use policy_compiler::model::{Cluster, Direction, Family, ObjectName};
+use policy_compiler::model::{Cluster, Direction, Family, ObjectName, Pod};
 use policy_compiler::ruleset::LogEvent;
 use tracing::{info, warn};
 
@@ -26,7 +27,7 @@ impl Explanation {
         let Flow { source, destination, .. } = denial.flow;
         let judge = Judge::new(cluster);
         let [from, to] = [source, destination].map(|end| judge.party(Endpoint::Address(end)));
-        let name = |pod: &policy_compiler::model::Pod| pod.name.clone();
+        let name = |pod: &Pod| pod.name.clone();
         let (source, destination) = (from.pod().map(name), to.pod().map(name));
         if denial.prefix.event == LogEvent::StrictStart {
             let words = format!(
@@ -104,7 +105,7 @@ impl Explanation {
     /// The connection and the words.
     pub(super) fn sentence(&self, denial: &Denial) -> String {
         let Flow { source, destination, transport, port } = denial.flow;
-        let end = |pod: &Option<ObjectName>, address: std::net::IpAddr| {
+        let end = |pod: &Option<ObjectName>, address: IpAddr| {
             pod.as_ref().map_or_else(|| address.to_string(), |pod| format!("{pod} ({address})"))
         };
         let port = port.map(|port| format!("{port}/")).unwrap_or_default();

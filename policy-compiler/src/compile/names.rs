@@ -47,8 +47,9 @@ impl Counted {
     pub fn by(chain: &ChainName, comment: Option<&str>) -> Option<Self> {
         let direction_of = |text| Direction::BOTH.into_iter().find(|direction| direction.as_str() == text);
         for (infix, words) in [ISOLATE, AUDIT] {
-            let Some((direction, _)) = chain.as_str().split_once(infix) else { continue };
-            let direction = direction_of(direction)?;
+            let direction =
+                chain.as_str().split_once(infix).and_then(|(direction, _)| direction_of(direction));
+            let Some(direction) = direction else { continue };
             let policies =
                 comment.and_then(|comment| comment.strip_prefix(words)).unwrap_or_default().to_owned();
             return Some(if (infix, words) == AUDIT {
