@@ -125,8 +125,8 @@ fn what_debugging_md_says_works() -> Result<()> {
     let probe = Probe::new(&client, web.ipv4(), 8080, Protocol::Tcp);
     testbed.lab.wait_for(&probe, Outcome::Denied, BOUND)?;
     wait_until(BOUND, || {
-        let events = plane.api().get("/api/v1/namespaces/shop/events")?;
-        ensure!(events["items"][0]["reason"] == "PolicyDenied", "{events}");
+        let events = plane.api().get("/api/v1/namespaces/shop/events?fieldSelector=reason=PolicyDenied")?;
+        ensure!(!events["items"][0].is_null(), "{events}\n{}", agent.log()?);
         Ok(())
     })?;
 
