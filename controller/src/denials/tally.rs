@@ -12,10 +12,10 @@ const FIRST_SILENCE: Duration = Duration::from_secs(5);
 const LONGEST_SILENCE: Duration = Duration::from_secs(320);
 
 /// How many denials are told of one isolated pod at once, and how soon another one is.
-const OF_A_POD: (u32, Duration) = (10, Duration::from_secs(5));
+const OF_A_POD: (u32, Duration) = (50, Duration::from_secs(1));
 
 /// The same of all pods together.
-const IN_ALL: (u32, Duration) = (100, Duration::from_millis(100));
+const IN_ALL: (u32, Duration) = (200, Duration::from_millis(50));
 
 /// How many denials are remembered.
 const MEMORY: usize = 1024;
@@ -135,9 +135,9 @@ mod tests {
         let start = Instant::now();
         let mut tally = Tally::new(start);
         let told = (1..5000).filter(|port| tally.note(denial(1, *port), start) == Treatment::Tell);
-        assert_eq!(told.count(), 10);
+        assert_eq!(told.count(), 50);
         assert_eq!(tally.note(denial(2, 80), start), Treatment::Tell);
-        assert_eq!(tally.note(denial(1, 9000), start + Duration::from_secs(5)), Treatment::Tell);
+        assert_eq!(tally.note(denial(1, 9000), start + Duration::from_secs(1)), Treatment::Tell);
     }
 
     #[test]
@@ -152,9 +152,9 @@ mod tests {
             }
             tally.due(now);
         }
-        // Ten at once, and one every five seconds.
-        assert_eq!(told, 2 * (10 + 60 / 5));
-        assert!(tally.told.len() <= 4, "what does not happen again is forgotten");
+        // Fifty at once, and one every second.
+        assert_eq!(told, 2 * (50 + 60));
+        assert!(tally.told.len() <= 2 * 6, "what does not happen again is forgotten");
         assert_eq!(tally.of_pods.len(), 2);
     }
 }

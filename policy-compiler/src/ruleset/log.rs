@@ -15,10 +15,10 @@ pub const LOG_GROUP: u16 = 9555;
 pub const LOG_SNAP_LENGTH: u32 = 128;
 
 /// How many packets each rule tells of in a second.
-pub const LOG_RATE: u64 = 10;
+pub const LOG_RATE: u64 = 50;
 
 /// How many it tells of at once after a silence.
-pub const LOG_BURST: u32 = 20;
+pub const LOG_BURST: u32 = 100;
 
 /// What is said of a packet (`log prefix`), as `podfence ingress denied`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -217,7 +217,7 @@ pub enum Statement {
     InSet(Fields, SetName),
     /// The verdict that the map has for the fields; the rule goes on where it has none.
     VerdictMap(Fields, SetName),
-    /// `limit rate 10/second burst 20 packets`: [`LOG_RATE`] and [`LOG_BURST`] are not used up. Each rule counts
+    /// `limit rate 50/second burst 100 packets`: [`LOG_RATE`] and [`LOG_BURST`] are not used up. Each rule counts
     /// for itself.
     WithinLogRate,
     /// `log prefix "podfence ingress denied" group 9555 snaplen 128`: the beginning of the packet goes to whoever

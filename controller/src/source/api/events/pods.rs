@@ -20,10 +20,10 @@ use crate::denials::{Denial, Notice};
 const REASON: &str = "PolicyDenied";
 
 /// How many events a pod gets at once, and how soon another one.
-const OF_A_POD: (u32, Duration) = (5, Duration::from_secs(60));
+const OF_A_POD: (u32, Duration) = (25, Duration::from_secs(60));
 
 /// How many requests are made at once, and how soon another one, for all pods.
-const IN_ALL: (u32, Duration) = (30, Duration::from_secs(1));
+const IN_ALL: (u32, Duration) = (100, Duration::from_secs(1));
 
 /// How many events are remembered, and for how long: as long as the API server keeps one.
 const MEMORY: usize = 512;
