@@ -19,6 +19,7 @@ demo-cluster: prepare
 
 ## What packets and changes cost, beside the bars that podfence sets itself.
 bench: prepare
+	cargo build --release --locked
 	cargo run --release --locked --package tests --bin bench
 
 ## Formatting, lints, licences and every test.

@@ -8,6 +8,7 @@
 mod changes;
 mod cluster;
 mod connections;
+mod dry_run;
 mod objects;
 mod packets;
 
@@ -29,7 +30,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     print(&format!("{:<76} {:>10} {:>12}\n", "", "bar", "measured"));
-    for measure in [packets::measure, changes::measure, connections::measure, cluster::measure] {
+    for measure in
+        [packets::measure, changes::measure, connections::measure, dry_run::measure, cluster::measure]
+    {
         for Figure { what, bar, measured } in measure()? {
             print(&format!("{what:<76} {bar:>10} {measured:>12}\n"));
         }
