@@ -1,12 +1,13 @@
 //! Packets obey the policies: in random clusters each one goes as the judge says, whatever connects the pods.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::ops::Range;
 
 use anyhow::Result;
 use lab::random::{self, NAMESPACES, PORTS, PodPlace, Random};
-use lab::testbed::{Testbed, listen};
-use lab::{Endpoint, Probe, Protocol, Topology, Underlay};
+use lab::testbed::{BOUND, Testbed, listen, namespace};
+use lab::{Agent, ControlPlane, Endpoint, Probe, Protocol, Topology, Underlay, User};
 use serde_json::{Value, json};
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
@@ -58,8 +59,8 @@ impl Scene {
         Ok(Self { testbed, pods, host_network })
     }
 
-    /// Describes the pods by labels, ports and policies that the seed decides, in one file.
-    fn describe(&self, seed: u64) -> Result<()> {
+    /// The namespaces, the pods with labels and ports, and the policies that the seed decides.
+    fn objects(&self, seed: u64) -> Vec<Value> {
         let random = &mut Random::new(seed);
         let mut objects = random::namespaces(random);
         for place in &self.pods {
@@ -78,8 +79,23 @@ impl Scene {
         }
         let blocks = blocks();
         objects.extend((0..2 + random.below(6)).map(|index| random::policy(random, index, &blocks)));
+        objects
+    }
+
+    /// Writes objects as manifests, in one file.
+    fn describe(&self, objects: &[Value]) -> Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         self.testbed.manifests.write("cluster.json", &list.to_string())
+    }
+
+    /// Tries whether every packet goes as the judge says of the manifests.
+    fn check(&self, seed: u64) -> Result<()> {
+        self.testbed.wait_in_step()?;
+        let probes = self.probes(seed);
+        let verdicts = self.testbed.judge(&probes)?;
+        assert!(verdicts.contains(&true) && verdicts.contains(&false), "seed {seed} decides nothing");
+        assert_eq!(self.testbed.disagreements(&probes)?, Vec::<String>::new(), "seed {seed}");
+        Ok(())
     }
 
     /// Between pods, nodes and the world, from every address to every other: ICMP, and every other protocol to
@@ -127,12 +143,8 @@ fn random_clusters(topology: Topology, underlay: Underlay, seeds: Range<u64>) ->
     let scene = Scene::raise(topology, underlay)?;
     let _agents = scene.testbed.start_agents()?;
     for seed in seeds {
-        scene.describe(seed)?;
-        scene.testbed.wait_in_step()?;
-        let probes = scene.probes(seed);
-        let verdicts = scene.testbed.judge(&probes)?;
-        assert!(verdicts.contains(&true) && verdicts.contains(&false), "seed {seed} decides nothing");
-        assert_eq!(scene.testbed.disagreements(&probes)?, Vec::<String>::new(), "seed {seed}");
+        scene.describe(&scene.objects(seed))?;
+        scene.check(seed)?;
     }
     Ok(())
 }
@@ -155,4 +167,42 @@ fn random_clusters_bridged_over_vxlan() -> Result<()> {
 #[test]
 fn random_clusters_bridged_over_host_gateways() -> Result<()> {
     random_clusters(Topology::Bridge, Underlay::HostGateway, 300..304)
+}
+
+/// An object as the API server takes it: manifests need no image, and one field for the addresses.
+fn complete(mut object: Value) -> Value {
+    if object["kind"] == "Pod" {
+        object["spec"]["containers"][0]["image"] = json!("example.invalid/none");
+        object["status"]["podIP"] = object["status"]["podIPs"][0]["ip"].clone();
+    }
+    object
+}
+
+#[test]
+fn random_clusters_written_to_an_api_server() -> Result<()> {
+    if let Err(missing) = ControlPlane::available() {
+        return Ok(writeln!(std::io::stderr(), "left out: {missing}")?);
+    }
+    let scene = Scene::raise(Topology::Routed, Underlay::HostGateway)?;
+    let world = scene.testbed.lab.world();
+    let plane = ControlPlane::start(world.namespace(), world.ipv4())?;
+    for name in NAMESPACES {
+        plane.api().put(&namespace(name, &json!({})))?;
+    }
+    let kubeconfig = plane.kubeconfig(User::Agent)?;
+    let mut agents = Vec::new();
+    for node in scene.testbed.lab.nodes() {
+        let mut agent = Agent::start_with(node, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])?;
+        agent.wait_ready(BOUND)?;
+        agents.push(agent);
+    }
+    for seed in 400..404 {
+        let objects: Vec<Value> = scene.objects(seed).into_iter().map(complete).collect();
+        objects.iter().try_for_each(|object| plane.api().put(object))?;
+        scene.describe(&objects)?;
+        scene.check(seed)?;
+        let mut mortal = objects.iter().filter(|object| object["kind"] != "Namespace");
+        mortal.try_for_each(|object| plane.api().delete(object))?;
+    }
+    Ok(())
 }
