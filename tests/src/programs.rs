@@ -35,6 +35,13 @@ pub const KUBECTL: Program = Program { name: "kubectl", package: "k8s.io/kuberne
 /// What installs charts.
 pub const HELM: Program = Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm" };
 
+/// Whether what a test needs can be had; where not, says on standard error that the test is left out.
+pub fn is_there(availability: Result<(), String>) -> bool {
+    // Without standard error there is nobody to tell.
+    let tell = |missing: String| drop(writeln!(std::io::stderr(), "left out: {missing}"));
+    availability.map_err(tell).is_ok()
+}
+
 impl Program {
     /// Whether it is there or can be built, or one sentence that says what is missing.
     ///

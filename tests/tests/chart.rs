@@ -2,12 +2,11 @@
 //! the monitoring asks of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use lab::programs::HELM;
+use lab::programs::{HELM, is_there};
 use lab::testbed::{BOUND, Testbed, namespace, policy, wait_until};
 use lab::{Agent, ControlPlane, Lab, Node, Outcome, Pod, Probe, Protocol, Topology, Underlay, program};
 use serde::Deserialize;
@@ -35,15 +34,6 @@ const EVERYTHING: &[&str] = &[
     "imagePullSecrets[0].name=registry",
     "maxUnavailable=10%",
 ];
-
-/// Whether there is a helm; if not, says so.
-fn helm_is_there() -> Result<bool> {
-    let missing = HELM.available().err();
-    if let Some(missing) = &missing {
-        writeln!(std::io::stderr(), "left out: {missing}")?;
-    }
-    Ok(missing.is_none())
-}
 
 /// Runs helm on the chart with these values.
 fn helm(command: &[&str], values: &[&str]) -> Result<Output> {
@@ -84,7 +74,7 @@ fn file(name: &str) -> Result<String> {
 
 #[test]
 fn helm_finds_nothing_wrong() -> Result<()> {
-    if !helm_is_there()? {
+    if !is_there(HELM.available()) {
         return Ok(());
     }
     for values in [&[][..], EVERYTHING] {
@@ -96,7 +86,7 @@ fn helm_finds_nothing_wrong() -> Result<()> {
 
 #[test]
 fn the_pods_get_what_an_agent_needs_and_no_more() -> Result<()> {
-    if !helm_is_there()? {
+    if !is_there(HELM.available()) {
         return Ok(());
     }
     let objects = render(&[])?;
@@ -140,7 +130,7 @@ fn the_pods_get_what_an_agent_needs_and_no_more() -> Result<()> {
 
 #[test]
 fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
-    if !helm_is_there()? {
+    if !is_there(HELM.available()) {
         return Ok(());
     }
     for (values, argument) in [
@@ -162,7 +152,7 @@ fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
 
 #[test]
 fn the_probes_ask_where_the_agent_listens() -> Result<()> {
-    if !helm_is_there()? {
+    if !is_there(HELM.available()) {
         return Ok(());
     }
     for (listen, host, port) in [
@@ -186,7 +176,7 @@ fn the_probes_ask_where_the_agent_listens() -> Result<()> {
 
 #[test]
 fn wrong_values_are_refused() -> Result<()> {
-    if !helm_is_there()? {
+    if !is_there(HELM.available()) {
         return Ok(());
     }
     for (values, named) in [
@@ -242,8 +232,7 @@ struct Cluster {
 impl Cluster {
     /// `None`, and a word about it, where no API server can be had.
     fn new(values: &[&str]) -> Result<Option<Self>> {
-        if let Err(missing) = ControlPlane::available() {
-            writeln!(std::io::stderr(), "left out: {missing}")?;
+        if !is_there(ControlPlane::available()) {
             return Ok(None);
         }
         let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
@@ -301,7 +290,7 @@ impl Cluster {
 
 #[test]
 fn the_role_lets_an_agent_do_its_work() -> Result<()> {
-    if !helm_is_there()? {
+    if !is_there(HELM.available()) {
         return Ok(());
     }
     let Some(mut cluster) = Cluster::new(&["strictStart=true"])? else { return Ok(()) };
@@ -339,7 +328,7 @@ fn the_role_lets_an_agent_do_its_work() -> Result<()> {
 
 #[test]
 fn the_role_has_no_right_that_an_agent_does_not_use() -> Result<()> {
-    if !helm_is_there()? {
+    if !is_there(HELM.available()) {
         return Ok(());
     }
     let Some(mut cluster) = Cluster::new(&[])? else { return Ok(()) };
@@ -432,7 +421,7 @@ fn dashboard_alerts_and_document_name_metrics_that_there_are() -> Result<()> {
 
 #[test]
 fn the_options_of_monitoring_are_what_its_operators_look_for() -> Result<()> {
-    if !helm_is_there()? {
+    if !is_there(HELM.available()) {
         return Ok(());
     }
     let objects = render(EVERYTHING)?;

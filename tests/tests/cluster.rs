@@ -1,11 +1,11 @@
 //! The agent beside a real API server: the kernel holds what the compiler makes of the server's objects.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use controller::kernel::Kernel;
+use lab::programs::is_there;
 use lab::testbed::{listen, namespace};
 use lab::{Agent, ControlPlane, Lab, Node, Pod, Probe, Prober, Protocol, Topology, Underlay, User};
 use policy_compiler::compile::Compiler;
@@ -30,8 +30,7 @@ struct Cluster {
 impl Cluster {
     /// `None`, and a word about it, where no API server can be had.
     fn new() -> Result<Option<Self>> {
-        if let Err(missing) = ControlPlane::available() {
-            writeln!(std::io::stderr(), "left out: {missing}")?;
+        if !is_there(ControlPlane::available()) {
             return Ok(None);
         }
         let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;

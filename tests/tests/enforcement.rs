@@ -1,10 +1,10 @@
 //! Packets obey the policies: in random clusters each one goes as the judge says, whatever connects the pods.
 
-use std::io::Write;
 use std::net::IpAddr;
 use std::ops::Range;
 
 use anyhow::Result;
+use lab::programs::is_there;
 use lab::random::{self, NAMESPACES, PORTS, PodPlace, Random};
 use lab::testbed::{BOUND, Testbed, listen, namespace};
 use lab::{Agent, ControlPlane, Endpoint, Probe, Protocol, Topology, Underlay, User};
@@ -180,8 +180,8 @@ fn complete(mut object: Value) -> Value {
 
 #[test]
 fn random_clusters_written_to_an_api_server() -> Result<()> {
-    if let Err(missing) = ControlPlane::available() {
-        return Ok(writeln!(std::io::stderr(), "left out: {missing}")?);
+    if !is_there(ControlPlane::available()) {
+        return Ok(());
     }
     let scene = Scene::raise(Topology::Routed, Underlay::HostGateway)?;
     let world = scene.testbed.lab.world();

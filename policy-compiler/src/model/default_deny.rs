@@ -27,12 +27,9 @@ pub struct DefaultDeny {
 }
 
 impl DefaultDeny {
-    /// The name of the policy that stands in each of the namespaces. No object can have it.
-    pub const POLICY: &str = "--default-deny";
-
-    /// The name of a namespace's policy.
+    /// The name of a namespace's policy. No object can have it: names begin with a letter or digit.
     pub fn policy_name(namespace: &Arc<str>) -> ObjectName {
-        ObjectName::new(namespace.clone(), Self::POLICY)
+        ObjectName::new(namespace.clone(), "--default-deny")
     }
 
     /// The policy of a namespace; `None` if it is not chosen.
