@@ -55,60 +55,64 @@ impl Default for Metrics {
             denials_unexplained: Counter::default(),
             registry: Registry::default(),
         };
-        let help = "Whether the policies are enforced: 1 or 0, as /readyz says";
-        registry.register("ready", help, metrics.ready.clone());
         let help = "Time from hearing of a change to its commit in the kernel";
         registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit.clone());
-        registry.register(
-            "transactions",
-            "Changes of the table that the kernel committed, each in one transaction or in steps",
-            metrics.transactions.clone(),
-        );
-        registry.register("transaction_failures", "Transactions that failed", metrics.failures.clone());
-        registry.register(
-            "source_failures",
-            "Attempts to list or watch objects that failed",
-            metrics.source_failures.clone(),
-        );
-        registry.register("repairs", "Changes by others that were undone", metrics.repairs.clone());
-        registry.register("elements", "Elements of sets and maps in the table", metrics.elements.clone());
-        registry.register("chains", "Chains in the table", metrics.chains.clone());
+        for (name, help, counter) in [
+            (
+                "transactions",
+                "Changes of the table that the kernel committed, each in one transaction or in steps",
+                &metrics.transactions,
+            ),
+            ("transaction_failures", "Transactions that failed", &metrics.failures),
+            ("source_failures", "Attempts to list or watch objects that failed", &metrics.source_failures),
+            ("repairs", "Changes by others that were undone", &metrics.repairs),
+            (
+                "conntrack_entries_examined",
+                "Entries of conntrack that were listed because a change may deny them",
+                &metrics.examined,
+            ),
+            (
+                "conntrack_failures",
+                "Attempts to examine open connections that failed",
+                &metrics.examination_failures,
+            ),
+            (
+                "connections_cut",
+                "Open connections that were cut because the policies deny them",
+                &metrics.cut,
+            ),
+            (
+                "connections_unbarred",
+                "Connections that were cut and may come back, because their packets could not be barred",
+                &metrics.unbarred,
+            ),
+            (
+                "denial_log_overruns",
+                "Times that the kernel told of denied packets faster than they were read, so that some are not \
+                 explained",
+                &metrics.denials_lost,
+            ),
+            (
+                "denials_unexplained",
+                "Denied packets that were not explained because there were too many different ones",
+                &metrics.denials_unexplained,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            ("ready", "Whether the policies are enforced: 1 or 0, as /readyz says", &metrics.ready),
+            ("elements", "Elements of sets and maps in the table", &metrics.elements),
+            ("chains", "Chains in the table", &metrics.chains),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
         registry.register(
             "datapath_problems",
             "Reasons why packets of pods do not come past the rules",
             metrics.datapath_problems.clone(),
         );
         metrics.datapath(&BTreeSet::new());
-        registry.register(
-            "conntrack_entries_examined",
-            "Entries of conntrack that were listed because a change may deny them",
-            metrics.examined.clone(),
-        );
-        registry.register(
-            "conntrack_failures",
-            "Attempts to examine open connections that failed",
-            metrics.examination_failures.clone(),
-        );
-        registry.register(
-            "connections_cut",
-            "Open connections that were cut because the policies deny them",
-            metrics.cut.clone(),
-        );
-        registry.register(
-            "connections_unbarred",
-            "Connections that were cut and may come back, because their packets could not be barred",
-            metrics.unbarred.clone(),
-        );
-        registry.register(
-            "denial_log_overruns",
-            "Times that the kernel told of denied packets faster than they were read, so that some are not explained",
-            metrics.denials_lost.clone(),
-        );
-        registry.register(
-            "denials_unexplained",
-            "Denied packets that were not explained because there were too many different ones",
-            metrics.denials_unexplained.clone(),
-        );
         registry.register_collector(Box::new(Counters::default()));
         Self { registry, ..metrics }
     }
