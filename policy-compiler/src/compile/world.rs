@@ -260,8 +260,7 @@ impl World {
 
     /// Whether a policy is in audit mode.
     pub(super) fn is_audited(&self, policy: &NetworkPolicy) -> bool {
-        let namespace = self.namespaces.get(&policy.name.namespace);
-        self.audit || policy.audited || namespace.is_some_and(Namespace::is_audited)
+        self.audit || policy.is_audited_in(self.namespaces.get(&policy.name.namespace))
     }
 
     /// A namespace's labels; of one that has not been seen, its name is known all the same.

@@ -168,9 +168,9 @@ impl Cluster {
         &self.services
     }
 
-    /// Whether a policy is in audit mode: where all policies that isolate a pod are, what they deny passes.
+    /// Whether a policy of the cluster is in audit mode.
     pub fn is_audited(&self, policy: &NetworkPolicy) -> bool {
-        policy.audited || self.namespaces.get(&policy.name.namespace).is_some_and(Namespace::is_audited)
+        policy.is_audited_in(self.namespaces.get(&policy.name.namespace))
     }
 
     /// The policies, by namespace and name. Each one's namespace is in [`Self::namespaces`].

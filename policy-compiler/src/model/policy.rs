@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Direction, LabelSelector, ObjectName, Origin, PortNumber, Protocol};
+use super::{Direction, LabelSelector, Namespace, ObjectName, Origin, PortNumber, Protocol};
 
 /// A policy whose `policyTypes` have been defaulted and applied.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,6 +31,12 @@ impl NetworkPolicy {
             Direction::Ingress => self.ingress.as_deref(),
             Direction::Egress => self.egress.as_deref(),
         }
+    }
+
+    /// Whether the policy, or its namespace, is in audit mode: where all policies that isolate a pod are, what they
+    /// deny passes.
+    pub fn is_audited_in(&self, namespace: Option<&Namespace>) -> bool {
+        self.audited || namespace.is_some_and(Namespace::is_audited)
     }
 
     /// The policy without a word about where it and its rules were written.
