@@ -359,11 +359,12 @@ fn new_chain<'t>(
 ) -> Result<nftnl::Chain<'t>, Unfit> {
     let mut chain = nftnl::Chain::new(Name::new(name.as_str())?, table);
     if let Some(hook) = hook {
-        let hook = match hook {
+        let place = match hook {
             Hook::Forward => nftnl::Hook::Forward,
+            Hook::Input => nftnl::Hook::In,
             Hook::Output => nftnl::Hook::Out,
         };
-        chain.set_hook(hook, libc::NF_IP_PRI_FILTER);
+        chain.set_hook(place, hook.priority());
         chain.set_type(ChainType::Filter);
         chain.set_policy(Policy::Accept);
     }

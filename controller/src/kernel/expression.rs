@@ -5,6 +5,7 @@
 use policy_compiler::model::Family;
 use policy_compiler::ruleset::{
     ChainName, Fields, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, SetName, Statement, Verdict,
+    dhcp_ports,
 };
 
 use super::uapi;
@@ -94,9 +95,10 @@ const fn words(family: Family) -> u32 {
     }
 }
 
-/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR` and `RTN_LOCAL`.
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR` and `RTN_LOCAL`.
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
 const FIB_SOURCE: u32 = 1;
+const FIB_DESTINATION: u32 = 2;
 const ADDRESS_TYPE_LOCAL: u32 = 2;
 
 /// `NF_CT_STATE_BIT` of established and related connections.
@@ -104,6 +106,11 @@ const ESTABLISHED_OR_RELATED: u32 = (1 << 1) | (1 << 2);
 
 /// The types of router solicitation to redirect (RFC 4861, section 4).
 const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
+
+/// The types of listener query to done (RFC 2710, section 3.1), and of the report that has replaced one of them
+/// (RFC 3810, section 5.2).
+const LISTENER_DISCOVERY: (u8, u8) = (130, 132);
+const LISTENER_REPORT: u8 = 143;
 
 /// Where the flags stand in a TCP header, and FIN, SYN, RST and ACK among them (RFC 9293, section 3.1).
 const TCP_FLAGS: u32 = 13;
@@ -120,8 +127,13 @@ pub(super) fn expressions(statements: &[Statement], intervals: impl Fn(&SetName)
     for statement in statements {
         match statement {
             Statement::EstablishedOrRelated => encoder.established_or_related(),
-            Statement::NeighbourDiscovery => encoder.neighbour_discovery(),
-            Statement::SourceIsLocal => encoder.source_is_local(),
+            Statement::NeighbourDiscovery => encoder.icmpv6_types(NEIGHBOUR_DISCOVERY),
+            Statement::ListenerDiscovery => encoder.icmpv6_types(LISTENER_DISCOVERY),
+            Statement::ListenerReport => encoder.icmpv6_type(LISTENER_REPORT),
+            Statement::GroupManagement => encoder.require_protocol(uapi::IPPROTO_IGMP),
+            Statement::Dhcp(family) => encoder.dhcp(*family),
+            Statement::SourceIsLocal => encoder.is_local(FIB_SOURCE),
+            Statement::DestinationIsLocal => encoder.is_local(FIB_DESTINATION),
             Statement::TcpSyn => encoder.tcp_syn(),
             Statement::SctpInit => encoder.sctp_init(),
             Statement::InSet(fields, set) => encoder.look_up(*fields, set, false, intervals(set)),
@@ -162,17 +174,33 @@ impl Encoder {
         self.compare(uapi::NFT_CMP_NEQ, &[0; 4]);
     }
 
-    fn neighbour_discovery(&mut self) {
-        let (first, last) = NEIGHBOUR_DISCOVERY;
-        self.require(Family::Ipv6);
-        self.require_protocol(uapi::IPPROTO_ICMPV6);
-        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, FIRST);
+    fn icmpv6_types(&mut self, (first, last): (u8, u8)) {
+        self.load_icmpv6_type();
         self.compare(uapi::NFT_CMP_GTE, &[first]);
         self.compare(uapi::NFT_CMP_LTE, &[last]);
     }
 
-    fn source_is_local(&mut self) {
-        self.push(Expression::Fib { result: FIB_RESULT_ADDRESS_TYPE, flags: FIB_SOURCE, register: FIRST });
+    fn icmpv6_type(&mut self, number: u8) {
+        self.load_icmpv6_type();
+        self.compare(uapi::NFT_CMP_EQ, &[number]);
+    }
+
+    fn load_icmpv6_type(&mut self) {
+        self.require(Family::Ipv6);
+        self.require_protocol(uapi::IPPROTO_ICMPV6);
+        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, FIRST);
+    }
+
+    /// Both ports at once, as nft has them where they stand side by side.
+    fn dhcp(&mut self, family: Family) {
+        let (client, server) = dhcp_ports(family);
+        self.require_protocol(uapi::IPPROTO_UDP);
+        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 4, FIRST);
+        self.compare(uapi::NFT_CMP_EQ, &[client.to_be_bytes(), server.to_be_bytes()].concat());
+    }
+
+    fn is_local(&mut self, flags: u32) {
+        self.push(Expression::Fib { result: FIB_RESULT_ADDRESS_TYPE, flags, register: FIRST });
         self.compare(uapi::NFT_CMP_EQ, &ADDRESS_TYPE_LOCAL.to_ne_bytes());
     }
 

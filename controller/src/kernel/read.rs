@@ -193,11 +193,16 @@ fn place(attributes: Attributes<'_>) -> Place {
     };
     let expected = flags == uapi::NFT_CHAIN_BASE
         && attributes.text(uapi::NFTA_CHAIN_TYPE) == Some("filter")
-        && attributes.number(uapi::NFTA_CHAIN_POLICY) == Some(uapi::NF_ACCEPT)
-        && hook.number(uapi::NFTA_HOOK_PRIORITY) == Some(uapi::NF_IP_PRI_FILTER);
-    match hook.number(uapi::NFTA_HOOK_HOOKNUM) {
-        Some(uapi::NF_INET_FORWARD) if expected => Place::Hook(Hook::Forward),
-        Some(uapi::NF_INET_LOCAL_OUT) if expected => Place::Hook(Hook::Output),
+        && attributes.number(uapi::NFTA_CHAIN_POLICY) == Some(uapi::NF_ACCEPT);
+    let of_number = match hook.number(uapi::NFTA_HOOK_HOOKNUM) {
+        Some(uapi::NF_INET_FORWARD) => Some(Hook::Forward),
+        Some(uapi::NF_INET_LOCAL_IN) => Some(Hook::Input),
+        Some(uapi::NF_INET_LOCAL_OUT) => Some(Hook::Output),
+        _ => None,
+    };
+    let priority = hook.number(uapi::NFTA_HOOK_PRIORITY).map(u32::cast_signed);
+    match of_number {
+        Some(hook) if expected && priority == Some(hook.priority()) => Place::Hook(hook),
         _ => Place::Foreign,
     }
 }

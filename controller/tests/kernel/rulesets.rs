@@ -137,6 +137,7 @@ pub(crate) fn everything() -> Ruleset {
         .chain(transient_sets());
     let chains = [
         ("forward", base_chain(Hook::Forward, forward_rules())),
+        ("input", base_chain(Hook::Input, input_rules())),
         ("output", base_chain(Hook::Output, output_rules())),
         (&**LONG_CHAIN, chain(port_rules())),
         ("end", chain([Rule::new([Statement::Counter, drop()]).comment("denied")])),
@@ -257,6 +258,19 @@ fn forward_rules() -> Vec<Rule> {
         Rule::new([verdict_map(destination4, "halves4")]),
         Rule::new([jump(&LONG_CHAIN)]),
         Rule::new([Statement::Verdict(Verdict::Goto(ChainName::new("end")))]),
+    ]
+}
+
+fn input_rules() -> Vec<Rule> {
+    let source4 = Fields::Source(Family::Ipv4);
+    vec![
+        Rule::new([Statement::ListenerDiscovery, accept()]),
+        Rule::new([in_set(Fields::Source(Family::Ipv6), "addresses6"), Statement::ListenerReport, accept()]),
+        Rule::new([Statement::GroupManagement, accept()]),
+        Rule::new([Statement::Dhcp(Family::Ipv4), accept()]),
+        Rule::new([Statement::Dhcp(Family::Ipv6), Statement::Counter, accept()]),
+        Rule::new([Statement::DestinationIsLocal, verdict_map(source4, "isolated4")]),
+        Rule::new([Statement::DestinationIsLocal, verdict_map(Fields::ProtocolAndPort, "port_map")]),
     ]
 }
 

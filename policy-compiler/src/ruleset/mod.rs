@@ -181,11 +181,13 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// The hook of a base chain: `type filter`, `priority filter`, `policy accept`.
+/// The hook of a base chain: `type filter`, `policy accept`, and a [priority](Hook::priority).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
     /// Packets that the node forwards: after DNAT, before SNAT.
     Forward,
+    /// Packets to the node itself: after DNAT.
+    Input,
     /// Packets that leave a socket of the node.
     Output,
 }
@@ -206,8 +208,18 @@ pub enum Statement {
     EstablishedOrRelated,
     /// `icmpv6 type 133-137`: router and neighbour discovery.
     NeighbourDiscovery,
+    /// `icmpv6 type 130-132`: multicast listener discovery (RFC 2710).
+    ListenerDiscovery,
+    /// `icmpv6 type mld2-listener-report`: the report of its second version (RFC 3810).
+    ListenerReport,
+    /// `meta l4proto igmp`: what listener discovery is with IPv4.
+    GroupManagement,
+    /// `udp sport 68 udp dport 67`, or the ports of DHCPv6: from a client to a server.
+    Dhcp(Family),
     /// `fib saddr type local`: the source is an address of the node.
     SourceIsLocal,
+    /// `fib daddr type local`: the destination is an address of the node.
+    DestinationIsLocal,
     /// `tcp flags syn / fin,syn,rst,ack`: the packet asks for a connection.
     TcpSyn,
     /// `meta l4proto sctp @th,96,8 0x1`: the packet asks for an association, its only chunk is INIT (RFC 9260,
@@ -257,6 +269,40 @@ pub enum Verdict {
     Jump(ChainName),
     /// Go on in a chain, not to come back.
     Goto(ChainName),
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Forward, Self::Input, Self::Output];
+
+    /// `forward`, `input` or `output`
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Input => "input",
+            Self::Output => "output",
+        }
+    }
+
+    /// When the chain's turn comes among all chains of the hook.
+    ///
+    /// In `input` it comes behind IPVS (`NF_IP_PRI_NAT_SRC - 1`): before that, what goes to a Service looks as if it
+    /// went to the node, which has the Service's address. IPVS takes away what goes to a backend elsewhere, and it
+    /// meets the hook [`Hook::Output`].
+    pub fn priority(self) -> i32 {
+        match self {
+            Self::Forward | Self::Output => 0,
+            Self::Input => 100,
+        }
+    }
+}
+
+/// The ports of a DHCP client and of the server that it asks (RFC 2131, section 4.1; RFC 8415, section 7.2).
+pub const fn dhcp_ports(family: Family) -> (u16, u16) {
+    match family {
+        Family::Ipv4 => (68, 67),
+        Family::Ipv6 => (546, 547),
+    }
 }
 
 impl SetKind {

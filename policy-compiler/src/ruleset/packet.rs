@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{ChainName, Element, ElementKey, Fields, Hook, Rule, Ruleset, SetName, Statement, Verdict};
 use crate::model::{Family, Protocol};
 
-/// The first packet of a connection, as the node forwards it: after destination NAT, before source NAT.
+/// The first packet of a connection, as the node forwards or takes it: after destination NAT, before source NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// `ip saddr`
@@ -14,6 +14,13 @@ pub struct Packet {
     pub destination: IpAddr,
     /// The protocol and the destination's port; `None` for ICMP and whatever else no policy can name.
     pub port: Option<(Protocol, u16)>,
+}
+
+/// A packet in one of the hooks.
+#[derive(Clone, Copy)]
+struct Passing<'a> {
+    packet: &'a Packet,
+    hook: Hook,
 }
 
 /// The most chains that call one another (`NFT_JUMP_STACK_SIZE`): the kernel refuses more.
@@ -29,12 +36,22 @@ impl Ruleset {
     /// The kernel takes no ruleset that refers to what it does not have; here such a set is empty, and such a
     /// chain drops.
     pub fn forwards(&self, packet: &Packet) -> bool {
-        let mut base = self.chains.iter().filter(|(_, chain)| chain.hook == Some(Hook::Forward));
+        self.passes(Hook::Forward, packet)
+    }
+
+    /// Whether the node takes a packet that opens a connection to one of its own addresses, as [`Self::forwards`].
+    pub fn delivers(&self, packet: &Packet) -> bool {
+        self.passes(Hook::Input, packet)
+    }
+
+    fn passes(&self, hook: Hook, packet: &Packet) -> bool {
+        let mut base = self.chains.iter().filter(|(_, chain)| chain.hook == Some(hook));
+        let packet = Passing { packet, hook };
         base.all(|(name, _)| self.run(name, packet, 0) != Some(false))
     }
 
     /// Whether a chain accepts the packet; `None` if it returns.
-    fn run(&self, name: &ChainName, packet: &Packet, depth: usize) -> Option<bool> {
+    fn run(&self, name: &ChainName, packet: Passing<'_>, depth: usize) -> Option<bool> {
         let Some(chain) = self.chains.get(name).filter(|_| depth < DEPTH) else { return Some(false) };
         for rule in &chain.rules {
             match self.verdict(rule, packet) {
@@ -54,12 +71,17 @@ impl Ruleset {
     }
 
     /// What a rule says; `None` if it does not match, or says nothing.
-    fn verdict(&self, rule: &Rule, packet: &Packet) -> Option<Verdict> {
+    fn verdict(&self, rule: &Rule, Passing { packet, hook }: Passing<'_>) -> Option<Verdict> {
         for statement in &rule.statements {
             let matches = match statement {
                 Statement::EstablishedOrRelated
                 | Statement::NeighbourDiscovery
+                | Statement::ListenerDiscovery
+                | Statement::ListenerReport
+                | Statement::GroupManagement
+                | Statement::Dhcp(_)
                 | Statement::SourceIsLocal => false,
+                Statement::DestinationIsLocal => hook == Hook::Input,
                 Statement::TcpSyn => matches!(packet.port, Some((Protocol::Tcp, _))),
                 Statement::SctpInit => matches!(packet.port, Some((Protocol::Sctp, _))),
                 Statement::InSet(fields, set) => self.look_up(set, *fields, packet).is_some(),

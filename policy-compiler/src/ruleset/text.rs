@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::{
     Chain, Element, ElementKey, Fields, Hook, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, Rule,
-    Ruleset, Set, SetKind, SetName, Statement, TABLE, Transient, Tuple, Verdict,
+    Ruleset, Set, SetKind, SetName, Statement, TABLE, Transient, Tuple, Verdict, dhcp_ports,
 };
 use crate::model::{Family, Protocol};
 
@@ -62,17 +62,19 @@ fn write_element(f: &mut Formatter<'_>, key: ElementKey, element: &Element) -> f
 
 fn write_chain(f: &mut Formatter<'_>, chain: &Chain) -> fmt::Result {
     if let Some(hook) = chain.hook {
-        writeln!(f, "\t\ttype filter hook {hook} priority filter; policy accept;")?;
+        write!(f, "\t\ttype filter hook {hook} priority ")?;
+        match hook.priority() {
+            0 => f.write_str("filter")?,
+            other => write!(f, "{other}")?,
+        }
+        f.write_str("; policy accept;\n")?;
     }
     chain.rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))
 }
 
 impl Display for Hook {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Forward => "forward",
-            Self::Output => "output",
-        })
+        f.pad(self.as_str())
     }
 }
 
@@ -138,7 +140,15 @@ impl Display for Statement {
         match self {
             Self::EstablishedOrRelated => f.write_str("ct state established,related"),
             Self::NeighbourDiscovery => f.write_str("icmpv6 type 133-137"),
+            Self::ListenerDiscovery => f.write_str("icmpv6 type 130-132"),
+            Self::ListenerReport => f.write_str("icmpv6 type mld2-listener-report"),
+            Self::GroupManagement => f.write_str("meta l4proto igmp"),
+            Self::Dhcp(family) => {
+                let (client, server) = dhcp_ports(*family);
+                write!(f, "udp sport {client} udp dport {server}")
+            }
             Self::SourceIsLocal => f.write_str("fib saddr type local"),
+            Self::DestinationIsLocal => f.write_str("fib daddr type local"),
             Self::TcpSyn => f.write_str("tcp flags syn / fin,syn,rst,ack"),
             Self::SctpInit => f.write_str("meta l4proto sctp @th,96,8 0x1"),
             Self::InSet(fields, set) => write!(f, "{fields} @{set}"),

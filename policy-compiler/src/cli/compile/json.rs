@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE,
-    LOG_SNAP_LENGTH, Rule, Ruleset, Set, SetName, Statement, TABLE, Transient, Tuple, Verdict,
+    Chain, ChainName, Element, ElementKey, Fields, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH,
+    Rule, Ruleset, Set, SetName, Statement, TABLE, Transient, Tuple, Verdict, dhcp_ports,
 };
 use serde_json::{Value, json};
 
@@ -28,13 +28,9 @@ pub(super) fn write(ruleset: &Ruleset, output: &mut impl Write) -> io::Result<()
 fn chain_object(name: &ChainName, chain: &Chain) -> Value {
     let mut object = json!({ "family": "inet", "table": TABLE, "name": name.as_str() });
     if let Some(hook) = chain.hook {
-        let hook = match hook {
-            Hook::Forward => "forward",
-            Hook::Output => "output",
-        };
         object["type"] = json!("filter");
-        object["hook"] = json!(hook);
-        object["prio"] = json!(0);
+        object["hook"] = json!(hook.as_str());
+        object["prio"] = json!(hook.priority());
         object["policy"] = json!("accept");
     }
     json!({ "chain": object })
@@ -120,6 +116,7 @@ fn rule_object(chain: &ChainName, rule: &Rule) -> Value {
 
 fn statement(statement: &Statement) -> Vec<Value> {
     let matches = |operator, left: Value, right: Value| json!({ "match": { "op": operator, "left": left, "right": right } });
+    let is_local = |end| matches("==", json!({ "fib": { "result": "type", "flags": end } }), json!("local"));
     let one = match statement {
         Statement::EstablishedOrRelated => {
             matches("in", json!({ "ct": { "key": "state" } }), json!(["established", "related"]))
@@ -127,9 +124,18 @@ fn statement(statement: &Statement) -> Vec<Value> {
         Statement::NeighbourDiscovery => {
             matches("==", payload("icmpv6", "type"), json!({ "range": [133, 137] }))
         }
-        Statement::SourceIsLocal => {
-            matches("==", json!({ "fib": { "result": "type", "flags": "saddr" } }), json!("local"))
+        Statement::ListenerDiscovery => {
+            matches("==", payload("icmpv6", "type"), json!({ "range": [130, 132] }))
         }
+        Statement::ListenerReport => matches("==", payload("icmpv6", "type"), json!("mld2-listener-report")),
+        Statement::GroupManagement => matches("==", meta("l4proto"), json!("igmp")),
+        Statement::Dhcp(family) => {
+            let (client, server) = dhcp_ports(*family);
+            let port = |field, number| matches("==", payload("udp", field), json!(number));
+            return vec![port("sport", client), port("dport", server)];
+        }
+        Statement::SourceIsLocal => is_local("saddr"),
+        Statement::DestinationIsLocal => is_local("daddr"),
         Statement::TcpSyn => {
             let flags = json!({ "&": [payload("tcp", "flags"), ["fin", "syn", "rst", "ack"]] });
             matches("==", flags, json!("syn"))
@@ -192,7 +198,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use policy_compiler::model::Direction;
-    use policy_compiler::ruleset::{LogEvent, LogPrefix, SetKind};
+    use policy_compiler::ruleset::{Hook, LogEvent, LogPrefix, SetKind};
 
     use super::*;
 
@@ -257,6 +263,12 @@ mod tests {
             Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]),
             Rule::new([Statement::NeighbourDiscovery, Statement::Verdict(Verdict::Return)]),
             Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Jump(ChainName::new("a")))]),
+            Rule::new([Statement::DestinationIsLocal, Statement::Verdict(Verdict::Accept)]),
+            Rule::new([Statement::ListenerDiscovery, Statement::Counter]),
+            Rule::new([Statement::ListenerReport, Statement::Counter]),
+            Rule::new([Statement::GroupManagement, Statement::Counter]),
+            Rule::new([Statement::Dhcp(Family::Ipv4), Statement::Counter]),
+            Rule::new([Statement::Dhcp(Family::Ipv6), Statement::Counter]),
             Rule::new([Statement::InSet(Fields::SourceAndDestination(Family::Ipv6), SetName::new("pairs"))]),
             Rule::new([Statement::TcpSyn, Statement::Counter]),
             Rule::new([Statement::SctpInit, Statement::Counter]),
@@ -266,7 +278,11 @@ mod tests {
             Rule::new([Statement::WithinLogRate, Statement::Log(prefix)]),
             Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
         ];
-        let chains = [("a", chain(None, vec![])), ("forward", chain(Some(Hook::Forward), statements))];
+        let chains = [
+            ("a", chain(None, vec![])),
+            ("forward", chain(Some(Hook::Forward), statements)),
+            ("input", chain(Some(Hook::Input), vec![])),
+        ];
         let ruleset = Ruleset {
             sets: sets.into_iter().chain([tuples]).map(|(name, set)| (SetName::new(name), set)).collect(),
             chains: BTreeMap::from(chains.map(|(name, chain)| (ChainName::new(name), chain))),
