@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use policy_compiler::compile::Compiler;
-use policy_compiler::model::DefaultDeny;
+use policy_compiler::model::{DefaultDeny, PodsToNode};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -40,6 +40,8 @@ pub struct Options {
     pub strict_start: bool,
     /// The namespaces that are denied everything unless a policy allows it.
     pub default_deny: Option<DefaultDeny>,
+    /// Who decides what isolated pods may send to the node.
+    pub pods_to_node: PodsToNode,
     /// Whether what the policies deny is told and passes.
     pub audit: bool,
     /// Where health and metrics are served.
@@ -65,7 +67,8 @@ pub enum Source {
 /// If the kernel, the source or the address to listen on cannot be had at the start, or the thread that
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
-    let Options { node_name, source, strict_start, default_deny, audit, listen, keep_connections } = options;
+    let Options { node_name, source, strict_start, default_deny, pods_to_node, audit, .. } = options;
+    let Options { listen, keep_connections, .. } = options;
     let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
     let (sender, messages) = mpsc::channel();
 
@@ -79,18 +82,19 @@ pub fn run(options: Options) -> Result<()> {
     follow(&source, &node_name, &metrics, News { problems, denials }, tell)?;
     let examiner = Examiner::new(routes, health.clone(), metrics.clone(), complaints);
     spawn("datapath", move || examiner.run(&addresses))?;
-    let explainer = Explainer::new(sender.clone(), notices, metrics.clone());
+    let explainer = Explainer::new(sender.clone(), notices, metrics.clone(), pods_to_node);
     spawn("denials", move || explainer.run())?;
     let told = sender.clone();
     spawn("watch", move || report_changes(watch, &told))?;
-    let cutter = (!keep_connections).then(|| Cutter::start(sender.clone(), metrics.clone())).transpose();
-    let cutter = cutter.context("cannot start a thread")?;
+    let start_cutter = || Cutter::start(sender.clone(), metrics.clone(), pods_to_node);
+    let cutter = (!keep_connections).then(start_cutter).transpose().context("cannot start a thread")?;
     let compiler = match default_deny {
         // A pod under default deny is isolated before anything is known of it, as far as the node tells.
         Some(default_deny) => Compiler::strict(&node_name).with_default_deny(default_deny),
         None if strict_start => Compiler::strict(&node_name),
         None => Compiler::new(Some(&node_name)),
     };
+    let compiler = compiler.with_pods_to_node(pods_to_node);
     let compiler = if audit { compiler.with_audit() } else { compiler };
     let enforcer = Enforcer::new(compiler, kernel, cutter, health.clone(), metrics.clone(), strict_start);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
-use policy_compiler::ruleset::{Operation, Transaction};
+use policy_compiler::ruleset::{Operation, Packet, Transaction};
 use tracing::{debug, error, info, warn};
 
 use crate::cutter::{Case, Cutter};
@@ -279,9 +279,16 @@ impl Enforcer {
         if self.standing != Standing::InStep {
             return;
         }
-        let Case { connections, denied: answer } = case;
+        let Case { connections, own, denied: answer } = case;
         let ruleset = self.compiler.ruleset();
-        let is_denied = |connection: &Connection| !ruleset.forwards(&connection.opening);
+        let passes = |packet: &Packet| {
+            if own.contains(&packet.destination) {
+                ruleset.delivers(packet)
+            } else {
+                ruleset.forwards(packet)
+            }
+        };
+        let is_denied = |connection: &Connection| !passes(&connection.opening);
         let denied: Vec<_> = connections.into_iter().filter(is_denied).collect();
         let cut = compile::cut(denied.iter().filter_map(|connection| connection.tuple));
         match self.kernel.apply(&cut) {

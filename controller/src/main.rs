@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use controller::agent::{self, Options, Source};
 use controller::kernel::Kernel;
 use controller::status::Status;
 use policy_compiler::manifest::label_selector;
-use policy_compiler::model::{DefaultDeny, LabelSelector};
+use policy_compiler::model::{DefaultDeny, LabelSelector, PodsToNode};
 use tracing_subscriber::EnvFilter;
 
 /// Enforces Kubernetes network policies on this node with nftables, in the table `inet podfence`.
@@ -62,9 +63,16 @@ struct Run {
     /// its pod ranges: nobody can tell the namespace of a pod that is not known yet.
     #[arg(long, value_name = "NAMESPACE-SELECTOR", env = "PODFENCE_DEFAULT_DENY", value_parser = label_selector)]
     default_deny: Option<LabelSelector>,
-    /// Let pods under default deny reach the cluster's DNS: port 53 of k8s-app=kube-dns in kube-system.
+    /// Let pods under default deny reach the cluster's DNS: port 53 of k8s-app=kube-dns in kube-system, and of their
+    /// own node with --pods-to-node policy.
     #[arg(long, env = "PODFENCE_DEFAULT_DENY_ALLOW_DNS", requires = "default_deny")]
     default_deny_allow_dns: bool,
+    /// Who decides what isolated pods may send to this node: with "allow" all of it passes, with "policy" the policies
+    /// judge it, as for any address. What the node sends to its pods passes, and so do the answers.
+    #[arg(long, value_name = "allow|policy", env = "PODFENCE_PODS_TO_NODE", default_value_t)]
+    #[arg(hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(PodsToNode::NAMES).try_map(|name| name.parse::<PodsToNode>()))]
+    pods_to_node: PodsToNode,
     /// Put all policies into audit mode: what they would deny is logged and counted, and passes. The annotation
     /// podfence.io/audit: "true" does the same for one policy, or for those of a namespace. What strict start
     /// drops is dropped all the same.
@@ -117,12 +125,15 @@ fn run(arguments: Run) -> Result<()> {
         (None, Some(path)) => Source::Kubeconfig(path),
         (None, None) => Source::InCluster,
     };
-    let allow_dns = arguments.default_deny_allow_dns;
+    let Run { default_deny_allow_dns: allow_dns, pods_to_node, .. } = arguments;
+    let default_deny =
+        arguments.default_deny.map(|namespaces| DefaultDeny { namespaces, allow_dns, pods_to_node });
     agent::run(Options {
         node_name: arguments.node_name,
         source,
         strict_start: arguments.strict_start,
-        default_deny: arguments.default_deny.map(|namespaces| DefaultDeny { namespaces, allow_dns }),
+        default_deny,
+        pods_to_node,
         audit: arguments.audit,
         listen: arguments.listen,
         keep_connections: arguments.keep_connections,

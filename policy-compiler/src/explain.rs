@@ -179,7 +179,10 @@ fn exempt(exemption: Exemption, subject: &Party<'_>, direction: Direction) -> St
         }
         Exemption::NotSubject => format!("no policy judges {subject}, an address outside the cluster"),
         Exemption::NotIsolated => format!("no policy isolates {subject} for {direction}"),
-        Exemption::OwnNode => format!("{subject} and its own node always reach one another"),
+        Exemption::OwnNode => match direction {
+            Direction::Egress => format!("{subject} always reaches its own node"),
+            Direction::Ingress => format!("its own node always reaches {subject}"),
+        },
     }
 }
 

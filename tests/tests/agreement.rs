@@ -11,7 +11,7 @@ use policy_compiler::compile::{Compiler, Concerned, compile};
 use policy_compiler::explain::Side;
 use policy_compiler::judge::{Connection, Endpoint, Exemption, Judge, Ruling, Traffic};
 use policy_compiler::manifest;
-use policy_compiler::model::{Cluster, DefaultDeny, Direction, Family, PortNumber, Protocol};
+use policy_compiler::model::{Cluster, DefaultDeny, Direction, Family, PodsToNode, PortNumber, Protocol};
 use policy_compiler::ruleset::{Packet, Ruleset, Transaction};
 use serde_json::{Value, json};
 
@@ -235,7 +235,7 @@ fn tell(compiler: &mut Compiler, old: &Cluster, new: &Cluster) {
 fn default_deny(random: &mut Random) -> DefaultDeny {
     let selector = *random.pick(&["app=a", "!app", "kubernetes.io/metadata.name in (blue,red)"]);
     let namespaces = manifest::label_selector(selector).expect("a selector");
-    DefaultDeny { namespaces, allow_dns: random.percent(50) }
+    DefaultDeny { namespaces, allow_dns: random.percent(50), pods_to_node: PodsToNode::Allow }
 }
 
 #[test]

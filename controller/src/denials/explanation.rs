@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use policy_compiler::explain::Side;
 use policy_compiler::judge::{Connection, Endpoint, Judge};
-use policy_compiler::model::{Cluster, Direction, Family, ObjectName, Pod};
+use policy_compiler::model::{Cluster, Direction, Family, ObjectName, Pod, PodsToNode};
 use policy_compiler::ruleset::LogEvent;
 use tracing::{info, warn};
 
@@ -23,9 +23,9 @@ pub(super) struct Explanation {
 
 impl Explanation {
     /// Judges the connection by the policies in `cluster`, which holds all that decide about it.
-    pub(super) fn of(denial: &Denial, cluster: &Cluster) -> Self {
+    pub(super) fn of(denial: &Denial, cluster: &Cluster, pods_to_node: PodsToNode) -> Self {
         let Flow { source, destination, .. } = denial.flow;
-        let judge = Judge::new(cluster);
+        let judge = Judge::new(cluster).with_pods_to_node(pods_to_node);
         let [from, to] = [source, destination].map(|end| judge.party(Endpoint::Address(end)));
         let name = |pod: &Pod| pod.name.clone();
         let (source, destination) = (from.pod().map(name), to.pod().map(name));

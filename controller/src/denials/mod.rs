@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use policy_compiler::model::{Cluster, Direction, ObjectName};
+use policy_compiler::model::{Cluster, Direction, ObjectName, PodsToNode};
 use policy_compiler::ruleset::{LOG_GROUP, LogPrefix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -81,6 +81,7 @@ pub(crate) struct Explainer {
     enforcer: Sender<Message>,
     notices: tokio::sync::mpsc::Sender<Notice>,
     metrics: Arc<Metrics>,
+    pods_to_node: PodsToNode,
     tally: Tally,
     swept: Instant,
 }
@@ -94,9 +95,10 @@ impl Explainer {
         enforcer: Sender<Message>,
         notices: tokio::sync::mpsc::Sender<Notice>,
         metrics: Arc<Metrics>,
+        pods_to_node: PodsToNode,
     ) -> Self {
         let now = Instant::now();
-        Self { enforcer, notices, metrics, tally: Tally::new(now), swept: now }
+        Self { enforcer, notices, metrics, pods_to_node, tally: Tally::new(now), swept: now }
     }
 
     /// Explains until the agent ends.
@@ -166,7 +168,7 @@ impl Explainer {
         let ends = [denial.flow.source, denial.flow.destination];
         self.enforcer.send(Message::Explain(Question { ends, answer })).map_err(|_| Ended)?;
         let explanation = match objects.recv() {
-            Ok(cluster) => Explanation::of(&denial, &cluster),
+            Ok(cluster) => Explanation::of(&denial, &cluster, self.pods_to_node),
             Err(_) => Explanation::unknown(),
         };
         explanation.log(&denial, packets);

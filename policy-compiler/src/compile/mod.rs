@@ -15,6 +15,9 @@
 //! 4. `ingress_unlisted`: if the destination is in `ingress_isolated_*`, the chain of its group looks for
 //!    ports that are open to everybody, or to all pods if the source is in `pods_*`, lets a pod reach itself,
 //!    and drops the rest. A pod that no policy isolates is not in the map: its packets return.
+//!
+//! Where policies judge what pods send to their node ([`Compiler::with_pods_to_node`]), such packets traverse the
+//! same chains for egress, from the hook `input`.
 
 mod access;
 mod blocks;
@@ -35,7 +38,9 @@ pub use strict::holds_pod_ranges;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Cluster, DefaultDeny, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
+use crate::model::{
+    Cluster, DefaultDeny, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod, PodsToNode,
+};
 use crate::ruleset::{Ruleset, Transaction};
 use draft::Draft;
 use pods::AllPods;
@@ -104,6 +109,15 @@ impl Compiler {
     #[must_use]
     pub fn with_audit(mut self) -> Self {
         self.world.audit();
+        self
+    }
+
+    /// The same with what pods may send to their own node.
+    #[must_use]
+    pub fn with_pods_to_node(mut self, pods_to_node: PodsToNode) -> Self {
+        if pods_to_node == PodsToNode::Policy {
+            skeleton::build_input(&mut self.draft, self.strict);
+        }
         self
     }
 

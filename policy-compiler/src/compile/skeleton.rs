@@ -33,6 +33,11 @@ pub(super) fn pods(family: Family) -> SetName {
     family_set("pods", family)
 }
 
+/// The isolated pods that a rule lets reach their own node, whatever address of it they ask.
+pub(super) fn own_node(family: Family) -> SetName {
+    family_set("egress_own_node", family)
+}
+
 /// The packets of connections that were cut.
 pub(super) fn cut(family: Family) -> SetName {
     family_set("cut", family)
@@ -63,6 +68,11 @@ fn peer_field(direction: Direction, family: Family) -> Fields {
     }
 }
 
+/// Whether what pods send to their node is judged.
+pub(super) fn judges_own_node(draft: &Draft) -> bool {
+    draft.has_chain(&base(Hook::Input))
+}
+
 /// Sets, base chains and the chains that all packets share; with `strict` those of strict start too.
 pub(super) fn build(draft: &mut Draft, strict: bool) {
     for family in Family::BOTH {
@@ -88,31 +98,94 @@ pub(super) fn build(draft: &mut Draft, strict: bool) {
     if strict {
         strict::build(draft);
     }
-    for hook in [Hook::Forward, Hook::Output] {
-        let name = ChainName::new(hook.to_string());
-        draft.pin(&name);
-        draft.put_chain(&name, Some(hook), base_chain(hook, strict));
-    }
+    put_base(draft, Hook::Forward, judged(strict));
+    // What the node itself sends passes. What else leaves here has been sent on a pod's behalf.
+    put_base(draft, Hook::Output, [vec![accept(Statement::SourceIsLocal)], judged(strict)].concat());
 }
 
-fn base_chain(hook: Hook, strict: bool) -> Vec<Rule> {
-    let accept = || Statement::Verdict(Verdict::Accept);
-    let jump = |chain| Rule::new([Statement::Verdict(Verdict::Jump(chain))]);
-    let mut rules = vec![Rule::new([Statement::EstablishedOrRelated, accept()])];
-    if hook == Hook::Output {
-        // What the node itself sends passes. What else leaves here has been sent on a pod's behalf.
-        rules.push(Rule::new([Statement::SourceIsLocal, accept()]));
-    }
+/// The base chain `input`, and what it looks into.
+pub(super) fn build_input(draft: &mut Draft, strict: bool) {
     for family in Family::BOTH {
-        let is_cut = Statement::InSet(Fields::Tuple(family), cut(family));
-        rules.push(Rule::new([is_cut, Statement::Verdict(Verdict::Jump(cut_chain()))]));
+        let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
+        draft.put_set(&own_node(family), address);
     }
-    rules.push(Rule::new([Statement::NeighbourDiscovery, accept()]));
+    let mut rules = vec![accept(Statement::SourceIsLocal)];
+    rules.extend(drop_cut());
+    rules.extend(
+        [
+            Statement::NeighbourDiscovery,
+            Statement::ListenerDiscovery,
+            Statement::ListenerReport,
+            Statement::GroupManagement,
+            Statement::Dhcp(Family::Ipv4),
+            Statement::Dhcp(Family::Ipv6),
+        ]
+        .map(accept),
+    );
+    if strict {
+        rules.extend(strict::sources());
+    }
+    rules.extend(
+        Family::BOTH.map(|family| look_up(subject_field(Direction::Egress, family), own_node(family))),
+    );
+    rules.push(jump(entry(Direction::Egress)));
+    put_base(draft, Hook::Input, rules);
+    // The node's end of a connection that was cut sends too, and conntrack would take that for a new beginning.
+    let output = drop_cut().into_iter().chain([accept(Statement::SourceIsLocal)]).chain(judged_alive(strict));
+    put_base(draft, Hook::Output, output.collect());
+}
+
+/// A base chain in which established connections have passed before the rules.
+fn put_base(draft: &mut Draft, hook: Hook, rules: Vec<Rule>) {
+    let name = base(hook);
+    if !draft.has_chain(&name) {
+        draft.pin(&name);
+    }
+    let established = accept(Statement::EstablishedOrRelated);
+    draft.put_chain(&name, Some(hook), [vec![established], rules].concat());
+}
+
+fn base(hook: Hook) -> ChainName {
+    ChainName::new(hook.as_str())
+}
+
+/// What packets from and to pods traverse.
+fn judged(strict: bool) -> Vec<Rule> {
+    drop_cut().into_iter().chain(judged_alive(strict)).collect()
+}
+
+/// The same behind what drops packets of connections that were cut.
+fn judged_alive(strict: bool) -> Vec<Rule> {
+    let mut rules = vec![accept(Statement::NeighbourDiscovery)];
     if strict {
         rules.push(jump(strict::entry()));
     }
     rules.extend(Direction::BOTH.map(entry).map(jump));
     rules
+}
+
+fn drop_cut() -> [Rule; 2] {
+    Family::BOTH.map(|family| {
+        let is_cut = Statement::InSet(Fields::Tuple(family), cut(family));
+        Rule::new([is_cut, Statement::Verdict(Verdict::Jump(cut_chain()))])
+    })
+}
+
+fn accept(packets: Statement) -> Rule {
+    Rule::new([packets, Statement::Verdict(Verdict::Accept)])
+}
+
+fn jump(chain: ChainName) -> Rule {
+    Rule::new([Statement::Verdict(Verdict::Jump(chain))])
+}
+
+fn look_up(fields: Fields, map: SetName) -> Rule {
+    Rule::new([Statement::VerdictMap(fields, map)])
+}
+
+/// To what judges a packet from a pod, not to come back.
+pub(super) fn to_egress() -> Rule {
+    Rule::new([Statement::Verdict(Verdict::Goto(entry(Direction::Egress)))])
 }
 
 /// Drops packets of connections that were cut, and lets a new one begin between the same ports.
@@ -133,7 +206,6 @@ fn cut_chain() -> ChainName {
 }
 
 fn build_direction(draft: &mut Draft, direction: Direction) {
-    let look_up = |fields, map| Rule::new([Statement::VerdictMap(fields, map)]);
     let to_unlisted = Rule::new([Statement::Verdict(Verdict::Goto(unlisted(direction)))]);
 
     let mut rules = Vec::new();

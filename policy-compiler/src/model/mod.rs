@@ -8,6 +8,7 @@ mod cluster;
 mod default_deny;
 mod labels;
 mod pod;
+mod pods_to_node;
 mod policy;
 mod port;
 
@@ -16,6 +17,7 @@ pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, Servi
 pub use default_deny::DefaultDeny;
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
 pub use pod::{ContainerPort, Pod};
+pub use pods_to_node::{PodsToNode, UnknownChoice};
 pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};
 pub use port::{PortNumber, Protocol, UnknownProtocol};
 

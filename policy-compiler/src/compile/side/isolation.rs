@@ -62,7 +62,7 @@ impl Side {
     }
 
     /// Where packets from or to a crowd go on that the subject's rules let through.
-    fn opening(&self, draft: &mut Draft, subject: &Subject, crowd: Crowd) -> Option<Statement> {
+    pub(super) fn opening(&self, draft: &mut Draft, subject: &Subject, crowd: Crowd) -> Option<Statement> {
         let rules = subject.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
         Some(match crowd_access(self.direction, &subject.pod, crowd, rules)? {
             Access::Everything(rule) => Statement::Verdict(Verdict::Goto(rule)),

@@ -2,9 +2,10 @@
 //!
 //! An update goes down the list of the modules: which pods are isolated and by which policies
 //! ([`subjects`]), whom the rules of those policies name ([`peers`]), what each of the named may reach
-//! ([`pairs`]), and what happens to the rest ([`isolation`]).
+//! ([`pairs`]), what happens to the rest ([`isolation`]), and what is open towards the own node ([`own_node`]).
 
 mod isolation;
+mod own_node;
 mod pairs;
 mod peers;
 mod subjects;
@@ -89,6 +90,7 @@ impl Side {
         self.update_blocks(draft, &mut pass);
         self.update_pairs(draft, &pass);
         self.update_isolation(draft, &pass);
+        self.update_own_node(draft, &pass);
     }
 
     pub(super) fn names_all_pods(&self) -> bool {
