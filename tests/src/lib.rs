@@ -19,6 +19,15 @@
 //! # }
 //! ```
 
+/// Makes a test of each function on each topology: in the modules `routed` and `bridged`.
+#[macro_export]
+macro_rules! on_each_topology {
+    ($($test:ident)*) => {
+        mod routed { $(#[test] fn $test() -> anyhow::Result<()> { super::$test($crate::Topology::Routed) })* }
+        mod bridged { $(#[test] fn $test() -> anyhow::Result<()> { super::$test($crate::Topology::Bridge) })* }
+    };
+}
+
 mod agent;
 mod control_plane;
 mod endpoint;
@@ -40,6 +49,7 @@ mod raw;
 mod server;
 mod service;
 mod stream;
+pub mod streams;
 pub mod testbed;
 
 pub use agent::{Agent, program};

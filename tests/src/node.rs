@@ -146,6 +146,30 @@ impl Node {
         }
     }
 
+    /// Its addresses on the bridge of its pods, which lie in the pods' ranges; none where pods are routed.
+    pub fn bridge_addresses(&self) -> Vec<IpAddr> {
+        let (ipv4, ipv6) = self.pod_addresses(1);
+        match self.topology {
+            Topology::Bridge => vec![ipv4.into(), ipv6.into()],
+            Topology::Routed => Vec::new(),
+        }
+    }
+
+    /// Listens on more addresses. Those that it does not have it gets on its loopback device: from outside they are
+    /// as those of a dummy device, where DNS caches listen.
+    ///
+    /// # Errors
+    /// An address is taken.
+    pub fn add_addresses(&self, addresses: &[IpAddr]) -> Result<()> {
+        let bridge = self.bridge_addresses();
+        for address in addresses.iter().filter(|address| !bridge.contains(address)) {
+            let suffix = if address.is_ipv4() { "/32" } else { "/128 nodad" };
+            self.namespace().ip(&format!("address add {address}{suffix} dev lo\n"))?;
+        }
+        self.namespace().wait_for_addresses()?;
+        self.set_addresses([self.addresses(), addresses.to_vec()].concat())
+    }
+
     /// Gives out the next pod's number.
     pub(crate) fn new_pod_number(&self) -> Result<u8> {
         let after = |number| POD_NUMBERS.contains(&number).then(|| number + 1);

@@ -126,8 +126,16 @@ impl Testbed {
     /// # Errors
     /// A table stays another one; the error says what differs.
     pub fn wait_in_step(&self) -> Result<()> {
+        self.wait_in_step_with(&[])
+    }
+
+    /// The same where agent and dry run have more arguments.
+    ///
+    /// # Errors
+    /// As [`Testbed::wait_in_step`].
+    pub fn wait_in_step_with(&self, arguments: &[&str]) -> Result<()> {
         self.lab.nodes().iter().try_for_each(|node| {
-            let expected = Listing::of_text(&dry_run(node, self.manifests.path())?)?;
+            let expected = Listing::of_text(&dry_run(node, self.manifests.path(), arguments)?)?;
             wait_until(BOUND, || {
                 let differences = expected.differences(&Listing::of(node.namespace())?);
                 ensure!(differences.is_empty(), "{} is not in step: {differences:#?}", node.name());

@@ -214,7 +214,7 @@ pub enum Statement {
     ListenerReport,
     /// `meta l4proto igmp`: what listener discovery is with IPv4.
     GroupManagement,
-    /// `udp sport 68 udp dport 67`, or the ports of DHCPv6: from a client to a server.
+    /// `udp sport 68 udp dport 67`, or the ports of `DHCPv6`: from a client to a server.
     Dhcp(Family),
     /// `fib saddr type local`: the source is an address of the node.
     SourceIsLocal,
