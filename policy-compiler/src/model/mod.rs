@@ -6,6 +6,7 @@
 mod audit;
 mod cluster;
 mod default_deny;
+mod door;
 mod labels;
 mod pod;
 mod policy;
@@ -14,6 +15,7 @@ mod port;
 pub use audit::{AUDIT_ANNOTATION, asks_for_audit};
 pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
 pub use default_deny::DefaultDeny;
+pub use door::{Door, Doors, LinkAddress, Tunnel};
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
 pub use pod::{ContainerPort, Pod};
 pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};
