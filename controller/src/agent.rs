@@ -14,12 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::cutter::Cutter;
-use crate::datapath::{Examiner, LocalPods, Routes};
+use crate::datapath::{Examiner, LocalPods};
 use crate::denials::Explainer;
 use crate::enforcer::{Enforcer, Message};
 use crate::health::{self, Health};
 use crate::kernel::{Kernel, Watch};
 use crate::metrics::Metrics;
+use crate::rtnetlink;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
 use crate::source::{Changes, News};
@@ -71,7 +72,7 @@ pub fn run(options: Options) -> Result<()> {
 
     let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
     let watch = Watch::open(&kernel)?;
-    let routes = Routes::open().context("cannot reach rtnetlink")?;
+    let routes = rtnetlink::Socket::open().context("cannot reach rtnetlink")?;
     let (pods, addresses) = mpsc::channel();
     let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
     let (notices, denials) = tokio::sync::mpsc::channel(NOTICES);

@@ -26,6 +26,7 @@ pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
 pub use packet_log::PacketLog;
 pub use read::{RuleCounter, list_counters};
+pub(crate) use sys::check_strictly;
 pub use table::{Chain, Counter, Place, Rule, Table};
 pub use watch::Watch;
 

@@ -68,13 +68,18 @@ pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
 
 /// Runs nft and returns what it prints, on its standard error if it fails.
 pub(crate) fn try_nft(arguments: &[&str], input: &str) -> Result<String, String> {
-    let mut child = Command::new("nft")
+    run("nft", arguments, input)
+}
+
+/// Runs a program and returns what it prints, on its standard error if it fails.
+pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+    let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("nft is installed");
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

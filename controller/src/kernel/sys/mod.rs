@@ -11,4 +11,5 @@ mod libnftnl;
 mod socket;
 
 pub(super) use libnftnl::{Desk, Elements, Name, Rule, Set};
+pub(crate) use socket::check_strictly;
 pub(super) use socket::{Received, Socket};
