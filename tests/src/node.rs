@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::endpoint::Endpoint;
 use crate::lab::{QUIET_NETWORK, Topology, Underlay};
+use crate::link::LinkAddress;
 use crate::namespace::Namespace;
-use crate::neighbour::LinkAddress;
 
 /// The bridge of a node's pods.
 const BRIDGE: &str = "pods";

@@ -239,3 +239,15 @@ pub fn wait_until<T>(bound: Duration, mut attempt: impl FnMut() -> Result<T>) ->
         }
     }
 }
+
+/// Makes a test of each function that takes a [`Topology`], on each of them.
+#[macro_export]
+macro_rules! on_each_topology {
+    ($($test:ident)*) => {
+        mod routed { $(#[test] fn $test() -> $crate::testbed::TestResult { super::$test($crate::Topology::Routed) })* }
+        mod bridged { $(#[test] fn $test() -> $crate::testbed::TestResult { super::$test($crate::Topology::Bridge) })* }
+    };
+}
+
+/// What a test returns.
+pub type TestResult = Result<()>;

@@ -1,0 +1,1 @@
+//! Packets in packets: a node unwraps what any pod sends to its tunnel.
