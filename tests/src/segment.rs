@@ -19,6 +19,7 @@ const SCTP_PADDING: u16 = 0x8005;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
 const SOURCE_LINK_ADDRESS: u8 = 1;
 const TARGET_LINK_ADDRESS: u8 = 2;
 /// An option for experiments (RFC 4727), which everybody passes over.
@@ -116,6 +117,18 @@ pub fn router_advertisement(from: IpAddr, to: IpAddr, link: LinkAddress, payload
     let body = [64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
     let options = [option(SOURCE_LINK_ADDRESS, &link.0), option(EXPERIMENT, payload)].concat();
     icmp(from, to, ROUTER_ADVERTISEMENT, 0, &[&body[..], &options].concat())
+}
+
+/// A redirect: `target` is the way to `destination`. With a payload that means nothing.
+pub fn redirect(
+    from: IpAddr,
+    to: IpAddr,
+    target: Ipv6Addr,
+    destination: Ipv6Addr,
+    payload: &[u8],
+) -> Vec<u8> {
+    let body = [&[0; 4], &target.octets()[..], &destination.octets(), &option(EXPERIMENT, payload)].concat();
+    icmp(from, to, REDIRECT, 0, &body)
 }
 
 /// An option of neighbour discovery, filled up to a multiple of eight octets.

@@ -161,6 +161,17 @@ impl Try {
         })
     }
 
+    /// The same, with something done before each time.
+    #[must_use]
+    pub fn after(self, first: impl Fn() -> Result<()> + 'static) -> Self {
+        let Self { name, witness, send } = self;
+        let send = move |token| {
+            first()?;
+            send(token)
+        };
+        Self { name, witness, send: Box::new(send) }
+    }
+
     /// What is tried.
     pub fn name(&self) -> &str {
         &self.name

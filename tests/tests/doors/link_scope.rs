@@ -99,10 +99,6 @@ fn tries(
             }));
         }
     }
-    for protocol in protocols {
-        let (way, ends) = ((&wire, links(to.link_address())), (link_local, to.ipv6(), port));
-        tries.push(open_by_frame("from link-local", way, ends, *protocol, to));
-    }
     Ok(tries)
 }
 
@@ -115,7 +111,12 @@ fn scene() -> Result<Scene> {
 
 /// All ways, odd ones included.
 fn all(from: &Pod, to: &Pod, port: u16, protocols: &[Protocol]) -> Result<Vec<Try>> {
-    tries(from, (to, &all_destinations(to)?), port, protocols)
+    let mut all = tries(from, (to, &all_destinations(to)?), port, protocols)?;
+    let ends = (from.namespace().link_local("eth0")?.into(), to.ipv6(), port);
+    let (wire, links) = (Scene::wire(from)?, Links { from: from.link_address(), to: to.link_address() });
+    let of_protocol = |protocol| open_by_frame("from link-local", (&wire, links), ends, protocol, to);
+    all.extend(protocols.iter().copied().map(of_protocol));
+    Ok(all)
 }
 
 /// The ways that a pod's own stack goes.

@@ -1,6 +1,7 @@
 //! A policy guards pods, not addresses: what a pod cannot do whatever it writes into its frames, and what it can do
 //! as before.
 
+mod claims;
 mod elsewhere;
 mod link_scope;
 mod scene;
