@@ -2,23 +2,16 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use lab::frame::{Frame, Operation};
 use lab::segment::{icmp, neighbour_advertisement, neighbour_solicitation, redirect, router_advertisement};
 use lab::testbed::{BOUND, wait_until};
 use lab::{Endpoint, LinkAddress, Packet, Pod, Protocol, Topology, Try, Wire, arrivals, on_each_topology};
 
-use crate::scene::{PORT, Scene, assert_arrive, assert_shut};
+use crate::scene::{PORT, Scene, assert_arrive, assert_shut, ipv6_of};
 
 on_each_topology! {
     an_address_of_another_taken_and_announced
-}
-
-fn ipv6(address: IpAddr) -> Result<Ipv6Addr> {
-    match address {
-        IpAddr::V6(address) => Ok(address),
-        IpAddr::V4(address) => bail!("{address} is not of IPv6"),
-    }
 }
 
 /// ARP packets with addresses that are not the attacker's.
@@ -30,7 +23,7 @@ fn of_arp(scene: &Scene, attacker: &Pod, victim: &Pod, wire: &Wire) -> Result<Ve
         ("the friend's, at the friend's", (scene.friend.link_address(), scene.friend.ipv4())),
         ("the gateway's", (own, "10.244.1.1".parse()?)),
         ("the gateway's, at the gateway's", (gateway, "10.244.1.1".parse()?)),
-        ("nobody's", (own, "10.244.1.240".parse()?)),
+        ("an unknown pod's", (own, "10.244.1.240".parse()?)),
         ("its own, at the friend's", (scene.friend.link_address(), attacker.ipv4())),
     ] {
         for operation in [Operation::Request, Operation::Reply] {
@@ -47,6 +40,9 @@ fn of_arp(scene: &Scene, attacker: &Pod, victim: &Pod, wire: &Wire) -> Result<Ve
     Ok(tries)
 }
 
+/// A packet that carries a payload.
+type Message = Box<dyn Fn(&[u8]) -> Packet>;
+
 /// Messages of neighbour discovery with addresses that are not the attacker's, or that only routers send.
 fn of_neighbour_discovery(scene: &Scene, attacker: &Pod, victim: &Pod, wire: &Wire) -> Result<Vec<Try>> {
     let own = attacker.link_address();
@@ -54,10 +50,10 @@ fn of_neighbour_discovery(scene: &Scene, attacker: &Pod, victim: &Pod, wire: &Wi
     let own_addresses = [attacker.ipv6(), attacker.namespace().link_local("eth0")?.into()];
     let gateway_local = attacker.node().namespace().link_local("pods")?;
     let friend_local = scene.friend.namespace().link_local("eth0")?;
-    let friend = ipv6(scene.friend.ipv6())?;
+    let friend = ipv6_of(&scene.friend)?;
     let unspecified = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let mut tries = Vec::new();
-    let mut add = |name: String, to: IpAddr, message: Box<dyn Fn(&[u8]) -> Packet>| {
+    let mut add = |name: String, to: IpAddr, message: Message| {
         let link = if to == all_nodes { LinkAddress::of_group(to) } else { victim.link_address() };
         tries.push(Try::frames(format!("{name} to {to}"), victim, wire, move |token| {
             [Frame::of_packet(own, link, &message(&token.bytes()))]
@@ -71,7 +67,7 @@ fn of_neighbour_discovery(scene: &Scene, attacker: &Pod, victim: &Pod, wire: &Wi
                 add(format!("advertisement of {target} from {from}"), to, Box::new(packet));
             }
         }
-        for (from, target) in [(IpAddr::V6(friend), ipv6(victim.ipv6())?), (unspecified, friend)] {
+        for (from, target) in [(IpAddr::V6(friend), ipv6_of(victim)?), (unspecified, friend)] {
             let link = (from != unspecified).then_some(own);
             let packet = move |payload: &[u8]| {
                 Packet::icmp(from, to, neighbour_solicitation(from, to, target, link, payload))
@@ -125,7 +121,7 @@ impl<'a> Theft<'a> {
         let (attacker, friend) = (&scene.stranger, &scene.friend);
         let (own, nobody) = (attacker.link_address(), LinkAddress([0; 6]));
         let all_nodes: IpAddr = "ff02::1".parse()?;
-        let (ipv4, target) = (friend.ipv4(), ipv6(friend.ipv6())?);
+        let (ipv4, target) = (friend.ipv4(), ipv6_of(friend)?);
         let arp = |operation, to, about| Frame::arp((own, to), operation, (own, ipv4), about, &[]);
         let mut announcements = vec![
             arp(Operation::Request, LinkAddress::BROADCAST, (nobody, ipv4)),
@@ -177,7 +173,7 @@ impl<'a> Theft<'a> {
     fn uses(&self) -> Vec<Try> {
         let ends = self.scene.friend.addresses().into_iter().zip(self.scene.server.addresses());
         let attacker = &self.scene.stranger;
-        ends.map(|(from, to)| datagrams(attacker, Some(from), to, &self.scene.server, "as the friend".into()))
+        ends.map(|(from, to)| datagrams(attacker, Some(from), to, &self.scene.server, "as the friend"))
             .collect()
     }
 
@@ -189,7 +185,7 @@ impl<'a> Theft<'a> {
         for sender in senders {
             for to in self.scene.friend.addresses() {
                 let (wire, announcements) = (self.wire.clone(), self.announcements.clone());
-                let send = datagrams(sender, None, to, witness, format!("{} asks", sender.name()));
+                let send = datagrams(sender, None, to, witness, sender.name());
                 tries.push(send.after(move || announcements.iter().try_for_each(|frame| wire.send(frame))));
             }
         }
@@ -198,7 +194,7 @@ impl<'a> Theft<'a> {
 }
 
 /// A datagram by a socket of an endpoint.
-fn datagrams(from: &Endpoint, source: Option<IpAddr>, to: IpAddr, witness: &Pod, name: String) -> Try {
+fn datagrams(from: &Endpoint, source: Option<IpAddr>, to: IpAddr, witness: &Pod, name: &str) -> Try {
     let sender = from.clone();
     let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
     Try::new(format!("{name}: {to} at {}", witness.name()), witness, move |token| {

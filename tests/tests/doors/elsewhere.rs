@@ -87,7 +87,7 @@ fn others_elsewhere_go_on(topology: Topology) -> Result<()> {
     let _agents = scene.testbed.start_agents()?;
     let far_friends = scene.far_friend.addresses();
     let mut tries = tries(&scene, &unknown, &far_friends, [&scene.server, &scene.open])?;
-    // The unknown container is not the far friend, and nothing here says so.
+    // The unknown container is not the far friend, and nothing on this node shows that.
     tries.retain(|one| !one.name().starts_with("an unknown container"));
     let wire = Scene::wire(&unknown)?;
     let to: LinkAddress = scene.next_hop(&unknown, &scene.open)?;

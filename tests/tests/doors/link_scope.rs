@@ -1,13 +1,16 @@
 //! Destinations that are no pod's: link-local, multicast, broadcast. Only a bridge passes them on.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use lab::frame::Frame;
 use lab::{LinkAddress, Pod, Protocol, Topology, Try};
 
-use crate::scene::{Links, OTHER_PORT, PORT, Scene, assert_arrive, assert_shut, open_by_frame, opening};
+use crate::scene::{
+    Links, OTHER_PORT, PORT, Scene, assert_arrive, assert_shut, ipv6_of, open_by_frame, opening,
+    solicited_node,
+};
 
 /// Groups and broadcast addresses; a port of any of them belongs to everybody who listens.
 const GROUPS: [&str; 11] = [
@@ -40,17 +43,9 @@ fn ordinary_destinations(to: &Pod) -> Result<Vec<Destination>> {
         let link = if is_broadcast(group) { LinkAddress::BROADCAST } else { LinkAddress::of_group(group) };
         all.push(("group", group, link));
     }
-    let solicited = solicited_node(to)?;
+    let solicited = solicited_node(ipv6_of(to)?).into();
     all.push(("solicited node", solicited, LinkAddress::of_group(solicited)));
     Ok(all)
-}
-
-/// The group in which a pod is asked for its link address.
-fn solicited_node(pod: &Pod) -> Result<IpAddr> {
-    let IpAddr::V6(address) = pod.ipv6() else { bail!("{} has no IPv6 address", pod.name()) };
-    let [.., b, c, d] = address.octets();
-    let word = |octets| u16::from_be_bytes(octets);
-    Ok(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, word([0xff, b]), word([c, d])).into())
 }
 
 /// As only those write them who make frames by hand.
@@ -63,7 +58,7 @@ fn odd_destinations(to: &Pod) -> Result<Vec<Destination>> {
         ("broadcast frame", LinkAddress::BROADCAST),
         ("frame to a group", LinkAddress::of_group("ff02::1".parse()?)),
         ("frame to a group", LinkAddress::of_group("224.0.0.1".parse()?)),
-        ("frame to nobody", LinkAddress([0x02, 0xbb, 0, 0, 0, 2])),
+        ("frame to an unknown link address", LinkAddress([0x02, 0xbb, 0, 0, 0, 2])),
         // Which a bridge without a spanning tree floods.
         ("frame to bridges", LinkAddress([0x01, 0x80, 0xc2, 0, 0, 0])),
         // Which every bridge keeps unless it is told otherwise.

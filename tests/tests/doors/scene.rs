@@ -1,8 +1,8 @@
 //! The pods between which everything is tried.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use lab::frame::Frame;
 use lab::testbed::{Testbed, policy};
 use lab::{LinkAddress, Packet, Pod, Protocol, Token, Topology, Try, Underlay, Wire, arrivals};
@@ -130,4 +130,18 @@ pub(crate) fn open_by_frame(
     Try::frames(name, witness, wire, move |token| {
         [Frame::of_packet(links.from, links.to, &opening(protocol, from, to, port, token))]
     })
+}
+
+/// The IPv6 address of a pod.
+pub(crate) fn ipv6_of(pod: &Pod) -> Result<Ipv6Addr> {
+    match pod.ipv6() {
+        IpAddr::V6(address) => Ok(address),
+        IpAddr::V4(_) => bail!("{} has no IPv6 address", pod.name()),
+    }
+}
+
+/// The group in which the owner of an address is asked for its link address (RFC 4291, 2.7.1).
+pub(crate) fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., b, c, d] = address.octets();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, u16::from_be_bytes([0xff, b]), u16::from_be_bytes([c, d]))
 }

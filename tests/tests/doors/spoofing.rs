@@ -17,7 +17,8 @@ on_each_topology! {
 /// Addresses of others, by what they are.
 fn sources(scene: &Scene) -> Result<Vec<(&'static str, IpAddr)>> {
     let node = scene.server.node();
-    let mut sources = vec![("nobody's", "10.244.1.240".parse()?), ("nobody's", "fd44:0:0:1::f0".parse()?)];
+    let mut sources =
+        vec![("an unknown pod's", "10.244.1.240".parse()?), ("an unknown pod's", "fd44:0:0:1::f0".parse()?)];
     sources.extend([("outside", "198.51.100.7".parse()?), ("outside", "2001:db8::7".parse()?)]);
     for (what, addresses) in [
         ("the friend's", scene.friend.addresses()),
@@ -85,7 +86,7 @@ fn another_address_as_source(topology: Topology) -> Result<()> {
     scene.assert_shut(&tries)
 }
 
-/// The friend's, the gateway's, nobody's, with the address that goes with it and with the sender's own.
+/// The friend's, the gateway's, unknown ones, with the address that goes with it and with the sender's own.
 fn another_link_address_as_source(topology: Topology) -> Result<()> {
     let scene = Scene::raise(topology)?;
     let attacker = &scene.stranger;

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use lab::frame::{Frame, geneve, gre, ip_in_ip, vxlan};
+use lab::programs::is_there;
 use lab::testbed::{BOUND, Testbed, listen, wait_until};
-use lab::{LinkAddress, Namespace, Node, Outcome, Packet, Pod, Protocol, Token, Topology, Try, Underlay};
+use lab::{LinkAddress, Node, Outcome, Packet, Pod, Protocol, Token, Topology, Try, Underlay};
 use lab::{arrivals, on_each_topology};
 
 use crate::scene::{PORT, Scene, assert_arrive, opening};
@@ -139,16 +140,19 @@ const KINDS: [Kind; 3] = [
     ("ipip external", |from, to, _, _, inner| ip_in_ip(from, to, inner)),
 ];
 
-fn has(namespace: &Namespace, kind: &str) -> bool {
-    namespace.ip(&format!("link add odd0 type {kind}\nlink set odd0 up\n")).is_ok()
+/// Adds a tunnel to every node; the error says that the kernel has no such device.
+fn add_tunnels(scene: &Scene, kind: &str) -> Result<(), String> {
+    scene.testbed.lab.nodes().iter().try_for_each(|node| {
+        let added = node.namespace().ip(&format!("link add odd0 type {kind}\nlink set odd0 up\n"));
+        added.map_err(|error| format!("a tunnel of the kind {kind}: {error:#}"))
+    })
 }
 
 /// Those which this machine's kernel knows.
 fn other_kinds_of_tunnels(topology: Topology) -> Result<()> {
     for (kind, wrap) in KINDS {
         let scene = Scene::raise(topology)?;
-        if !scene.testbed.lab.nodes().iter().all(|node| has(node.namespace(), kind)) {
-            eprintln!("left out: this kernel has no {kind}");
+        if !is_there(add_tunnels(&scene, kind)) {
             continue;
         }
         let mut tries = Vec::new();
