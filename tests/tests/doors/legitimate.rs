@@ -1,6 +1,7 @@
 //! What pods do on their link and with their node, and doors must let pass. What policies let through a node, by
 //! Services, to and from the node, is tried by the other tests: their agents watch doors as well.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -175,21 +176,25 @@ fn dhcp_reaches_the_node(topology: Topology) -> Result<()> {
     let scene = Scene::raise(topology)?;
     let _agents = scene.testbed.start_agents()?;
     let node = scene.server.node().namespace();
-    for client in [&scene.stranger, &scene.jailed] {
+    let (server, group) =
+        (node.run(|| Ok(UdpSocket::bind("0.0.0.0:67")?))?, "ff02::1:2".parse::<Ipv6Addr>()?);
+    let clients = [&scene.stranger, &scene.jailed];
+    let devices: BTreeSet<_> =
+        clients.iter().map(|pod| if scene.bridged() { "pods".to_owned() } else { pod.link() }).collect();
+    let server6 = node.run(|| Ok(UdpSocket::bind("[::]:547")?))?;
+    for device in &devices {
+        server6.join_multicast_v6(&group, node.device_index(device)?)?;
+    }
+    for client in clients {
         let (wire, own) = (Scene::wire(client)?, client.link_address());
-        let server = node.run(|| Ok(UdpSocket::bind("0.0.0.0:67")?))?;
         hears(&server, |token| {
             let from = SocketAddr::from(([0, 0, 0, 0], 68));
             let discover = Packet::udp(from, SocketAddr::from(([255; 4], 67)), &token.bytes());
             wire.send(&Frame::of_packet(own, LinkAddress::BROADCAST, &discover))
         })?;
 
-        let device = if scene.bridged() { "pods".to_owned() } else { client.link() };
-        let group: Ipv6Addr = "ff02::1:2".parse()?;
-        let server = node.run(|| Ok(UdpSocket::bind("[::]:547")?))?;
-        server.join_multicast_v6(&group, node.device_index(&device)?)?;
         let from = SocketAddr::new(client.namespace().link_local("eth0")?.into(), 546);
-        hears(&server, |token| {
+        hears(&server6, |token| {
             let solicit = Packet::udp(from, SocketAddr::new(group.into(), 547), &token.bytes());
             wire.send(&Frame::of_packet(own, LinkAddress::of_group(group.into()), &solicit))
         })?;

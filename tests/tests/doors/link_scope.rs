@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use lab::frame::Frame;
-use lab::{LinkAddress, Pod, Protocol, Topology, Try};
+use lab::{LinkAddress, Pod, Protocol, Topology, Try, new_port};
 
 use crate::scene::{
     Links, OTHER_PORT, PORT, Scene, assert_arrive, assert_shut, ipv6_of, open_by_frame, opening,
@@ -234,9 +234,10 @@ fn sockets_reach_no_isolated_pod() -> Result<()> {
     let _agents = scene.testbed.start_agents()?;
     let connects = |from: &Pod, to: &Pod| -> Result<bool> {
         const BOUND: Duration = Duration::from_millis(600);
-        let listener = to.namespace().run(|| Ok(TcpListener::bind("[::]:7070")?))?;
+        let port = new_port();
+        let listener = to.namespace().run(|| Ok(TcpListener::bind(("::", port))?))?;
         let scope = from.namespace().device_index("eth0")?;
-        let address = SocketAddrV6::new(to.namespace().link_local("eth0")?, 7070, 0, scope);
+        let address = SocketAddrV6::new(to.namespace().link_local("eth0")?, port, 0, scope);
         let connected =
             from.namespace().run(|| Ok(TcpStream::connect_timeout(&address.into(), BOUND).is_ok()));
         drop(listener);
