@@ -1,25 +1,29 @@
 //! The agent: a source of objects, the thread that enforces them, and what it says of itself.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use policy_compiler::compile::Compiler;
-use policy_compiler::model::DefaultDeny;
+use policy_compiler::model::{DefaultDeny, PodsToNode};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::cutter::Cutter;
-use crate::datapath::{Examiner, LocalPods, Routes};
+use crate::datapath::{Examiner, LocalPods};
 use crate::denials::Explainer;
+use crate::doors::{DoorKeeper, Finder};
 use crate::enforcer::{Enforcer, Message};
 use crate::health::{self, Health};
 use crate::kernel::{Kernel, Watch};
 use crate::metrics::Metrics;
+use crate::rtnetlink;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
 use crate::source::{Changes, News};
@@ -40,12 +44,25 @@ pub struct Options {
     pub strict_start: bool,
     /// The namespaces that are denied everything unless a policy allows it.
     pub default_deny: Option<DefaultDeny>,
+    /// Who decides what isolated pods may send to the node.
+    pub pods_to_node: PodsToNode,
     /// Whether what the policies deny is told and passes.
     pub audit: bool,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
     /// Whether open connections stay that the policies come to deny.
     pub keep_connections: bool,
+    /// How the doors of pods are guarded; `None` to go by addresses alone.
+    pub doors: Option<DoorOptions>,
+}
+
+/// How the doors of pods are guarded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DoorOptions {
+    /// Whether a pod whose door is unknown is closed.
+    pub required: bool,
+    /// Whether what pods send to tunnels of the nodes passes.
+    pub allow_tunnels: bool,
 }
 
 /// Where objects come from.
@@ -65,34 +82,46 @@ pub enum Source {
 /// If the kernel, the source or the address to listen on cannot be had at the start, or the thread that
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
-    let Options { node_name, source, strict_start, default_deny, audit, listen, keep_connections } = options;
+    let Options { node_name, source, strict_start, default_deny, pods_to_node, audit, .. } = options;
+    let Options { listen, keep_connections, doors, .. } = options;
     let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
     let (sender, messages) = mpsc::channel();
 
     let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
     let watch = Watch::open(&kernel)?;
-    let routes = Routes::open().context("cannot reach rtnetlink")?;
+    let routes = rtnetlink::Socket::open().context("cannot reach rtnetlink")?;
     let (pods, addresses) = mpsc::channel();
     let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
     let (notices, denials) = tokio::sync::mpsc::channel(NOTICES);
+    let finder = doors.map(|options| find_doors(&kernel, &node_name, options, &sender)).transpose()?;
+    let keeper = doors.zip(finder.flatten()).map(|(DoorOptions { allow_tunnels, .. }, finder)| {
+        DoorKeeper::new(finder, allow_tunnels, notices.clone(), metrics.clone())
+    });
     let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
     follow(&source, &node_name, &metrics, News { problems, denials }, tell)?;
     let examiner = Examiner::new(routes, health.clone(), metrics.clone(), complaints);
     spawn("datapath", move || examiner.run(&addresses))?;
-    let explainer = Explainer::new(sender.clone(), notices, metrics.clone());
+    let explainer = Explainer::new(sender.clone(), notices, metrics.clone(), pods_to_node);
     spawn("denials", move || explainer.run())?;
     let told = sender.clone();
-    spawn("watch", move || report_changes(watch, &told))?;
-    let cutter = (!keep_connections).then(|| Cutter::start(sender.clone(), metrics.clone())).transpose();
-    let cutter = cutter.context("cannot start a thread")?;
+    spawn("watch", move || report(watch, Watch::changed, &told, || Message::TableChanged))?;
+    let start_cutter = || Cutter::start(sender.clone(), metrics.clone(), pods_to_node);
+    let cutter = (!keep_connections).then(start_cutter).transpose().context("cannot start a thread")?;
     let compiler = match default_deny {
         // A pod under default deny is isolated before anything is known of it, as far as the node tells.
         Some(default_deny) => Compiler::strict(&node_name).with_default_deny(default_deny),
         None if strict_start => Compiler::strict(&node_name),
         None => Compiler::new(Some(&node_name)),
     };
+    let compiler = compiler.with_pods_to_node(pods_to_node);
     let compiler = if audit { compiler.with_audit() } else { compiler };
-    let enforcer = Enforcer::new(compiler, kernel, cutter, health.clone(), metrics.clone(), strict_start);
+    let compiler = match doors.filter(|_| keeper.is_some()) {
+        Some(DoorOptions { required: true, .. }) => compiler.with_required_doors(),
+        Some(_) => compiler.with_doors(),
+        None => compiler,
+    };
+    let enforcer =
+        Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), strict_start);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = spawn("enforcer", move || {
         let _end = end;
@@ -160,20 +189,58 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::Joi
     thread::Builder::new().name(name.to_owned()).spawn(body).context("cannot start a thread")
 }
 
-/// Tells the enforcer whenever somebody else may have changed the table.
-fn report_changes(mut watch: Watch, notices: &Sender<Message>) {
+/// Begins to look for doors; `None` where the kernel cannot guard them and they are not required.
+fn find_doors(
+    kernel: &Kernel,
+    node: &str,
+    options: DoorOptions,
+    enforcer: &Sender<Message>,
+) -> Result<Option<Finder>> {
+    let open = || {
+        ensure!(kernel.has_netdev(), "the kernel has no nf_tables of the family netdev (Linux 5.16)");
+        Ok((Finder::open(node)?, rtnetlink::Watch::open()?))
+    };
+    let (finder, links) = match open() {
+        Ok(opened) => opened,
+        Err(error) if options.required => {
+            return Err(error.context("doors are required and cannot be guarded"));
+        }
+        Err(error) => {
+            warn!(
+                error = format!("{error:#}"),
+                "doors are not guarded: packets are judged by their addresses alone"
+            );
+            return Ok(None);
+        }
+    };
+    let enforcer = enforcer.clone();
+    spawn("links", move || report(links, rtnetlink::Watch::changed, &enforcer, || Message::LinksChanged))?;
+    Ok(Some(finder))
+}
+
+/// Reports to the enforcer, by a message, whenever a watch has seen something.
+fn report<W: AsFd, E: Into<anyhow::Error>>(
+    mut watch: W,
+    changed: impl Fn(&mut W) -> Result<bool, E>,
+    enforcer: &Sender<Message>,
+    message: fn() -> Message,
+) {
     loop {
-        let waited = poll(&mut [PollFd::new(&watch, PollFlags::IN)], None);
-        match waited.map_err(std::io::Error::from).map(|_| watch.changed()) {
-            Ok(Ok(false)) => {}
-            Ok(Ok(true)) => {
-                if notices.send(Message::TableChanged).is_err() {
-                    return;
-                }
-            }
-            Ok(Err(error)) => return warn!(%error, "changes by others go unnoticed from now on"),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return warn!(%error, "changes by others go unnoticed from now on"),
+        match wait_for(&watch).and_then(|()| changed(&mut watch).map_err(Into::into)) {
+            Ok(false) => {}
+            Ok(true) if enforcer.send(message()).is_ok() => {}
+            Ok(true) => return,
+            Err(error) => return warn!(%error, "changes go unnoticed from now on"),
+        }
+    }
+}
+
+/// Waits until there is something to read.
+fn wait_for(descriptor: impl AsFd) -> Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], None) {
+            Err(Errno::INTR) => {}
+            outcome => return Ok(outcome.map(drop)?),
         }
     }
 }

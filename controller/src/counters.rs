@@ -39,7 +39,7 @@ struct Series {
     holds: fn(&Counted) -> bool,
 }
 
-const SERIES: [Series; 4] = [
+const SERIES: [Series; 5] = [
     Series {
         packets: "rule_packets",
         bytes: "rule_bytes",
@@ -75,6 +75,15 @@ const SERIES: [Series; 4] = [
             "Bytes of the packets that strict start dropped",
         ],
         holds: |counted| matches!(counted, Counted::StrictStart(_)),
+    },
+    Series {
+        packets: "spoofed_packets",
+        bytes: "spoofed_bytes",
+        help: [
+            "Packets that were dropped at a device because they are not what the pod behind it may send",
+            "Bytes of the packets that were dropped at a device because they are not what the pod may send",
+        ],
+        holds: |counted| matches!(counted, Counted::Spoofed { .. }),
     },
 ];
 
@@ -139,6 +148,10 @@ impl EncodeLabelSet for Labels<'_> {
                 [("direction", direction.as_str()), ("policies", policies)].encode(encoder)
             }
             Counted::StrictStart(direction) => [("direction", direction.as_str())].encode(encoder),
+            Counted::Spoofed { reason, pod } => {
+                let (namespace, pod) = pod.split_once('/').unwrap_or_default();
+                [("namespace", namespace), ("pod", pod), ("reason", reason.as_str())].encode(encoder)
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use policy_compiler::compile::{Concerned, Ends};
-use policy_compiler::model::Family;
+use policy_compiler::model::{Family, PodsToNode};
 use tracing::{info, warn};
 
 use crate::enforcer::{Message, chain};
@@ -45,6 +45,8 @@ pub(crate) struct Cutter {
 pub(crate) struct Case {
     /// The connections.
     pub(crate) connections: Vec<Connection>,
+    /// The addresses of the node: what goes to one of them is not forwarded.
+    pub(crate) own: Arc<HashSet<IpAddr>>,
     /// Takes those that are denied, when their way is barred. To drop it is to adjourn the case: the enforcer
     /// will have all connections examined later.
     pub(crate) denied: Sender<Vec<Connection>>,
@@ -67,9 +69,13 @@ impl Cutter {
     /// # Errors
     ///
     /// If there can be no thread.
-    pub(crate) fn start(enforcer: Sender<Message>, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub(crate) fn start(
+        enforcer: Sender<Message>,
+        metrics: Arc<Metrics>,
+        pods_to_node: PodsToNode,
+    ) -> io::Result<Self> {
         let (changes, concerned) = mpsc::channel();
-        let examiner = Examiner { enforcer, metrics };
+        let examiner = Examiner { enforcer, metrics, pods_to_node };
         thread::Builder::new().name("cutter".to_owned()).spawn(move || examiner.run(&concerned))?;
         Ok(Self { changes })
     }
@@ -86,6 +92,7 @@ impl Cutter {
 struct Examiner {
     enforcer: Sender<Message>,
     metrics: Arc<Metrics>,
+    pods_to_node: PodsToNode,
 }
 
 impl Examiner {
@@ -121,37 +128,44 @@ impl Examiner {
 
     /// Examines the connections, and returns how many have been cut.
     fn examine(&self, concerned: &Concerned) -> Result<usize, Error> {
-        let own = own_addresses().map_err(Error::OwnAddresses)?;
-        // What the node itself sends, and what is sent to it, is not judged.
+        let own = Arc::new(own_addresses().map_err(Error::OwnAddresses)?);
+        // What the node itself sends is never judged.
         let judged = |source: IpAddr, destination: IpAddr| {
-            concerned.contains(source, destination) && !own.contains(&source) && !own.contains(&destination)
+            concerned.contains(source, destination)
+                && !own.contains(&source)
+                && (self.pods_to_node == PodsToNode::Policy || !own.contains(&destination))
         };
         // One after the other: two at once hinder each other more than they save.
-        listings(concerned).into_iter().map(|which| self.pass(which, judged)).sum()
+        listings(concerned).into_iter().map(|which| self.pass(which, &own, judged)).sum()
     }
 
     /// Examines the connections of one listing.
-    fn pass(&self, which: Which, judged: impl Fn(IpAddr, IpAddr) -> bool) -> Result<usize, Error> {
+    fn pass(
+        &self,
+        which: Which,
+        own: &Arc<HashSet<IpAddr>>,
+        judged: impl Fn(IpAddr, IpAddr) -> bool,
+    ) -> Result<usize, Error> {
         let (mut portion, mut cut) = (Vec::new(), 0);
         let listed = list_connections(which, judged, |connection| {
             portion.push(connection);
             if portion.len() == PORTION {
-                cut += self.cut(std::mem::take(&mut portion))?;
+                cut += self.cut(std::mem::take(&mut portion), own)?;
             }
             Ok::<_, Error>(())
         })?;
         self.metrics.examined(listed);
-        Ok(cut + self.cut(portion)?)
+        Ok(cut + self.cut(portion, own)?)
     }
 
     /// Cuts those of the connections that are denied, and returns how many.
-    fn cut(&self, connections: Vec<Connection>) -> Result<usize, Error> {
+    fn cut(&self, connections: Vec<Connection>, own: &Arc<HashSet<IpAddr>>) -> Result<usize, Error> {
         if connections.is_empty() {
             return Ok(0);
         }
         let (denied, verdict) = mpsc::channel();
         // Without an enforcer, `denied` is dropped with the message.
-        let _ = self.enforcer.send(Message::Judge(Case { connections, denied }));
+        let _ = self.enforcer.send(Message::Judge(Case { connections, own: own.clone(), denied }));
         let denied = verdict.recv().map_err(|_| Error::Adjourned)?;
         let cut = forget_connections(&denied)?;
         self.metrics.cut(cut);

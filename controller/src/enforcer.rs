@@ -5,13 +5,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
-use policy_compiler::ruleset::{Operation, Transaction};
+use policy_compiler::ruleset::{Operation, Packet, Ruleset, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
 use crate::cutter::{Case, Cutter};
-use crate::denials::Question;
+use crate::denials::{Findings, Question};
+use crate::doors::DoorKeeper;
 use crate::health::{Condition, Health};
-use crate::kernel::{self, Connection, Kernel};
+use crate::kernel::{self, Connection, Kernel, Table};
 use crate::metrics::Metrics;
 use crate::source::{Changes, Knowledge, Update};
 
@@ -20,8 +21,10 @@ use crate::source::{Changes, Knowledge, Update};
 pub(crate) enum Message {
     /// Objects have changed.
     Changes(Changes),
-    /// Somebody else may have changed the table.
+    /// Somebody else may have changed a table.
     TableChanged,
+    /// Devices or routes of the node have changed.
+    LinksChanged,
     /// Connections are open that a change may deny.
     Judge(Case),
     /// Packets are dropped, and somebody asks why.
@@ -43,6 +46,8 @@ pub(crate) struct Enforcer {
     kernel: Kernel,
     /// Cuts open connections that a change denies; `None` to keep them.
     cutter: Option<Cutter>,
+    /// Finds the doors of the node's pods; `None` to go by addresses alone.
+    doors: Option<DoorKeeper>,
     health: Health,
     metrics: Arc<Metrics>,
     standing: Standing,
@@ -75,6 +80,7 @@ impl Enforcer {
         compiler: Compiler,
         kernel: Kernel,
         cutter: Option<Cutter>,
+        doors: Option<DoorKeeper>,
         health: Health,
         metrics: Arc<Metrics>,
         must_guard: bool,
@@ -83,6 +89,7 @@ impl Enforcer {
             compiler,
             kernel,
             cutter,
+            doors,
             health,
             metrics,
             standing: Standing::Waiting,
@@ -98,7 +105,9 @@ impl Enforcer {
     pub(crate) fn run(mut self, messages: &Receiver<Message>) {
         let mut retry_at: Option<Instant> = None;
         loop {
-            let received = match retry_at {
+            let doors = self.doors.as_ref().filter(|_| self.standing == Standing::InStep);
+            let look_again = doors.and_then(DoorKeeper::look_again);
+            let received = match retry_at.into_iter().chain(look_again).min() {
                 Some(at) => messages.recv_timeout(at.saturating_duration_since(Instant::now())),
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -132,6 +141,11 @@ impl Enforcer {
             Message::Stop => return false,
             Message::TableChanged if self.standing == Standing::InStep => self.standing = Standing::Unknown,
             Message::TableChanged => {}
+            Message::LinksChanged => {
+                if let Some(doors) = &mut self.doors {
+                    doors.links_changed();
+                }
+            }
             Message::Judge(case) => self.judge(case),
             Message::Explain(question) => self.answer(question),
             Message::Changes(changes) => {
@@ -151,7 +165,12 @@ impl Enforcer {
             // A node that is made anew has no pod range for a moment: what is guarded stays guarded.
             Update::Node(_, Some(node)) if !node.pod_ranges.is_empty() => self.compiler.put_node(node),
             Update::Node(..) => {}
-            Update::Pod(name, pod) => self.compiler.put_pod(&name, pod),
+            Update::Pod(name, pod) => {
+                if let Some(doors) = &mut self.doors {
+                    doors.note(&name, pod.as_ref());
+                }
+                self.compiler.put_pod(&name, pod);
+            }
             Update::Policy(name, policy) => self.compiler.put_policy(&name, policy),
         }
     }
@@ -233,6 +252,10 @@ impl Enforcer {
 
     fn fail(&mut self, error: &kernel::Error) {
         self.standing = Standing::Unknown;
+        if let Some(doors) = &mut self.doors {
+            // A device that is gone is a reason to refuse.
+            doors.links_changed();
+        }
         self.metrics.failure();
         let error = chain(error);
         error!(error, "the kernel is not in step with the objects; what it holds stays");
@@ -240,29 +263,44 @@ impl Enforcer {
     }
 
     fn update(&mut self) -> Result<(), kernel::Error> {
-        let transaction = self.compiler.update();
-        let concerned = Concerned::by(&transaction);
-        self.apply(transaction)?;
+        if let Some(doors) = &mut self.doors {
+            doors.find(&mut self.compiler);
+        }
+        let policies = self.compiler.update();
+        let concerned = Concerned::by(&policies);
+        let doors = self.compiler.update_doors();
+        self.apply(std::iter::once(policies).chain(doors).collect())?;
         self.examine(concerned);
         Ok(())
     }
 
-    /// Reads the kernel's table and applies what it lacks.
+    /// Reads the kernel's tables and applies what they lack.
     fn adopt(&mut self) -> Result<(), kernel::Error> {
+        let tables = self.kernel.read_all()?;
+        if let Some(doors) = &mut self.doors {
+            if !self.programmed {
+                doors.recall(tables.doors.as_ref());
+            }
+            doors.find(&mut self.compiler);
+        }
         self.compiler.update();
-        let expected = self.compiler.ruleset();
-        let transaction = match self.kernel.read()? {
-            Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(expected), expected),
-            _ => Transaction::replace(expected),
+        self.compiler.update_doors();
+        let policies = adopt(tables.policies.as_ref(), self.compiler.ruleset());
+        let doors = match (tables.doors, self.compiler.door_ruleset()) {
+            (found, Some(expected)) => Some(adopt(found.as_ref(), expected)),
+            (Some(_), None) => {
+                Some(Transaction { table: TableFamily::Netdev, operations: vec![Operation::DeleteTable] })
+            }
+            (None, None) => None,
         };
-        let operations = self.apply(transaction)?;
+        let operations = self.apply(std::iter::once(policies).chain(doors).collect())?;
         // What was open before may have been opened under any rules, or while there were none.
         self.examine(Concerned::All);
         if !self.programmed {
-            info!(operations, "the table is in step");
+            info!(operations, "the tables are in step");
         } else if operations > 0 {
             self.metrics.repair();
-            warn!(operations, "the table was not what it should be; it is repaired");
+            warn!(operations, "the tables were not what they should be; they are repaired");
         }
         Ok(())
     }
@@ -279,9 +317,16 @@ impl Enforcer {
         if self.standing != Standing::InStep {
             return;
         }
-        let Case { connections, denied: answer } = case;
+        let Case { connections, own, denied: answer } = case;
         let ruleset = self.compiler.ruleset();
-        let is_denied = |connection: &Connection| !ruleset.forwards(&connection.opening);
+        let passes = |packet: &Packet| {
+            if own.contains(&packet.destination) {
+                ruleset.delivers(packet)
+            } else {
+                ruleset.forwards(packet)
+            }
+        };
+        let is_denied = |connection: &Connection| !passes(&connection.opening);
         let denied: Vec<_> = connections.into_iter().filter(is_denied).collect();
         let cut = compile::cut(denied.iter().filter_map(|connection| connection.tuple));
         match self.kernel.apply(&cut) {
@@ -296,29 +341,55 @@ impl Enforcer {
         let _ = answer.send(denied);
     }
 
-    /// Hands out what decides about two addresses, unless the rules in force are those of an agent before this one.
-    fn answer(&self, Question { ends, answer }: Question) {
-        if self.standing != Standing::Waiting {
-            // If nobody waits any more, the agent is about to end.
-            let _ = answer.send(self.compiler.excerpt(ends));
+    /// Hands out what decides about packets, unless the rules in force are those of an agent before this one.
+    fn answer(&mut self, Question { denial, answer }: Question) {
+        if self.standing == Standing::Waiting {
+            return;
         }
+        let mut findings = Findings::default();
+        if let Some(doors) = &mut self.doors {
+            doors.examine(&denial, &mut findings);
+        }
+        let addresses = denial.flow.into_iter().flat_map(|flow| [flow.source, flow.destination]);
+        findings.cluster = self.compiler.excerpt(addresses, findings.ends.iter().flatten());
+        // If nobody waits any more, the agent is about to end.
+        let _ = answer.send(findings);
     }
 
-    /// Returns how many operations changed what the table holds.
-    fn apply(&mut self, transaction: Transaction) -> Result<usize, kernel::Error> {
-        if transaction.is_empty() {
-            return Ok(0);
+    /// Returns how many operations changed what the tables hold.
+    fn apply(&mut self, transactions: Vec<Transaction>) -> Result<usize, kernel::Error> {
+        let operations = transactions.iter().flat_map(|transaction| &transaction.operations);
+        let changes = operations.filter(|step| **step != Operation::OwnTable).count();
+        let mut refused = Ok(());
+        for step in in_steps(transactions) {
+            match self.kernel.apply_all(&step) {
+                // Devices come and go by themselves. That one is gone must not keep policies from being enforced.
+                Err(error @ kernel::Error::Refused { .. }) if step.len() > 1 => {
+                    let (policies, _): (Vec<_>, Vec<_>) =
+                        step.into_iter().partition(|transaction| transaction.table == TableFamily::Inet);
+                    self.kernel.apply_all(&policies)?;
+                    refused = Err(error);
+                }
+                outcome => outcome?,
+            }
         }
-        let changes = transaction.operations.iter().filter(|step| **step != Operation::OwnTable).count();
-        for step in transaction.in_steps() {
-            self.kernel.apply(&step)?;
-        }
+        refused?;
         if changes > 0 {
             self.metrics.transaction();
             debug!(operations = changes, "committed");
         }
-        self.metrics.size(self.compiler.ruleset().chains.len(), self.compiler.elements());
+        let chains = |ruleset: &Ruleset| ruleset.chains.len();
+        let chains = chains(self.compiler.ruleset()) + self.compiler.door_ruleset().map_or(0, chains);
+        self.metrics.size(chains, self.compiler.elements());
         Ok(changes)
+    }
+}
+
+/// Leads from what was found of a table to what is expected.
+fn adopt(found: Option<&Table>, expected: &Ruleset) -> Transaction {
+    match found {
+        Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(expected), expected),
+        _ => Transaction::replace(expected),
     }
 }
 

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
-use controller::agent::{self, Options, Source};
+use controller::agent::{self, DoorOptions, Options, Source};
 use controller::kernel::Kernel;
 use controller::status::Status;
 use policy_compiler::manifest::label_selector;
-use policy_compiler::model::{DefaultDeny, LabelSelector};
+use policy_compiler::model::{DefaultDeny, LabelSelector, PodsToNode};
 use tracing_subscriber::EnvFilter;
 
 /// Enforces Kubernetes network policies on this node with nftables, in the table `inet podfence`.
@@ -62,14 +63,32 @@ struct Run {
     /// its pod ranges: nobody can tell the namespace of a pod that is not known yet.
     #[arg(long, value_name = "NAMESPACE-SELECTOR", env = "PODFENCE_DEFAULT_DENY", value_parser = label_selector)]
     default_deny: Option<LabelSelector>,
-    /// Let pods under default deny reach the cluster's DNS: port 53 of k8s-app=kube-dns in kube-system.
+    /// Let pods under default deny reach the cluster's DNS: port 53 of k8s-app=kube-dns in kube-system, and of their
+    /// own node with --pods-to-node policy.
     #[arg(long, env = "PODFENCE_DEFAULT_DENY_ALLOW_DNS", requires = "default_deny")]
     default_deny_allow_dns: bool,
+    /// Who decides what isolated pods may send to this node: with "allow" all of it passes, with "policy" the policies
+    /// judge it, as for any address. What the node sends to its pods passes, and so do the answers.
+    #[arg(long, value_name = "allow|policy", env = "PODFENCE_PODS_TO_NODE", default_value_t)]
+    #[arg(hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(PodsToNode::NAMES).try_map(|name| name.parse::<PodsToNode>()))]
+    pods_to_node: PodsToNode,
     /// Put all policies into audit mode: what they would deny is logged and counted, and passes. The annotation
     /// podfence.io/audit: "true" does the same for one policy, or for those of a namespace. What strict start
     /// drops is dropped all the same.
     #[arg(long, env = "PODFENCE_AUDIT")]
     audit: bool,
+    /// Go by the addresses of packets alone. By default nothing leaves a pod's door (the node's end of its link) that
+    /// is not the pod's own, and nothing comes in elsewhere with the source of a pod of this node.
+    #[arg(long, env = "PODFENCE_NO_DOORS", conflicts_with_all = ["require_doors", "allow_pod_tunnels"])]
+    no_doors: bool,
+    /// Drop what comes from or goes to a pod whose door cannot be found, but for what its node sends. By default it is
+    /// judged by its addresses.
+    #[arg(long, env = "PODFENCE_REQUIRE_DOORS")]
+    require_doors: bool,
+    /// Let pods send packets that are encapsulated as for a tunnel of the nodes (VXLAN, Geneve, IPIP, SIT, GRE, FOU).
+    #[arg(long, env = "PODFENCE_ALLOW_POD_TUNNELS")]
+    allow_pod_tunnels: bool,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -117,21 +136,27 @@ fn run(arguments: Run) -> Result<()> {
         (None, Some(path)) => Source::Kubeconfig(path),
         (None, None) => Source::InCluster,
     };
-    let allow_dns = arguments.default_deny_allow_dns;
+    let Run { default_deny_allow_dns: allow_dns, pods_to_node, .. } = arguments;
+    let default_deny =
+        arguments.default_deny.map(|namespaces| DefaultDeny { namespaces, allow_dns, pods_to_node });
     agent::run(Options {
         node_name: arguments.node_name,
         source,
         strict_start: arguments.strict_start,
-        default_deny: arguments.default_deny.map(|namespaces| DefaultDeny { namespaces, allow_dns }),
+        default_deny,
+        pods_to_node,
         audit: arguments.audit,
         listen: arguments.listen,
         keep_connections: arguments.keep_connections,
+        doors: (!arguments.no_doors).then_some(DoorOptions {
+            required: arguments.require_doors,
+            allow_tunnels: arguments.allow_pod_tunnels,
+        }),
     })
 }
 
 fn status(output: Output) -> Result<()> {
-    let table = Kernel::open()?.read()?;
-    let status = Status::of(table.as_ref());
+    let status = Status::of(&Kernel::open()?.read_all()?);
     let text = match output {
         Output::Text => status.to_string(),
         Output::Json => serde_json::to_string_pretty(&status)? + "\n",
@@ -140,10 +165,10 @@ fn status(output: Output) -> Result<()> {
 }
 
 fn cleanup() -> Result<()> {
-    let removed = Kernel::open()?.delete_table()?;
+    let removed = Kernel::open()?.delete_tables()?;
     tracing::info!(
         "{}",
-        if removed { "the table is removed: nothing is enforced" } else { "there was no table" }
+        if removed { "the tables are removed: nothing is enforced" } else { "there was no table" }
     );
     Ok(())
 }

@@ -24,6 +24,8 @@ pub(crate) struct Metrics {
     repairs: Counter,
     elements: Gauge,
     chains: Gauge,
+    doors: Gauge,
+    without_door: Gauge,
     datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
     examined: Counter,
     examination_failures: Counter,
@@ -46,6 +48,8 @@ impl Default for Metrics {
             repairs: Counter::default(),
             elements: Gauge::default(),
             chains: Gauge::default(),
+            doors: Gauge::default(),
+            without_door: Gauge::default(),
             datapath_problems: Family::default(),
             examined: Counter::default(),
             examination_failures: Counter::default(),
@@ -102,8 +106,10 @@ impl Default for Metrics {
         }
         for (name, help, gauge) in [
             ("ready", "Whether the policies are enforced: 1 or 0, as /readyz says", &metrics.ready),
-            ("elements", "Elements of sets and maps in the table", &metrics.elements),
-            ("chains", "Chains in the table", &metrics.chains),
+            ("elements", "Elements of sets and maps in the tables", &metrics.elements),
+            ("chains", "Chains in the tables", &metrics.chains),
+            ("doors", "Pods of the node whose doors are guarded", &metrics.doors),
+            ("pods_without_door", "Pods of the node whose doors are unknown", &metrics.without_door),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -138,6 +144,12 @@ impl Metrics {
     pub(crate) fn size(&self, chains: usize, elements: usize) {
         self.chains.set(i64::try_from(chains).unwrap_or(i64::MAX));
         self.elements.set(i64::try_from(elements).unwrap_or(i64::MAX));
+    }
+
+    /// So many pods have a door that is known, and so many do not.
+    pub(crate) fn doors(&self, known: usize, unknown: usize) {
+        self.doors.set(i64::try_from(known).unwrap_or(i64::MAX));
+        self.without_door.set(i64::try_from(unknown).unwrap_or(i64::MAX));
     }
 
     /// The kernel could not be read or has not taken a transaction.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::AddAssign;
 
-use policy_compiler::compile::Counted;
-use policy_compiler::ruleset::{ChainName, ElementKey};
+use policy_compiler::compile::{Counted, guards_door, lists_pods_without_door};
+use policy_compiler::ruleset::{ChainName, Element, ElementKey, Hook};
 use serde::Serialize;
 
-use crate::kernel::{Counter, Table};
+use crate::kernel::{Counter, Place, Table, Tables};
 
 /// Everything that `podfence-controller status` says.
 #[derive(Debug, Default, Serialize)]
@@ -20,6 +21,23 @@ pub struct Status {
     pub rules: Vec<Rule>,
     /// What strict start has dropped, if it is on.
     pub strict_start: Vec<StrictStart>,
+    /// The pods of this node whose doors are guarded; `None` if no doors are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doors: Option<Vec<Door>>,
+    /// The pods of this node whose doors are unknown; `None` if no doors are guarded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_door: Option<Vec<Pod>>,
+}
+
+/// A pod's door: the node's end of its link.
+#[derive(Debug, Serialize)]
+pub struct Door {
+    /// `namespace/name`
+    pub pod: String,
+    /// The device.
+    pub device: String,
+    /// What was dropped there because it is not the pod's own, by reason.
+    pub spoofed: BTreeMap<&'static str, Traffic>,
 }
 
 /// Pods that the same policies isolate in a direction.
@@ -69,7 +87,7 @@ pub struct StrictStart {
 }
 
 /// What a counter has counted.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Traffic {
     /// Packets.
     pub packets: u64,
@@ -83,10 +101,24 @@ impl From<Counter> for Traffic {
     }
 }
 
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
 impl Status {
-    /// Reads the table; `None` stands for no table.
-    pub fn of(table: Option<&Table>) -> Self {
-        let Some(table) = table else { return Self::default() };
+    /// Reads the tables.
+    pub fn of(tables: &Tables) -> Self {
+        let mut status = tables.policies.as_ref().map_or_else(Self::default, Self::of_policies);
+        if let Some(doors) = &tables.doors {
+            status.add_doors(doors);
+        }
+        status
+    }
+
+    fn of_policies(table: &Table) -> Self {
         let mut members = members(table);
         let mut status = Self { enforced: true, ..Self::default() };
         for (name, chain) in &table.chains {
@@ -111,7 +143,7 @@ impl Status {
                 Some(Counted::StrictStart(direction)) => status
                     .strict_start
                     .push(StrictStart { direction: direction.as_str(), denied: chain.counter().into() }),
-                None => {}
+                Some(Counted::Spoofed { .. }) | None => {}
             }
         }
         status.rules.sort_by(|one, other| {
@@ -119,6 +151,70 @@ impl Status {
         });
         status
     }
+
+    /// Adds what the table of devices has.
+    fn add_doors(&mut self, table: &Table) {
+        let mut spoofed: BTreeMap<String, BTreeMap<&'static str, Traffic>> = BTreeMap::new();
+        for (name, chain) in &table.chains {
+            let comment = chain.rules.iter().find_map(|rule| rule.comment.as_deref());
+            match Counted::by(name, comment) {
+                Some(Counted::Denied { direction, .. } | Counted::Audited { direction, .. }) => {
+                    let isolation = comment.unwrap_or(name.as_str());
+                    let alike = |group: &&mut Group| {
+                        group.direction == direction.as_str() && group.isolation == isolation
+                    };
+                    if let Some(group) = self.groups.iter_mut().find(alike) {
+                        group.denied += chain.counter().into();
+                    }
+                }
+                Some(Counted::Allowed { direction, policy, rule }) => {
+                    let policy = policy.to_string();
+                    let alike = |known: &&mut Rule| {
+                        (&known.policy, known.direction, known.rule) == (&policy, direction.as_str(), rule)
+                    };
+                    if let Some(known) = self.rules.iter_mut().find(alike) {
+                        known.allowed += chain.counter().into();
+                    }
+                }
+                Some(Counted::Spoofed { .. } | Counted::StrictStart(_)) | None => {}
+            }
+            for rule in &chain.rules {
+                let Some(counter) = rule.counter else { continue };
+                let what = Counted::by(name, rule.comment.as_deref());
+                if let Some(Counted::Spoofed { reason, pod }) = what {
+                    let of_pod = spoofed.entry(pod).or_default();
+                    *of_pod.entry(reason.as_str()).or_default() += counter.into();
+                }
+            }
+        }
+        let mut doors = Vec::new();
+        for (_, chain) in table.chains.iter().filter(|(name, _)| guards_door(name)) {
+            let (Place::Hook(Hook::Ingress(device)), Some(pod)) =
+                (&chain.place, chain.rules.last().and_then(|rule| rule.comment.as_deref()))
+            else {
+                continue;
+            };
+            let of_pod = spoofed.remove(pod).unwrap_or_default();
+            let counted = of_pod.into_iter().filter(|(_, traffic)| traffic.packets > 0).collect();
+            doors.push(Door { pod: pod.to_owned(), device: device.to_string(), spoofed: counted });
+        }
+        doors.sort_by(|one: &Door, other| one.pod.cmp(&other.pod));
+        self.doors = Some(doors);
+        self.without_door = Some(pods_without_door(table).into_iter().collect());
+    }
+}
+
+/// The pods in the sets of those without doors.
+fn pods_without_door(table: &Table) -> BTreeSet<Pod> {
+    let sets = table.sets.iter().filter(|(name, _)| lists_pods_without_door(name));
+    let elements = sets.flat_map(|(_, set)| set).flat_map(|set| &set.elements);
+    elements.filter_map(|(key, element)| pod(*key, element)).collect()
+}
+
+/// The pod that an element names.
+fn pod(key: ElementKey, element: &Element) -> Option<Pod> {
+    let ElementKey::Address(address) = key else { return None };
+    Some(Pod { name: element.comment.as_ref()?.to_string(), address: address.to_string() })
 }
 
 /// The pods by the chain that isolates them.
@@ -126,10 +222,7 @@ fn members(table: &Table) -> BTreeMap<ChainName, BTreeSet<Pod>> {
     let mut members: BTreeMap<ChainName, BTreeSet<Pod>> = BTreeMap::new();
     let elements = table.sets.values().flatten().flat_map(|set| &set.elements);
     for (key, element) in elements {
-        if let (ElementKey::Address(address), Some(chain), Some(name)) =
-            (key, &element.target, &element.comment)
-        {
-            let pod = Pod { name: name.to_string(), address: address.to_string() };
+        if let (Some(chain), Some(pod)) = (&element.target, pod(*key, element)) {
             members.entry(chain.clone()).or_default().insert(pod);
         }
     }
@@ -160,12 +253,33 @@ impl fmt::Display for Status {
             let Traffic { packets, bytes } = denied;
             writeln!(f, "{direction}, strict start: denied {packets} packets, {bytes} bytes")?;
         }
+        self.write_doors(f)?;
         if !self.rules.is_empty() {
             writeln!(f, "\n{:>12} {:>14}  rule", "connections", "bytes")?;
         }
         for rule in &self.rules {
             let Traffic { packets, bytes } = rule.allowed;
             writeln!(f, "{packets:>12} {bytes:>14}  {} {}[{}]", rule.policy, rule.direction, rule.rule)?;
+        }
+        Ok(())
+    }
+}
+
+impl Status {
+    fn write_doors(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.doors.as_ref().is_some_and(|doors| !doors.is_empty()) {
+            writeln!(f, "doors:")?;
+        }
+        for Door { pod, device, spoofed } in self.doors.iter().flatten() {
+            write!(f, "    {pod} at {device}")?;
+            for (index, (reason, traffic)) in spoofed.iter().enumerate() {
+                let before = if index == 0 { ": spoofed " } else { ", " };
+                write!(f, "{before}{} packets ({reason})", traffic.packets)?;
+            }
+            writeln!(f)?;
+        }
+        for Pod { name, address } in self.without_door.iter().flatten() {
+            writeln!(f, "{name} ({address}) has no door that is known")?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Why a connection is allowed or denied, in the words of `podfence explain`.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::judge::{Connection, Exemption, Judge, Party, PolicyRule, RuleMiss, Ruling};
 use crate::model::{Direction, NetworkPolicy, Origin, PortMatch};
@@ -177,10 +178,26 @@ fn exempt(exemption: Exemption, subject: &Party<'_>, direction: Direction) -> St
         Exemption::NotSubject if subject.pod().is_some() => {
             format!("{subject} is in its node's network (hostNetwork), which no policy judges")
         }
+        Exemption::NotSubject if direction == Direction::Ingress && is_heard_by_neighbours(subject) => {
+            format!(
+                "no policy judges {subject} itself, but every isolated pod that receives it judges the sender"
+            )
+        }
         Exemption::NotSubject => format!("no policy judges {subject}, an address outside the cluster"),
         Exemption::NotIsolated => format!("no policy isolates {subject} for {direction}"),
-        Exemption::OwnNode => format!("{subject} and its own node always reach one another"),
+        Exemption::OwnNode => match direction {
+            Direction::Egress => format!("{subject} always reaches its own node"),
+            Direction::Ingress => format!("its own node always reaches {subject}"),
+        },
     }
+}
+
+/// Whether an end is an address by which a sender reaches others on its link: a group, all, or a link-local one.
+fn is_heard_by_neighbours(end: &Party<'_>) -> bool {
+    end.addresses().iter().any(|address| match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast() || address.is_unicast_link_local(),
+    })
 }
 
 impl Policy {

@@ -60,7 +60,8 @@ fn transcript_now(transcript: &str) -> String {
 
 #[test]
 fn commands_print_what_the_transcripts_say() {
-    for name in ["explain.txt", "matrix.txt", "compile.txt", "default-deny.txt", "audit.txt"] {
+    for name in ["explain.txt", "matrix.txt", "compile.txt", "default-deny.txt", "own-node.txt", "audit.txt"]
+    {
         let path = folder().join(name);
         let transcript = std::fs::read_to_string(&path).unwrap();
         let now = transcript_now(&transcript);

@@ -3,7 +3,7 @@
 //! A file's leading comment says what it is about and what is expected, a connection a line:
 //! `#   from -> to  port[/protocol]|icmp [family]  allow | deny egress | deny ingress | deny egress ingress`.
 //! An end is `namespace/pod`, a pod of the namespace `default`, or an address. Without a family, the verdict
-//! holds in every family that the two ends have.
+//! holds in every family that the two ends have. A line `# pods-to-node: policy` says who judges that.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use policy_compiler::judge::{Connection, Endpoint, Judge, Party, PolicyRule, Ruling, Traffic};
 use policy_compiler::manifest::{self, Input};
-use policy_compiler::model::{Cluster, Direction, Family, ObjectName, Protocol};
+use policy_compiler::model::{Cluster, Direction, Family, ObjectName, PodsToNode, Protocol};
 
 /// A line of expectation.
 struct Expectation<'t> {
@@ -76,7 +76,9 @@ fn check_misses<'a>(
 fn disagreements(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap();
     let cluster = manifest::read(&[Input::Path(file.to_owned())]).unwrap().cluster;
-    let judge = Judge::new(&cluster);
+    let choice = text.lines().find_map(|line| line.strip_prefix("# pods-to-node: "));
+    let judge = Judge::new(&cluster)
+        .with_pods_to_node(choice.map_or_else(PodsToNode::default, |choice| choice.parse().unwrap()));
     let expected = text.lines().filter_map(|line| Some((line, Expectation::parse(line)?)));
     let mut disagreements = Vec::new();
     let mut count = 0;

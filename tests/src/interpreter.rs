@@ -21,7 +21,7 @@ fn apply_one(ruleset: &mut Ruleset, operation: &Operation) -> Option<()> {
         Operation::DeleteTable => *ruleset = Ruleset::default(),
         Operation::AddSet(name, kind) => fresh(ruleset.sets.insert(name.clone(), Set::new(*kind)).is_none())?,
         Operation::AddChain(name, hook) => {
-            let chain = Chain { hook: *hook, rules: Vec::new() };
+            let chain = Chain { hook: hook.clone(), rules: Vec::new() };
             fresh(ruleset.chains.insert(name.clone(), chain).is_none())?;
         }
         Operation::FlushChain(name) => ruleset.chains.get_mut(name)?.rules.clear(),

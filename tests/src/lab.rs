@@ -173,11 +173,14 @@ impl Lab {
         );
         let addresses = from.addresses();
         from.assign(Vec::new())?;
+        // Who talked to the address before knows the old owner's link address. What others look up at this moment
+        // must not be flushed with it: the packets that wait for the answer would be lost.
+        let flush: Vec<_> = addresses.iter().map(|address| format!("neigh flush to {address}\n")).collect();
+        let flush = flush.concat();
         to.assign(addresses)?;
-        // Who talked to the address before knows the old owner's link address.
-        from.node().namespace().ip("neigh flush all")?;
+        from.node().namespace().ip(&flush)?;
         for pod in self.pods.iter().filter(|pod| pod.node().name() == from.node().name()) {
-            pod.namespace().ip("neigh flush all")?;
+            pod.namespace().ip(&flush)?;
         }
         self.fix_neighbours(to)
     }

@@ -90,11 +90,12 @@ impl fmt::Display for Listing {
     }
 }
 
-/// What `podfence compile` prints for a node.
+/// What `podfence compile` prints for a node, with more arguments.
 ///
 /// # Errors
 /// The manifests are invalid.
-pub fn dry_run(node: &Node, manifests: &Path) -> Result<String> {
-    let arguments = ["compile", "--node", node.name(), "-f", &manifests.to_string_lossy()];
+pub fn dry_run(node: &Node, manifests: &Path, arguments: &[&str]) -> Result<String> {
+    let manifests = manifests.to_string_lossy();
+    let arguments = [&["compile", "--node", node.name(), "-f", &manifests], arguments].concat();
     node.namespace().feed(&program("podfence")?.to_string_lossy(), &arguments, "")
 }

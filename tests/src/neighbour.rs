@@ -3,7 +3,6 @@
 //! The kernel's table of neighbours that were asked for has room for about 1,024 (`gc_thresh3`), which all
 //! namespaces of the machine share. A fixed neighbour takes none of it.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
@@ -12,17 +11,8 @@ use rustix::net::{
     socket_with,
 };
 
+use crate::link::LinkAddress;
 use crate::namespace::Namespace;
-
-/// An Ethernet address.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LinkAddress(pub(crate) [u8; 6]);
-
-impl fmt::Display for LinkAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.map(|octet| format!("{octet:02x}")).join(":"))
-    }
-}
 
 // linux/netlink.h, linux/rtnetlink.h and linux/neighbour.h.
 const NETLINK_ROUTE: Option<Protocol> = None;

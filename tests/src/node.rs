@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::endpoint::Endpoint;
 use crate::lab::{QUIET_NETWORK, Topology, Underlay};
+use crate::link::LinkAddress;
 use crate::namespace::Namespace;
-use crate::neighbour::LinkAddress;
 
 /// The bridge of a node's pods.
 const BRIDGE: &str = "pods";
@@ -144,6 +144,30 @@ impl Node {
                 ))
             }
         }
+    }
+
+    /// Its addresses on the bridge of its pods, which lie in the pods' ranges; none where pods are routed.
+    pub fn bridge_addresses(&self) -> Vec<IpAddr> {
+        let (ipv4, ipv6) = self.pod_addresses(1);
+        match self.topology {
+            Topology::Bridge => vec![ipv4.into(), ipv6.into()],
+            Topology::Routed => Vec::new(),
+        }
+    }
+
+    /// Listens on more addresses. Those that it does not have it gets on its loopback device: from outside they are
+    /// as those of a dummy device, where DNS caches listen.
+    ///
+    /// # Errors
+    /// An address is taken.
+    pub fn add_addresses(&self, addresses: &[IpAddr]) -> Result<()> {
+        let bridge = self.bridge_addresses();
+        for address in addresses.iter().filter(|address| !bridge.contains(address)) {
+            let suffix = if address.is_ipv4() { "/32" } else { "/128 nodad" };
+            self.namespace().ip(&format!("address add {address}{suffix} dev lo\n"))?;
+        }
+        self.namespace().wait_for_addresses()?;
+        self.set_addresses([self.addresses(), addresses.to_vec()].concat())
     }
 
     /// Gives out the next pod's number.

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::endpoint::Endpoint;
 use crate::lab::QUIET_NETWORK;
+use crate::link::LinkAddress;
 use crate::namespace::Namespace;
-use crate::neighbour::{self, LinkAddress};
+use crate::neighbour;
 use crate::node::Node;
 use crate::probe::Protocol;
 
@@ -48,14 +49,18 @@ impl Pod {
     }
 
     /// The node's end of its veth pair.
-    fn link(&self) -> String {
+    pub fn link(&self) -> String {
         format!("pod{}", self.number)
+    }
+
+    /// The link address of its end of that pair.
+    pub fn link_address(&self) -> LinkAddress {
+        self.node.pod_link_address(self.number)
     }
 
     /// Its addresses, as a neighbour sees them.
     fn neighbours(&self) -> Vec<(IpAddr, LinkAddress)> {
-        let link = self.node.pod_link_address(self.number);
-        self.addresses().into_iter().map(|address| (address, link)).collect()
+        self.addresses().into_iter().map(|address| (address, self.link_address())).collect()
     }
 
     /// Fixes the way between this pod and others on the same bridge, so that nobody has to ask for it.

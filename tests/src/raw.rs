@@ -1,11 +1,12 @@
 //! Packets made by hand: for protocols without sockets (SCTP, ICMP) and for senders who are not who they say.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
+use crate::packet::{Packet, number as protocol_number};
 use crate::probe::Protocol;
+use crate::segment::{SCTP_INIT, TCP_SYN, echo_request, sctp, sctp_init, sctp_init_body, tcp_syn, udp};
 
 const SCTP_DATA: u8 = 0;
-const SCTP_INIT: u8 = 1;
 const SCTP_INIT_ACK: u8 = 2;
 const SCTP_ABORT: u8 = 6;
 const SCTP_COOKIE_ECHO: u8 = 10;
@@ -14,7 +15,6 @@ const SCTP_COOKIE_ACK: u8 = 11;
 const SCTP_INIT_LENGTH: usize = 16;
 const SCTP_STATE_COOKIE: u16 = 7;
 
-const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
@@ -40,46 +40,19 @@ pub(crate) enum Answer {
 impl Opening {
     /// The packet behind its IP header, checksum included.
     pub(crate) fn segment(&self) -> Vec<u8> {
-        let mut ports = self.from.port().to_be_bytes().to_vec();
-        ports.extend(self.to.port().to_be_bytes());
+        let (from, to, tag) = (self.from, self.to, self.tag());
         match self.protocol {
-            Protocol::Tcp => {
-                let mut segment = ports;
-                segment.extend(self.tag());
-                segment.extend([0, 0, 0, 0, 5 << 4, TCP_SYN, 0xff, 0xff, 0, 0, 0, 0]);
-                self.with_checksum(segment, 16)
-            }
-            Protocol::Udp => {
-                let payload = self.token.to_be_bytes();
-                let mut segment = ports;
-                segment.extend([0, 16, 0, 0]);
-                segment.extend(payload);
-                self.with_checksum(segment, 6)
-            }
-            Protocol::Sctp => sctp(self.from.port(), self.to.port(), 0, SCTP_INIT, &self.init()),
-            Protocol::Icmp => {
-                let kind = if self.to.is_ipv4() { 8 } else { 128 };
-                let mut segment = vec![kind, 0, 0, 0];
-                segment.extend(self.tag());
-                self.with_checksum(segment, 2)
-            }
+            Protocol::Tcp => tcp_syn(from, to, tag, &[]),
+            Protocol::Udp => udp(from, to, &self.token.to_be_bytes()),
+            Protocol::Sctp => sctp_init(from.port(), to.port(), tag, &[]),
+            Protocol::Icmp => echo_request(from.ip(), to.ip(), tag, &[]),
         }
     }
 
     /// The whole packet with its IP header, for a socket of the protocol `IPPROTO_RAW`.
     pub(crate) fn packet(&self) -> Vec<u8> {
-        let segment = self.segment();
-        let length = u16::try_from(segment.len()).unwrap_or(u16::MAX);
-        let mut packet = if self.to.is_ipv4() {
-            // The kernel fills in the length, the identification and the checksum (raw(7)).
-            vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, self.number(), 0, 0]
-        } else {
-            [&[0x60, 0, 0, 0], &length.to_be_bytes()[..], &[self.number(), 64]].concat()
-        };
-        packet.extend(octets(self.from.ip()));
-        packet.extend(octets(self.to.ip()));
-        packet.extend(segment);
-        packet
+        let number = protocol_number(self.protocol, self.to.is_ipv4());
+        Packet::new(self.from.ip(), self.to.ip(), number, self.segment()).bytes()
     }
 
     /// What a packet that came back from the destination means, if it answers this one.
@@ -125,47 +98,6 @@ impl Opening {
         let [.., a, b, c, d] = self.token.to_be_bytes();
         if self.protocol == Protocol::Icmp { [c, d, a, b] } else { [a, b, c, d] }
     }
-
-    /// INIT behind its chunk header: initiate tag, window, one stream each way, first sequence number.
-    fn init(&self) -> Vec<u8> {
-        [self.tag(), [0, 0, 0xff, 0xff], [0, 1, 0, 1], self.tag()].concat()
-    }
-
-    fn number(&self) -> u8 {
-        match (self.protocol, self.to.is_ipv4()) {
-            (Protocol::Icmp, true) => 1,
-            (Protocol::Tcp, _) => 6,
-            (Protocol::Udp, _) => 17,
-            (Protocol::Icmp, false) => 58,
-            (Protocol::Sctp, _) => 132,
-        }
-    }
-
-    /// Fills in the Internet checksum (RFC 1071) at `offset`, over the pseudo header where there is one.
-    fn with_checksum(&self, mut segment: Vec<u8>, offset: usize) -> Vec<u8> {
-        let mut covered = Vec::new();
-        if self.number() != 1 {
-            covered.extend(octets(self.from.ip()));
-            covered.extend(octets(self.to.ip()));
-            covered.extend([0, self.number()]);
-            covered.extend(u16::try_from(segment.len()).unwrap_or(u16::MAX).to_be_bytes());
-        }
-        covered.extend(&segment);
-        let sum: u32 = covered
-            .chunks(2)
-            .map(|pair| {
-                u32::from(pair.first().copied().unwrap_or(0)) << 8
-                    | u32::from(pair.get(1).copied().unwrap_or(0))
-            })
-            .sum();
-        let folded = (sum & 0xffff) + (sum >> 16);
-        let folded = (folded & 0xffff) + (folded >> 16);
-        let checksum = !u16::try_from(folded).unwrap_or(0);
-        for (place, byte) in segment.iter_mut().skip(offset).zip(checksum.to_be_bytes()) {
-            *place = byte;
-        }
-        segment
-    }
 }
 
 /// What a listener without a kernel's SCTP answers to a packet: INIT ACK with its name in the cookie if
@@ -202,7 +134,7 @@ impl Association {
     pub(crate) fn chunk(&self, chunk: u8) -> Vec<u8> {
         let tag = self.tag.to_be_bytes();
         let body = match chunk {
-            SCTP_INIT | SCTP_INIT_ACK => [tag, [0, 0, 0xff, 0xff], [0, 1, 0, 1], tag].concat(),
+            SCTP_INIT | SCTP_INIT_ACK => sctp_init_body(tag),
             _ => Vec::new(),
         };
         sctp(self.from, self.to, if chunk == SCTP_INIT { 0 } else { self.tag }, chunk, &body)
@@ -225,54 +157,10 @@ pub(crate) fn behind_header(packet: &[u8], ipv4: bool) -> &[u8] {
     packet.get(header..).unwrap_or_default()
 }
 
-/// An SCTP packet of one chunk (RFC 9260, 3).
-fn sctp(from: u16, to: u16, verification_tag: u32, chunk: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
-    packet.extend(verification_tag.to_be_bytes());
-    packet.extend([0, 0, 0, 0, chunk, 0]);
-    packet.extend(u16::try_from(4 + body.len()).unwrap_or(u16::MAX).to_be_bytes());
-    packet.extend(body);
-    packet.resize(packet.len().next_multiple_of(4), 0);
-    let checksum = crc32c(&packet);
-    for (place, byte) in packet.iter_mut().skip(8).zip(checksum.to_le_bytes()) {
-        *place = byte;
-    }
-    packet
-}
-
-/// `CRC32c` as SCTP uses it (RFC 9260, appendix A).
-fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(
-            crc ^ u32::from(*byte),
-            |crc, _| {
-                if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 }
-            },
-        )
-    })
-}
-
 fn between(segment: &[u8], from: u16, to: u16) -> bool {
     number(segment, 0) == Some(from) && number(segment, 2) == Some(to)
 }
 
 fn number(segment: &[u8], offset: usize) -> Option<u16> {
     segment.get(offset..offset + 2)?.try_into().map(u16::from_be_bytes).ok()
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn crc32c_of_the_check_value() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-    }
 }

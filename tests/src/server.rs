@@ -24,7 +24,7 @@ use crate::raw::{answer_sctp, behind_header};
 /// Longest message that is echoed whole, bytes.
 const BUFFER: usize = 2048;
 /// What a listener may keep unread when the machine is busy, bytes.
-const RECEIVE_BUFFER: usize = 8 << 20;
+pub(crate) const RECEIVE_BUFFER: usize = 8 << 20;
 /// Connections that wait to be accepted, on each listener.
 const BACKLOG: i32 = 4096;
 

@@ -14,7 +14,6 @@ use rustix::net::{RecvFlags, SendFlags, SocketType, bind, connect, getsockname, 
 
 use crate::endpoint::Endpoint;
 use crate::flow::{family, open_socket};
-use crate::pod::Pod;
 use crate::probe::Protocol;
 use crate::raw::{Association, behind_header};
 
@@ -67,7 +66,7 @@ impl Stream {
     ///
     /// # Errors
     /// It does not come about.
-    pub fn open(client: &Endpoint, server: &Pod, ipv4: bool, protocol: Protocol) -> Result<Self> {
+    pub fn open(client: &Endpoint, server: &Endpoint, ipv4: bool, protocol: Protocol) -> Result<Self> {
         let address = if ipv4 { server.ipv4() } else { server.ipv6() };
         let at = SocketAddr::new(address, new_port());
         Self::open_through(client, server, at, at, protocol)
@@ -79,7 +78,7 @@ impl Stream {
     /// It does not come about.
     pub fn open_through(
         client: &Endpoint,
-        server: &Pod,
+        server: &Endpoint,
         asked: SocketAddr,
         at: SocketAddr,
         protocol: Protocol,
@@ -186,14 +185,14 @@ impl End {
     }
 }
 
-fn tcp(client: &Endpoint, server: &Pod, asked: SocketAddr, at: SocketAddr) -> Result<[End; 2]> {
+fn tcp(client: &Endpoint, server: &Endpoint, asked: SocketAddr, at: SocketAddr) -> Result<[End; 2]> {
     let listener = server.namespace().run(|| Ok(TcpListener::bind(at)?))?;
     let connection = client.namespace().run(|| Ok(TcpStream::connect_timeout(&asked, STEP)?))?;
     let (accepted, _) = listener.accept()?;
     Ok([connection, accepted].map(|socket| End::new(socket, at)))
 }
 
-fn udp(client: &Endpoint, server: &Pod, asked: SocketAddr, at: SocketAddr) -> Result<[End; 2]> {
+fn udp(client: &Endpoint, server: &Endpoint, asked: SocketAddr, at: SocketAddr) -> Result<[End; 2]> {
     let listening = server.namespace().run(|| Ok(UdpSocket::bind(at)?))?;
     let any: SocketAddr = if at.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     let connected = client.namespace().run(|| {
@@ -208,7 +207,7 @@ fn udp(client: &Endpoint, server: &Pod, asked: SocketAddr, at: SocketAddr) -> Re
     Ok([connected, listening].map(|socket| End::new(socket, at)))
 }
 
-fn sctp(client: &Endpoint, server: &Pod, asked: SocketAddr, at: SocketAddr) -> Result<[End; 2]> {
+fn sctp(client: &Endpoint, server: &Endpoint, asked: SocketAddr, at: SocketAddr) -> Result<[End; 2]> {
     let raw = |endpoint: &Endpoint, at: Option<IpAddr>, to: IpAddr| {
         endpoint.namespace().run(|| {
             let socket = open_socket(family(to), SocketType::RAW, ipproto::SCTP)?;

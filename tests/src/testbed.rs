@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use policy_compiler::judge::{Connection, Endpoint as End, Judge, Traffic};
 use policy_compiler::manifest::{self, Input};
-use policy_compiler::model::{self, Cluster, Family, PortNumber};
+use policy_compiler::model::{self, Cluster, Family, ObjectName, PortNumber};
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, program};
@@ -126,8 +126,16 @@ impl Testbed {
     /// # Errors
     /// A table stays another one; the error says what differs.
     pub fn wait_in_step(&self) -> Result<()> {
+        self.wait_in_step_with(&[])
+    }
+
+    /// The same where agent and dry run have more arguments.
+    ///
+    /// # Errors
+    /// As [`Testbed::wait_in_step`].
+    pub fn wait_in_step_with(&self, arguments: &[&str]) -> Result<()> {
         self.lab.nodes().iter().try_for_each(|node| {
-            let expected = Listing::of_text(&dry_run(node, self.manifests.path())?)?;
+            let expected = Listing::of_text(&dry_run(node, self.manifests.path(), arguments)?)?;
             wait_until(BOUND, || {
                 let differences = expected.differences(&Listing::of(node.namespace())?);
                 ensure!(differences.is_empty(), "{} is not in step: {differences:#?}", node.name());
@@ -136,14 +144,25 @@ impl Testbed {
         })
     }
 
-    /// What the policies say of the probes: whether each comes through.
+    /// What the policies say of the probes, and the doors of the pods: whether each comes through.
     ///
     /// # Errors
     /// The manifests are invalid.
     pub fn judge(&self, probes: &[Probe]) -> Result<Vec<bool>> {
         let cluster: Cluster = manifest::read(&[Input::Path(self.manifests.path().to_owned())])?.cluster;
         let judge = Judge::new(&cluster);
-        probes.iter().map(|probe| Ok(judge.verdict(&connection(&judge, probe)?).allowed())).collect()
+        let judged = |probe: &Probe| {
+            let owner = self.lab.pods().iter().find(|pod| pod.addresses().contains(&probe.to));
+            let passes_doors = match owner {
+                // What a pod sends to itself leaves no door.
+                Some(pod) if pod.name() == probe.from.name() => true,
+                // Answers leave a door too.
+                Some(pod) if !may_leave(&cluster, pod, probe.to) => false,
+                _ => may_leave(&cluster, &probe.from, source(probe)?),
+            };
+            Ok(passes_doors && judge.verdict(&connection(&judge, probe)?).allowed())
+        };
+        probes.iter().map(judged).collect()
     }
 
     /// The probes that do not go as the policies say.
@@ -163,10 +182,23 @@ impl Testbed {
     }
 }
 
-/// The connection that a probe opens.
-fn connection<'a>(judge: &Judge<'a>, probe: &Probe) -> Result<Connection<'a>> {
+/// Whether an address may leave an endpoint: one that is a pod with an object leaves its door only with those that the
+/// object shows.
+fn may_leave(cluster: &Cluster, endpoint: &Endpoint, address: IpAddr) -> bool {
+    let name = endpoint.name().split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
+    let pod = name.and_then(|name| cluster.pods().get(&name)).filter(|pod| pod.selectable());
+    pod.is_none_or(|pod| pod.addresses.is_empty() || pod.addresses.contains(&address))
+}
+
+/// The address that a probe comes from.
+fn source(probe: &Probe) -> Result<IpAddr> {
     let of_family = |address: &IpAddr| address.is_ipv4() == probe.to.is_ipv4();
     let source = probe.source.or_else(|| probe.from.addresses().into_iter().find(of_family));
+    source.with_context(|| format!("{probe} has no source"))
+}
+
+/// The connection that a probe opens.
+fn connection<'a>(judge: &Judge<'a>, probe: &Probe) -> Result<Connection<'a>> {
     let protocol = match probe.protocol {
         Protocol::Tcp => Some(model::Protocol::Tcp),
         Protocol::Udp => Some(model::Protocol::Udp),
@@ -174,7 +206,7 @@ fn connection<'a>(judge: &Judge<'a>, probe: &Probe) -> Result<Connection<'a>> {
         Protocol::Icmp => None,
     };
     Ok(Connection {
-        from: judge.party(End::Address(source.with_context(|| format!("{probe} has no source"))?)),
+        from: judge.party(End::Address(source(probe)?)),
         to: judge.party(End::Address(probe.to)),
         family: Some(Family::of(probe.to)),
         traffic: match protocol.zip(PortNumber::new(probe.port)) {
@@ -239,3 +271,15 @@ pub fn wait_until<T>(bound: Duration, mut attempt: impl FnMut() -> Result<T>) ->
         }
     }
 }
+
+/// Makes a test of each function that takes a [`Topology`], on each of them.
+#[macro_export]
+macro_rules! on_each_topology {
+    ($($test:ident)*) => {
+        mod routed { $(#[test] fn $test() -> $crate::testbed::TestResult { super::$test($crate::Topology::Routed) })* }
+        mod bridged { $(#[test] fn $test() -> $crate::testbed::TestResult { super::$test($crate::Topology::Bridge) })* }
+    };
+}
+
+/// What a test returns.
+pub type TestResult = Result<()>;

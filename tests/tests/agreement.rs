@@ -2,6 +2,11 @@
 //! And two ways to a ruleset agree: change by change, and at once.
 #![expect(clippy::expect_used, reason = "a test's helpers may fail the test")]
 
+#[path = "agreement/doors.rs"]
+mod doors;
+#[path = "agreement/own_node.rs"]
+mod own_node;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -11,8 +16,8 @@ use policy_compiler::compile::{Compiler, Concerned, compile};
 use policy_compiler::explain::Side;
 use policy_compiler::judge::{Connection, Endpoint, Exemption, Judge, Ruling, Traffic};
 use policy_compiler::manifest;
-use policy_compiler::model::{Cluster, DefaultDeny, Direction, Family, PortNumber, Protocol};
-use policy_compiler::ruleset::{Packet, Ruleset, Transaction};
+use policy_compiler::model::{Cluster, DefaultDeny, Direction, Family, PodsToNode, PortNumber, Protocol};
+use policy_compiler::ruleset::{Packet, Ruleset, Transaction, in_steps};
 use serde_json::{Value, json};
 
 /// Addresses of no pod.
@@ -122,16 +127,17 @@ fn compiled_rulesets_and_judge_agree_on_every_packet() {
 fn an_excerpt_says_of_two_addresses_what_the_whole_cluster_says() {
     for seed in 0..10 {
         let cluster = cluster(&random_objects(&mut Random::new(seed)));
-        let judge = Judge::new(&cluster);
-        let compiler = Compiler::of(&cluster, Some("node-0"));
+        let pods_to_node = *Random::new(seed).pick(&[PodsToNode::Allow, PodsToNode::Policy]);
+        let judge = Judge::new(&cluster).with_pods_to_node(pods_to_node);
+        let compiler = Compiler::of(&cluster, Some("node-0")).with_pods_to_node(pods_to_node);
         let mut pairs: BTreeMap<_, Vec<Packet>> = BTreeMap::new();
         for packet in packets(&cluster) {
             pairs.entry([packet.source, packet.destination]).or_default().push(packet);
         }
         for (ends, packets) in pairs {
-            let excerpt = compiler.excerpt(ends);
+            let excerpt = compiler.excerpt(ends, []);
             assert!(excerpt.pods().len() <= 2);
-            let of_excerpt = Judge::new(&excerpt);
+            let of_excerpt = Judge::new(&excerpt).with_pods_to_node(pods_to_node);
             for packet in packets {
                 let [whole, part] = [&judge, &of_excerpt].map(|judge| {
                     let connection = connection(judge, &packet);
@@ -232,10 +238,10 @@ fn tell(compiler: &mut Compiler, old: &Cluster, new: &Cluster) {
     }
 }
 
-fn default_deny(random: &mut Random) -> DefaultDeny {
+fn default_deny(random: &mut Random, pods_to_node: PodsToNode) -> DefaultDeny {
     let selector = *random.pick(&["app=a", "!app", "kubernetes.io/metadata.name in (blue,red)"]);
     let namespaces = manifest::label_selector(selector).expect("a selector");
-    DefaultDeny { namespaces, allow_dns: random.percent(50) }
+    DefaultDeny { namespaces, allow_dns: random.percent(50), pods_to_node }
 }
 
 #[test]
@@ -243,8 +249,9 @@ fn a_history_of_changes_ends_in_the_ruleset_of_its_outcome() {
     for seed in 0..30 {
         let random = &mut Random::new(seed);
         let node = random.percent(50).then_some("node-0");
-        let default_deny = random.percent(50).then(|| default_deny(random));
-        let mut compiler = Compiler::new(node);
+        let pods_to_node = *random.pick(&[PodsToNode::Allow, PodsToNode::Policy]);
+        let default_deny = random.percent(50).then(|| default_deny(random, pods_to_node));
+        let mut compiler = Compiler::new(node).with_pods_to_node(pods_to_node);
         if let Some(default_deny) = &default_deny {
             compiler = compiler.with_default_deny(default_deny.clone());
         }
@@ -264,12 +271,11 @@ fn a_history_of_changes_ends_in_the_ruleset_of_its_outcome() {
             if let Some(default_deny) = &default_deny {
                 default_deny.apply(&mut cluster);
             }
-            let expected = compile(&cluster, node);
-            assert!(
-                compiler.ruleset() == &expected,
-                "seed {seed}, step {step}: another ruleset than at once"
-            );
-            assert!(kernel == expected, "seed {seed}, step {step}: the transaction leads elsewhere");
+            let mut at_once = Compiler::of(&cluster, node).with_pods_to_node(pods_to_node);
+            at_once.update();
+            let expected = at_once.ruleset();
+            assert!(compiler.ruleset() == expected, "seed {seed}, step {step}: another ruleset than at once");
+            assert!(&kernel == expected, "seed {seed}, step {step}: the transaction leads elsewhere");
         }
     }
 }
@@ -287,7 +293,8 @@ fn strict_start_closes_what_is_nobodys_in_the_pod_ranges_and_nothing_else() {
     for seed in 0..30 {
         let random = &mut Random::new(seed);
         let mut own = node(random);
-        let mut compiler = Compiler::strict("node-0");
+        let strict = || Compiler::strict("node-0").with_pods_to_node(PodsToNode::Policy);
+        let mut compiler = strict();
         let mut history = History::default();
         let mut kernel = Ruleset::default();
         let mut told = Cluster::new();
@@ -303,12 +310,14 @@ fn strict_start_closes_what_is_nobodys_in_the_pod_ranges_and_nothing_else() {
             let update = compiler.update();
             apply(&mut kernel, &update).unwrap_or_else(|why| panic!("seed {seed}, step {step}: {why}"));
         }
-        let mut at_once = Compiler::strict("node-0");
+        let mut at_once = strict();
         at_once.put_cluster(&told);
         at_once.update();
         assert!(at_once.ruleset() == &kernel, "seed {seed}: another ruleset than at once");
 
-        let plain = compile(&told, Some("node-0"));
+        let mut plain = Compiler::of(&told, Some("node-0")).with_pods_to_node(PodsToNode::Policy);
+        plain.update();
+        let plain = plain.ruleset();
         let node = &told.nodes()["node-0"];
         let alive = told.pods().values().filter(|pod| pod.selectable()).flat_map(|pod| &pod.addresses);
         let known: Vec<&IpAddr> = alive.chain(&node.addresses).collect();
@@ -319,6 +328,8 @@ fn strict_start_closes_what_is_nobodys_in_the_pod_ranges_and_nothing_else() {
             let open = !closed(&packet.source) && !closed(&packet.destination);
             let expected = open && plain.forwards(&packet);
             assert_eq!(kernel.forwards(&packet), expected, "seed {seed}: {packet:?}");
+            let expected = !closed(&packet.source) && plain.delivers(&packet);
+            assert_eq!(kernel.delivers(&packet), expected, "seed {seed}: {packet:?} to the node");
         }
     }
 }
@@ -329,6 +340,10 @@ fn an_update_knows_every_connection_that_it_denies() {
     for seed in 0..20 {
         let random = &mut Random::new(seed);
         let mut compiler = Compiler::new(random.percent(50).then_some("node-0"));
+        if random.percent(50) {
+            let default_deny = default_deny(random, PodsToNode::Policy);
+            compiler = compiler.with_pods_to_node(PodsToNode::Policy).with_default_deny(default_deny);
+        }
         let mut history = History::default();
         let mut told = Cluster::new();
         for step in 0..40 {
@@ -339,7 +354,11 @@ fn an_update_knows_every_connection_that_it_denies() {
             told = now;
             let concerned = Concerned::by(&compiler.update());
             for packet in packets(&told).skip(random.below(5)).step_by(5) {
-                if before.forwards(&packet) && !compiler.ruleset().forwards(&packet) {
+                let passes = [Ruleset::forwards, Ruleset::delivers];
+                if passes
+                    .into_iter()
+                    .any(|passes| passes(&before, &packet) && !passes(compiler.ruleset(), &packet))
+                {
                     denied += 1;
                     let Packet { source, destination, .. } = packet;
                     assert!(
@@ -375,7 +394,7 @@ fn any_ruleset_can_follow_any_other() {
             apply(&mut kernel, &transaction).expect("every operation is valid");
             assert!(kernel == *new);
             let mut kernel = old.clone();
-            for step in transaction.in_steps() {
+            for step in in_steps([transaction]).flatten() {
                 apply(&mut kernel, &step).expect("every step is valid");
             }
             assert!(kernel == *new);

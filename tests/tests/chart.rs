@@ -26,6 +26,7 @@ const EVERYTHING: &[&str] = &[
     "keepConnections=true",
     "defaultDeny=env=prod",
     "defaultDenyAllowDns=true",
+    "podsToNode=policy",
     "serviceMonitor.enabled=true",
     "serviceMonitor.labels.release=prometheus",
     "prometheusRule.enabled=true",
@@ -139,6 +140,7 @@ fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
         (&["keepConnections=true"], "--keep-connections"),
         (&["defaultDeny=env=prod\\,tier in (web\\,api)"], "--default-deny=env=prod,tier in (web,api)"),
         (&["defaultDeny=!open", "defaultDenyAllowDns=true"], "--default-deny-allow-dns"),
+        (&["podsToNode=policy"], "--pods-to-node=policy"),
     ] {
         let objects = render(values)?;
         let arguments = arguments(&objects);
@@ -193,6 +195,7 @@ fn wrong_values_are_refused() -> Result<()> {
         (&["maxUnavailable=half"], "maxUnavailable"),
         (&["dashboard.label=x"], "dashboard"),
         (&["defaultDeny=1"], "defaultDeny"),
+        (&["podsToNode=deny"], "podsToNode"),
         (&["defaultDenyAllowDns=true"], "defaultDeny"),
         (&["serviceMonitor.enabled=true"], "listen"),
     ] {

@@ -49,7 +49,7 @@ fn compiled_text_loads_and_survives_a_listing_and_is_what_the_agent_programs() -
         testbed.wait_in_step()?;
         for node in testbed.lab.nodes() {
             let loaded = Namespace::new()?;
-            loaded.nft(&dry_run(node, testbed.manifests.path())?)?;
+            loaded.nft(&dry_run(node, testbed.manifests.path(), &[])?)?;
             let listed = loaded.feed("nft", &["list", "table", "inet", "podfence"], "")?;
             let again = Listing::of_text(&listed)?;
             assert_eq!(Listing::of(&loaded)?.differences(&again), Vec::<String>::new(), "seed {seed}");

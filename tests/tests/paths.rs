@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use lab::testbed::{Testbed, listen, policy};
-use lab::{Outcome, Pod, Probe, Protocol, Service, Topology, Underlay};
+use lab::{Outcome, Pod, Probe, Protocol, Service, Topology, Underlay, on_each_topology};
 use serde_json::{Value, json};
 
 /// What backends listen on.
@@ -70,14 +70,6 @@ fn from_client(ports: &Value) -> Value {
         "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": ports}],
     });
     policy("shop", "from-client", &spec)
-}
-
-/// Runs a test on each topology.
-macro_rules! on_each_topology {
-    ($($test:ident)*) => {
-        mod routed { $(#[test] fn $test() -> anyhow::Result<()> { super::$test(super::Topology::Routed) })* }
-        mod bridged { $(#[test] fn $test() -> anyhow::Result<()> { super::$test(super::Topology::Bridge) })* }
-    };
 }
 
 on_each_topology! {

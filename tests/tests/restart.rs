@@ -11,7 +11,7 @@ use lab::testbed::{BOUND, Testbed, policy, status, wait_until};
 use lab::{Agent, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay, program};
 use policy_compiler::compile::compile;
 use policy_compiler::manifest::{self, Input};
-use policy_compiler::ruleset::{Chain, ChainName, Rule, Ruleset, Statement, Transaction};
+use policy_compiler::ruleset::{Chain, ChainName, Rule, Ruleset, Statement, TableFamily, Transaction};
 use serde_json::json;
 
 const PORT: u16 = 8080;
@@ -99,7 +99,7 @@ fn without_logs(ruleset: &Ruleset) -> Ruleset {
     let logs = |rule: &Rule| rule.statements.iter().any(|statement| matches!(statement, Statement::Log(_)));
     let chains = ruleset.chains.iter().map(|(chain, Chain { hook, rules })| {
         let rules = rules.iter().filter(|rule| !logs(rule)).cloned().collect();
-        (name(chain), Chain { hook: *hook, rules })
+        (name(chain), Chain { hook: hook.clone(), rules })
     });
     let mut sets = ruleset.sets.clone();
     for target in
@@ -107,7 +107,7 @@ fn without_logs(ruleset: &Ruleset) -> Ruleset {
     {
         *target = name(target);
     }
-    Ruleset { chains: chains.collect(), sets }
+    Ruleset { table: TableFamily::Inet, chains: chains.collect(), sets }
 }
 
 #[test]

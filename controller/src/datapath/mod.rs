@@ -4,7 +4,6 @@
 //! noticed here, in a thread of its own, and mended where that takes no more than a bridge's own setting.
 
 mod problem;
-mod routes;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +20,10 @@ use tracing::{error, info, warn};
 
 use crate::health::{Condition, Health};
 use crate::metrics::Metrics;
+use crate::rtnetlink::{Link, Socket};
 use crate::source::Update;
 
 pub(crate) use problem::Problem;
-use routes::Link;
-pub(crate) use routes::Routes;
 
 /// How long nothing is examined at the most: nobody tells when a setting changes.
 const LONGEST_REST: Duration = Duration::from_secs(30);
@@ -68,7 +66,7 @@ impl LocalPods {
 
 /// Examines the way of packets to the node's pods.
 pub(crate) struct Examiner {
-    routes: Routes,
+    socket: Socket,
     health: Health,
     metrics: Arc<Metrics>,
     complaints: mpsc::Sender<Problem>,
@@ -79,12 +77,12 @@ impl Examiner {
     /// One that has found nothing yet. Every examination sends the problems that it finds to `complaints`, whether
     /// or not they are new.
     pub(crate) fn new(
-        routes: Routes,
+        socket: Socket,
         health: Health,
         metrics: Arc<Metrics>,
         complaints: mpsc::Sender<Problem>,
     ) -> Self {
-        Self { routes, health, metrics, complaints, problems: BTreeSet::new() }
+        Self { socket, health, metrics, complaints, problems: BTreeSet::new() }
     }
 
     /// Examines whenever the addresses of the pods change, and now and then, until nobody tells of pods.
@@ -108,41 +106,41 @@ impl Examiner {
         let mut problems = BTreeSet::new();
         let mut ways = BTreeSet::new();
         for address in addresses {
-            if let Some(device) = self.routes.device_to(*address)? {
-                ways.insert((device, Family::of(*address)));
+            if let Some(route) = self.socket.route_to(*address)? {
+                ways.insert((route.device, Family::of(*address)));
             }
         }
         for (device, family) in ways {
             if !forwards(family) {
                 problems.insert(Problem::NoForwarding(family));
             }
-            if let Some(link) = self.routes.link(device)? {
-                problems.extend(self.examine_link(device, link, family));
+            if let Some(link) = self.socket.link(device)? {
+                problems.extend(self.examine_link(link, family));
             }
         }
         Ok(problems)
     }
 
-    fn examine_link(&mut self, index: u32, link: Link, family: Family) -> Option<Problem> {
+    fn examine_link(&mut self, link: Link, family: Family) -> Option<Problem> {
         match link.kind.as_str() {
-            "bridge" => self.mend_bridge(index, &link, family),
+            "bridge" => self.mend_bridge(&link, family),
             "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => {
-                Some(Problem::Device { device: link.name, kind: link.kind })
+                Some(Problem::Device { device: link.name.to_string(), kind: link.kind })
             }
             _ => None,
         }
     }
 
     /// Makes a bridge show its packets to netfilter, unless it does.
-    fn mend_bridge(&mut self, index: u32, link: &Link, family: Family) -> Option<Problem> {
-        let bridge = link.name.clone();
+    fn mend_bridge(&mut self, link: &Link, family: Family) -> Option<Problem> {
+        let bridge = link.name.to_string();
         let Some(all_bridges) = netfilter_on_bridges(family) else {
             return Some(Problem::NoBridgeNetfilter { bridge });
         };
         if all_bridges || link.calls_netfilter(family) {
             return None;
         }
-        match self.routes.call_netfilter(index, family) {
+        match self.socket.call_netfilter(link.index, family) {
             Ok(()) => {
                 let family = problem::name(family);
                 warn!(

@@ -16,14 +16,14 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use policy_compiler::model::{Cluster, Direction, ObjectName};
+use policy_compiler::model::{Cluster, Direction, ObjectName, PodsToNode};
 use policy_compiler::ruleset::{LOG_GROUP, LogPrefix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tracing::warn;
 
 use crate::enforcer::{Message, chain};
-use crate::kernel::{self, PacketLog};
+use crate::kernel::{self, LoggedPacket, PacketLog};
 use crate::metrics::Metrics;
 use explanation::Explanation;
 pub(crate) use flow::Flow;
@@ -38,18 +38,44 @@ const SWEEP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Packets that are alike but for the port that they come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Denial {
-    /// What became of them, in which direction.
+    /// What became of them, and why.
     pub(crate) prefix: LogPrefix,
-    /// Where they go.
-    pub(crate) flow: Flow,
+    /// Where they go; `None` where they are no IP.
+    pub(crate) flow: Option<Flow>,
+    /// The index of the device at which they were dropped; `None` where that was on the way through the node.
+    pub(crate) device: Option<u32>,
+}
+
+/// Whom a denial is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Subject {
+    /// The pod behind a device.
+    Device(u32),
+    /// The pod that has an address.
+    Address(IpAddr),
+    Unknown,
 }
 
 impl Denial {
-    /// The address of the end that is isolated.
-    fn subject(&self) -> IpAddr {
-        match self.prefix.direction {
-            Direction::Egress => self.flow.source,
-            Direction::Ingress => self.flow.destination,
+    fn of(packet: &LoggedPacket<'_>) -> Option<Self> {
+        // Others may use the group too.
+        let prefix = packet.prefix.parse().ok()?;
+        let flow = Flow::of(packet.beginning);
+        match prefix {
+            LogPrefix::Judged { .. } => flow?,
+            LogPrefix::Spoofed(_) => return Some(Self { prefix, flow, device: packet.device }),
+        };
+        Some(Self { prefix, flow, device: packet.device })
+    }
+
+    fn subject(&self) -> Subject {
+        match (self.device, self.prefix, self.flow) {
+            (Some(device), ..) => Subject::Device(device),
+            (None, LogPrefix::Judged { direction: Direction::Ingress, .. }, Some(flow)) => {
+                Subject::Address(flow.destination)
+            }
+            (None, _, Some(flow)) => Subject::Address(flow.source),
+            (None, _, None) => Subject::Unknown,
         }
     }
 }
@@ -57,23 +83,44 @@ impl Denial {
 /// What a pod should be told.
 #[derive(Debug)]
 pub(crate) struct Notice {
-    /// The pod that is isolated.
+    /// The pod that it is about.
     pub(crate) pod: ObjectName,
     /// What is the same when it happens again.
-    pub(crate) denial: Denial,
+    pub(crate) about: About,
     /// How many packets there were.
     pub(crate) packets: u64,
     /// In a sentence.
     pub(crate) message: String,
 }
 
-/// Asks the enforcer for what decides about two addresses.
+/// What a notice is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum About {
+    /// Packets are dropped, or would be.
+    Denial(Denial),
+    /// The pod's door is unknown.
+    NoDoor,
+}
+
+/// Asks the enforcer for what decides about packets.
 #[derive(Debug)]
 pub(crate) struct Question {
-    /// The addresses.
-    pub(crate) ends: [IpAddr; 2],
-    /// Takes the objects. To drop it is to say that they are not known yet.
-    pub(crate) answer: Sender<Cluster>,
+    /// The packets.
+    pub(crate) denial: Denial,
+    /// Takes the answer. To drop it is to say that the objects are not known yet.
+    pub(crate) answer: Sender<Findings>,
+}
+
+/// What decides about packets.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// The objects.
+    pub(crate) cluster: Cluster,
+    /// The pods at the ends, where something else than the cluster's objects says so: the pod behind the device, and
+    /// one that has a link-local address.
+    pub(crate) ends: [Option<ObjectName>; 2],
+    /// The device at which they were dropped.
+    pub(crate) device: Option<Arc<str>>,
 }
 
 /// Reads the packet log and explains it.
@@ -81,6 +128,7 @@ pub(crate) struct Explainer {
     enforcer: Sender<Message>,
     notices: tokio::sync::mpsc::Sender<Notice>,
     metrics: Arc<Metrics>,
+    pods_to_node: PodsToNode,
     tally: Tally,
     swept: Instant,
 }
@@ -94,9 +142,10 @@ impl Explainer {
         enforcer: Sender<Message>,
         notices: tokio::sync::mpsc::Sender<Notice>,
         metrics: Arc<Metrics>,
+        pods_to_node: PodsToNode,
     ) -> Self {
         let now = Instant::now();
-        Self { enforcer, notices, metrics, tally: Tally::new(now), swept: now }
+        Self { enforcer, notices, metrics, pods_to_node, tally: Tally::new(now), swept: now }
     }
 
     /// Explains until the agent ends.
@@ -133,7 +182,7 @@ impl Explainer {
             }
             let now = Instant::now();
             let mut news = Vec::new();
-            let lost = log.read(|prefix, packet| news.extend(self.news(prefix, packet, now)))?;
+            let lost = log.read(|packet| news.extend(self.news(packet, now)))?;
             if lost {
                 self.metrics.denials_lost();
             }
@@ -150,9 +199,8 @@ impl Explainer {
     }
 
     /// What is to be told of a packet, and of how many.
-    fn news(&mut self, prefix: &str, packet: &[u8], now: Instant) -> Option<(Denial, u64)> {
-        // Others may use the group too.
-        let denial = Denial { prefix: prefix.parse().ok()?, flow: Flow::of(packet)? };
+    fn news(&mut self, packet: &LoggedPacket<'_>, now: Instant) -> Option<(Denial, u64)> {
+        let denial = Denial::of(packet)?;
         match self.tally.note(denial, now) {
             Treatment::Tell => return Some((denial, 1)),
             Treatment::Count => {}
@@ -162,18 +210,22 @@ impl Explainer {
     }
 
     fn tell(&self, denial: Denial, packets: u64) -> Result<(), Ended> {
-        let (answer, objects) = mpsc::channel();
-        let ends = [denial.flow.source, denial.flow.destination];
-        self.enforcer.send(Message::Explain(Question { ends, answer })).map_err(|_| Ended)?;
-        let explanation = match objects.recv() {
-            Ok(cluster) => Explanation::of(&denial, &cluster),
+        let (answer, findings) = mpsc::channel();
+        self.enforcer.send(Message::Explain(Question { denial, answer })).map_err(|_| Ended)?;
+        let explanation = match findings.recv() {
+            Ok(findings) => Explanation::of(&denial, findings, self.pods_to_node),
             Err(_) => Explanation::unknown(),
         };
         explanation.log(&denial, packets);
         if let Some(pod) = explanation.subject(&denial) {
             let message = explanation.sentence(&denial);
             // Where nobody tells pods, or many are told already, the log has it.
-            let _ = self.notices.try_send(Notice { pod: pod.clone(), denial, packets, message });
+            let _ = self.notices.try_send(Notice {
+                pod: pod.clone(),
+                about: About::Denial(denial),
+                packets,
+                message,
+            });
         }
         Ok(())
     }

@@ -1,10 +1,9 @@
 //! Which denials are told, and which only counted.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::Denial;
+use super::{Denial, Subject};
 use crate::allowance::Allowance;
 
 /// How long a denial that has been told is only counted; twice as long each time that it goes on.
@@ -23,8 +22,8 @@ const MEMORY: usize = 1024;
 /// What has been told lately.
 pub(super) struct Tally {
     told: HashMap<Denial, Told>,
-    /// Of the pods of which something has been told lately, by address.
-    of_pods: HashMap<IpAddr, Allowance>,
+    /// Of the pods of which something has been told lately.
+    of_pods: HashMap<Subject, Allowance>,
     in_all: Allowance,
 }
 
@@ -106,8 +105,8 @@ mod tests {
     fn denial(pod: u8, port: u16) -> Denial {
         let [high, low] = port.to_be_bytes();
         let packet = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, 1, 10, 0, 0, pod, 0, 1, high, low];
-        let prefix = LogPrefix { direction: Direction::Ingress, event: LogEvent::Denied };
-        Denial { prefix, flow: Flow::of(&packet).unwrap() }
+        let prefix = LogPrefix::Judged { direction: Direction::Ingress, event: LogEvent::Denied };
+        Denial { prefix, flow: Flow::of(&packet), device: None }
     }
 
     #[test]

@@ -6,15 +6,15 @@ use std::ops::Range;
 use nftnl::nftnl_sys::libc;
 use nftnl::{ChainType, MsgType, NlMsg, Policy, ProtoFamily};
 use policy_compiler::ruleset::{
-    ChainName, Element, ElementKey, Hook, Operation, Rule, SetKind, SetName, TABLE, Transaction,
+    ChainName, Element, ElementKey, Hook, Operation, Rule, SetKind, SetName, TABLE, TableFamily, Transaction,
 };
 
 use super::element::{RawElement, raw};
 use super::error::{Error, Unfit, describe, describe_element};
 use super::expression::expressions;
 use super::set::Declaration;
-use super::sys::{Desk, Name};
-use super::{sys, uapi};
+use super::sys::{Desk, Name, TableName};
+use super::{protocol_family, sys, uapi};
 use crate::netlink::{self, Attributes, Header, Message};
 
 /// Where the generation stands in the first message: behind three headers.
@@ -22,7 +22,7 @@ const GENERATION: Range<usize> = 24..28;
 
 /// A batch: BEGIN, the messages of the operations, END.
 pub(super) struct Batch<'a> {
-    transaction: &'a Transaction,
+    transactions: &'a [Transaction],
     sets: Sets<'a>,
     desk: Desk,
     bytes: Vec<u8>,
@@ -33,19 +33,26 @@ pub(super) struct Batch<'a> {
 /// A message of the batch, at the index that its sequence number gives.
 struct Sent {
     start: usize,
-    /// The index of the operation that it is of; `None` for BEGIN and END.
-    operation: Option<usize>,
+    /// The operation that it is of; `None` for BEGIN and END.
+    operation: Option<Index>,
 }
 
-/// The kinds of the sets at some point of a transaction.
+/// The index of a transaction, and of an operation in it.
+type Index = (usize, usize);
+
+/// The kinds of the sets of both tables.
+pub(super) type Kinds = BTreeMap<(TableFamily, SetName), SetKind>;
+
+/// The kinds of the sets at some point of a batch.
 struct Sets<'a> {
-    before: &'a BTreeMap<SetName, SetKind>,
-    added: BTreeMap<&'a SetName, SetKind>,
+    before: &'a Kinds,
+    added: Kinds,
 }
 
 impl Sets<'_> {
-    fn kind(&self, set: &SetName) -> Option<SetKind> {
-        self.added.get(set).or_else(|| self.before.get(set)).copied()
+    fn kind(&self, table: TableFamily, set: &SetName) -> Option<SetKind> {
+        let key = (table, set.clone());
+        self.added.get(&key).or_else(|| self.before.get(&key)).copied()
     }
 }
 
@@ -61,25 +68,30 @@ pub(super) struct Reply {
 }
 
 impl<'a> Batch<'a> {
-    /// Encodes a transaction on a table that has `sets` before; one that is to be owned gets `flags`.
+    /// Encodes transactions on tables that have `sets` before; one that is to be owned gets `flags`.
     pub(super) fn encode(
-        transaction: &'a Transaction,
-        sets: &'a BTreeMap<SetName, SetKind>,
+        transactions: &'a [Transaction],
+        sets: &'a Kinds,
         flags: u32,
         first_sequence: u32,
     ) -> Result<Self, Error> {
         let mut batch = Self {
-            transaction,
-            sets: Sets { before: sets, added: BTreeMap::new() },
+            transactions,
+            sets: Sets { before: sets, added: Kinds::new() },
             desk: Desk::new(),
             bytes: Vec::new(),
             first_sequence,
             messages: Vec::new(),
         };
         batch.frame(uapi::NFNL_MSG_BATCH_BEGIN, &[(uapi::NFNL_BATCH_GENID, &[0; 4])]);
-        let table = Tables::new(flags).map_err(unfit(&Operation::AddTable))?;
-        for (index, operation) in transaction.operations.iter().enumerate() {
-            batch.operation(index, operation, &table).map_err(unfit(operation))?;
+        for (outer, transaction) in transactions.iter().enumerate() {
+            let table = Target::new(transaction.table, flags)
+                .map_err(unfit(transaction.table, &Operation::AddTable))?;
+            for (index, operation) in transaction.operations.iter().enumerate() {
+                batch
+                    .operation((outer, index), operation, &table)
+                    .map_err(unfit(transaction.table, operation))?;
+            }
         }
         batch.frame(uapi::NFNL_MSG_BATCH_END, &[]);
         batch.acknowledge();
@@ -107,7 +119,7 @@ impl<'a> Batch<'a> {
         [1, self.messages.len().saturating_sub(2)]
     }
 
-    fn next(&mut self, operation: Option<usize>) -> u32 {
+    fn next(&mut self, operation: Option<Index>) -> u32 {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a batch of 2³² messages does not fit into memory"
@@ -128,7 +140,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Appends a message of an operation. `flags` are those besides `NLM_F_REQUEST`.
-    fn push(&mut self, operation: usize, message: &impl NlMsg, kind: MsgType, flags: u16) {
+    fn push(&mut self, operation: Index, message: &impl NlMsg, kind: MsgType, flags: u16) {
         let (start, sequence) = (self.bytes.len(), self.next(Some(operation)));
         self.bytes.extend_from_slice(self.desk.write(message, kind, sequence));
         netlink::set_flags(&mut self.bytes, start, uapi::NLM_F_REQUEST | flags);
@@ -143,34 +155,34 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn operation(&mut self, index: usize, operation: &'a Operation, tables: &Tables) -> Result<(), Unfit> {
+    fn operation(&mut self, index: Index, operation: &'a Operation, target: &Target) -> Result<(), Unfit> {
         const NEW: u16 = uapi::NLM_F_CREATE | uapi::NLM_F_EXCL;
-        let Tables { name, table, flags } = tables;
+        let Target { family, name, table, flags } = target;
         match operation {
-            Operation::AddTable => self.new_table(index, None),
-            Operation::OwnTable => self.new_table(index, Some(*flags)),
+            Operation::AddTable => self.new_table(index, *family, None),
+            Operation::OwnTable => self.new_table(index, *family, Some(*flags)),
             Operation::DeleteTable => self.push(index, table, MsgType::Del, 0),
             Operation::AddSet(set, kind) => {
-                // Unique in the transaction, which is all that the kernel asks for.
+                // Unique in the batch, which is all that the kernel asks for.
                 #[expect(clippy::cast_possible_truncation, reason = "as in `next`")]
-                let id = index as u32 + 1;
+                let id = self.messages.len() as u32;
                 let message =
                     sys::Set::declared(name, &Name::new(set.as_str())?, &Declaration::of(*kind), id);
                 self.push(index, &message, MsgType::Add, NEW);
-                self.sets.added.insert(set, *kind);
+                self.sets.added.insert((*family, set.clone()), *kind);
             }
             Operation::DeleteSet(set) => {
                 let message = sys::Set::named(name, &Name::new(set.as_str())?);
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddChain(chain, hook) => {
-                self.push(index, &new_chain(table, chain, *hook)?, MsgType::Add, NEW);
+                self.push(index, &new_chain(table, chain, hook.as_ref())?, MsgType::Add, NEW);
             }
             Operation::DeleteChain(chain) => {
                 self.push(index, &new_chain(table, chain, None)?, MsgType::Del, 0);
             }
             Operation::AddRule(chain, rule) => {
-                let message = self.rule(name, chain, rule)?;
+                let message = self.rule(target, chain, rule)?;
                 self.push(index, &message, MsgType::Add, uapi::NLM_F_CREATE | uapi::NLM_F_APPEND);
             }
             Operation::FlushChain(chain) => {
@@ -179,41 +191,40 @@ impl<'a> Batch<'a> {
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddElements(set, elements) => {
-                let transient = self.sets.kind(set).is_some_and(|kind| kind.transient().is_some());
+                let transient = self.sets.kind(*family, set).is_some_and(|kind| kind.transient().is_some());
                 // One that is already there is as good as new: its time begins anew.
                 let flags = if transient { uapi::NLM_F_CREATE } else { NEW };
-                self.elements(index, name, set, elements, MsgType::Add, flags)?;
+                self.elements(index, target, (set, elements), MsgType::Add, flags)?;
             }
             Operation::DeleteElements(set, elements) => {
-                self.elements(index, name, set, elements, MsgType::Del, 0)?;
+                self.elements(index, target, (set, elements), MsgType::Del, 0)?;
             }
         }
         Ok(())
     }
 
-    fn new_table(&mut self, operation: usize, flags: Option<u32>) {
+    fn new_table(&mut self, operation: Index, family: TableFamily, flags: Option<u32>) {
         let sequence = self.next(Some(operation));
-        write_table(&mut self.bytes, sequence, TABLE, flags);
+        write_table(&mut self.bytes, sequence, (family, TABLE), flags);
     }
 
-    fn rule(&self, table: &Name, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Unfit> {
-        let intervals = |set: &SetName| self.sets.kind(set).is_some_and(|kind| kind.interval);
-        let expressions = expressions(&rule.statements, intervals);
-        sys::Rule::new(table, &Name::new(chain.as_str())?, &expressions, rule.comment.as_deref())
+    fn rule(&self, target: &Target, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Unfit> {
+        let intervals = |set: &SetName| self.sets.kind(target.family, set).is_some_and(|kind| kind.interval);
+        let expressions = expressions(target.family, &rule.statements, intervals);
+        sys::Rule::new(&target.name, &Name::new(chain.as_str())?, &expressions, rule.comment.as_deref())
     }
 
     fn elements(
         &mut self,
-        index: usize,
-        table: &Name,
-        set: &SetName,
-        elements: &[(ElementKey, Element)],
+        index: Index,
+        target: &Target,
+        (set, elements): (&SetName, &[(ElementKey, Element)]),
         kind: MsgType,
         flags: u16,
     ) -> Result<(), Unfit> {
-        let interval = self.sets.kind(set).ok_or(Unfit::UnknownSet)?.interval;
+        let interval = self.sets.kind(target.family, set).ok_or(Unfit::UnknownSet)?.interval;
         let raw = raw_elements(interval, elements).map(|(_, raw)| raw);
-        let elements = sys::Elements::new(table, &Name::new(set.as_str())?, raw)?;
+        let elements = sys::Elements::new(&target.name, &Name::new(set.as_str())?, raw)?;
         while elements.more() {
             self.push(index, &elements, kind, flags);
         }
@@ -245,7 +256,9 @@ impl<'a> Batch<'a> {
             return Error::Owned;
         }
         let operation = match self.operation_of(reply.message) {
-            Some((_, operation)) => self.element_at_fault(&reply).unwrap_or_else(|| describe(operation)),
+            Some((_, table, operation)) => {
+                self.element_at_fault(&reply).unwrap_or_else(|| describe(table, operation))
+            }
             None => "commit the transaction".to_owned(),
         };
         Error::Refused {
@@ -255,14 +268,15 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn operation_of(&self, message: usize) -> Option<(usize, &'a Operation)> {
-        let index = self.messages.get(message)?.operation?;
-        Some((index, self.transaction.operations.get(index)?))
+    fn operation_of(&self, message: usize) -> Option<(Index, TableFamily, &'a Operation)> {
+        let index @ (outer, inner) = self.messages.get(message)?.operation?;
+        let transaction = self.transactions.get(outer)?;
+        Some((index, transaction.table, transaction.operations.get(inner)?))
     }
 
     /// What was to be done with the one element that the kernel points at.
     fn element_at_fault(&self, reply: &Reply) -> Option<String> {
-        let (index, operation) = self.operation_of(reply.message)?;
+        let (index, table, operation) = self.operation_of(reply.message)?;
         let (Operation::AddElements(set, elements) | Operation::DeleteElements(set, elements)) = operation
         else {
             return None;
@@ -272,7 +286,7 @@ impl<'a> Batch<'a> {
         let earlier =
             (0..reply.message).filter(|message| self.operation_of(*message).is_some_and(|of| of.0 == index));
         let before: usize = earlier.map(|message| self.listed(message).count()).sum();
-        let interval = self.sets.kind(set)?.interval;
+        let interval = self.sets.kind(table, set)?.interval;
         let (key, _) = raw_elements(interval, elements).nth(before + within)?;
         Some(describe_element(set, *key, matches!(operation, Operation::AddElements(..))))
     }
@@ -291,9 +305,9 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// A batch that asks whether the kernel knows the flags of a table, and changes nothing: without END it is
-/// undone. The answer comes to the message with the number `sequence`.
-pub(super) fn table_trial(sequence: u32, flags: u32) -> Vec<u8> {
+/// A batch that asks whether the kernel knows the family and the flags of a table, and changes nothing: without END it
+/// is undone. The answer comes to the message with the number `sequence`.
+pub(super) fn table_trial(sequence: u32, family: TableFamily, flags: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     let begin = Header {
         kind: uapi::NFNL_MSG_BATCH_BEGIN,
@@ -303,19 +317,19 @@ pub(super) fn table_trial(sequence: u32, flags: u32) -> Vec<u8> {
     };
     netlink::write(&mut bytes, &begin, &[]);
     let start = bytes.len();
-    write_table(&mut bytes, sequence, "podfence-trial", Some(flags));
+    write_table(&mut bytes, sequence, (family, "podfence-trial"), Some(flags));
     netlink::add_flags(&mut bytes, start, uapi::NLM_F_ACK);
     bytes
 }
 
 /// Appends a message that creates a table, or gives the one that exists these flags. (libnftnl's crate gives
 /// every table its flags, none, which a table that has an owner refuses.)
-fn write_table(buffer: &mut Vec<u8>, sequence: u32, name: &str, flags: Option<u32>) {
+fn write_table(buffer: &mut Vec<u8>, sequence: u32, (family, name): (TableFamily, &str), flags: Option<u32>) {
     let header = Header {
         kind: uapi::NFT_MSG_NEWTABLE,
         flags: uapi::NLM_F_REQUEST | uapi::NLM_F_CREATE,
         sequence,
-        structure: &netlink::netfilter(uapi::NFPROTO_INET, 0),
+        structure: &netlink::netfilter(protocol_family(family), 0),
     };
     let name = netlink::zero_terminated(name);
     let flags = flags.map(u32::to_be_bytes);
@@ -325,8 +339,8 @@ fn write_table(buffer: &mut Vec<u8>, sequence: u32, name: &str, flags: Option<u3
 }
 
 /// The error of an operation that no message can say.
-fn unfit(operation: &Operation) -> impl FnOnce(Unfit) -> Error {
-    move |source| Error::Unfit { operation: describe(operation), source }
+fn unfit(table: TableFamily, operation: &Operation) -> impl FnOnce(Unfit) -> Error {
+    move |source| Error::Unfit { operation: describe(table, operation), source }
 }
 
 /// The elements as the kernel takes them, each with the key that it is of.
@@ -337,33 +351,44 @@ fn raw_elements(
     elements.iter().flat_map(move |(key, element)| raw(interval, *key, element).map(move |raw| (key, raw)))
 }
 
-/// The table's name, the table as libnftnl has it, and the flags that libnftnl cannot give it.
-struct Tables {
-    name: Name,
+/// A table: its name, what libnftnl has of it, and the flags that libnftnl cannot give it.
+struct Target {
+    family: TableFamily,
+    name: TableName,
     table: nftnl::Table,
     flags: u32,
 }
 
-impl Tables {
-    fn new(flags: u32) -> Result<Self, Unfit> {
+impl Target {
+    fn new(family: TableFamily, flags: u32) -> Result<Self, Unfit> {
         let name = Name::new(TABLE)?;
-        let table = nftnl::Table::new(name.as_ref(), ProtoFamily::Inet);
-        Ok(Self { name, table, flags })
+        let of_libnftnl = match family {
+            TableFamily::Inet => ProtoFamily::Inet,
+            TableFamily::Netdev => ProtoFamily::NetDev,
+        };
+        let table = nftnl::Table::new(name.as_ref(), of_libnftnl);
+        Ok(Self { family, name: TableName { name, family: protocol_family(family) }, table, flags })
     }
 }
 
 fn new_chain<'t>(
     table: &'t nftnl::Table,
     name: &ChainName,
-    hook: Option<Hook>,
+    hook: Option<&Hook>,
 ) -> Result<nftnl::Chain<'t>, Unfit> {
     let mut chain = nftnl::Chain::new(Name::new(name.as_str())?, table);
     if let Some(hook) = hook {
-        let hook = match hook {
+        // The hooks of a device have the numbers of the first two of IP.
+        let number = match hook {
+            Hook::Ingress(_) => nftnl::Hook::PreRouting,
+            Hook::Input | Hook::Egress(_) => nftnl::Hook::In,
             Hook::Forward => nftnl::Hook::Forward,
             Hook::Output => nftnl::Hook::Out,
         };
-        chain.set_hook(hook, libc::NF_IP_PRI_FILTER);
+        chain.set_hook(number, hook.priority());
+        if let Some(device) = hook.device() {
+            chain.set_device(Name::new(device)?);
+        }
         chain.set_type(ChainType::Filter);
         chain.set_policy(Policy::Accept);
     }

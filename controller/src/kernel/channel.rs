@@ -1,10 +1,11 @@
 //! Questions to the kernel's `nf_tables`, and its answers.
 
 use nftnl::nftnl_sys::libc;
+use policy_compiler::ruleset::TableFamily;
 
 use super::error::Error;
 use super::sys::{Received, Socket};
-use super::{BUFFER, uapi};
+use super::{BUFFER, protocol_family, uapi};
 use crate::netlink::{self, Header, Message, messages};
 
 /// A socket with room for what it receives.
@@ -19,6 +20,8 @@ pub(super) struct Channel {
 pub(super) struct Question<'a> {
     /// `NFT_MSG_GET…`
     pub(super) kind: u16,
+    /// The family of the table.
+    pub(super) table: TableFamily,
     /// Whether for all that there are (`NLM_F_DUMP`).
     pub(super) all: bool,
     /// Where to look: names by attribute type, each with its zero byte.
@@ -112,7 +115,7 @@ impl Question<'_> {
 
     fn encode(&self, sequence: u32) -> Vec<u8> {
         let flags = uapi::NLM_F_REQUEST | if self.all { uapi::NLM_F_DUMP } else { 0 };
-        let structure = &netlink::netfilter(uapi::NFPROTO_INET, 0);
+        let structure = &netlink::netfilter(protocol_family(self.table), 0);
         let header = Header { kind: self.kind, flags, sequence, structure };
         let mut request = Vec::new();
         netlink::write(&mut request, &header, self.names);

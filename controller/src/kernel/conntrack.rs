@@ -56,7 +56,7 @@ pub enum Which {
 /// A connection that the kernel tracks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// The packet that opened it, as the node forwarded it.
+    /// The packet that opened it, as the node forwarded or took it.
     pub opening: Packet,
     /// What its packets carry that go the way of the first; `None` if it has no ports, or if it is TCP and over.
     pub tuple: Option<Tuple>,

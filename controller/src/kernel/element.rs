@@ -221,7 +221,7 @@ fn single(kind: SetKind, listed: ListedElement) -> Option<(ElementKey, Element)>
             ElementKey::ProtocolPort(protocol, first, last)
         }
         // No part of the ruleset.
-        KeyType::Tuple(_) => return None,
+        KeyType::Tuple(_) | KeyType::Answer => return None,
     };
     Some((key, listed.element))
 }

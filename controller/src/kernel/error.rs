@@ -2,7 +2,7 @@
 
 use std::io;
 
-use policy_compiler::ruleset::{COMMENT_MAX, ElementKey, NAME_MAX, Operation, SetName, TABLE};
+use policy_compiler::ruleset::{COMMENT_MAX, ElementKey, NAME_MAX, Operation, SetName, TABLE, TableFamily};
 
 /// Why the table could not be changed or read, or the connections that the kernel tracks. Unless it says otherwise,
 /// the table is as it was.
@@ -99,11 +99,11 @@ fn explanation(message: Option<&str>) -> String {
 }
 
 /// An operation in words, with the name of what it is about.
-pub(super) fn describe(operation: &Operation) -> String {
+pub(super) fn describe(table: TableFamily, operation: &Operation) -> String {
     match operation {
-        Operation::AddTable => format!("add table inet {TABLE}"),
-        Operation::OwnTable => format!("own table inet {TABLE}"),
-        Operation::DeleteTable => format!("delete table inet {TABLE}"),
+        Operation::AddTable => format!("add table {table} {TABLE}"),
+        Operation::OwnTable => format!("own table {table} {TABLE}"),
+        Operation::DeleteTable => format!("delete table {table} {TABLE}"),
         Operation::AddSet(set, _) => format!("add set {set}"),
         Operation::AddChain(chain, _) => format!("add chain {chain}"),
         Operation::FlushChain(chain) => format!("flush chain {chain}"),

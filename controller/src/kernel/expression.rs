@@ -2,9 +2,12 @@
 //! `nf_tables` does with its registers. The breaking down is nft's (1.0.6), instruction by instruction, so
 //! that nft reads the statements back.
 
-use policy_compiler::model::Family;
+use std::net::IpAddr;
+
+use policy_compiler::model::{Family, LinkAddress};
 use policy_compiler::ruleset::{
-    ChainName, Fields, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, SetName, Statement, Verdict,
+    ANSWER_LIFETIME, ChainName, EtherType, Fields, FrameMatch, LOG_BURST, LOG_GROUP, LOG_RATE,
+    LOG_SNAP_LENGTH, SetName, Statement, TableFamily, Verdict, dhcp_ports,
 };
 
 use super::uapi;
@@ -61,6 +64,12 @@ pub(super) enum Expression {
         set: SetName,
         verdict: bool,
     },
+    /// Puts the key into a set for a time, anew if it is there.
+    Expect {
+        register: u32,
+        set: SetName,
+        milliseconds: u64,
+    },
     /// Ends the rule unless fewer packets than this have come: `rate` in `unit` seconds, after `burst` at once.
     Limit {
         rate: u64,
@@ -94,16 +103,26 @@ const fn words(family: Family) -> u32 {
     }
 }
 
-/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR` and `RTN_LOCAL`.
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR` and `RTN_LOCAL`.
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
 const FIB_SOURCE: u32 = 1;
+const FIB_DESTINATION: u32 = 2;
 const ADDRESS_TYPE_LOCAL: u32 = 2;
 
 /// `NF_CT_STATE_BIT` of established and related connections.
 const ESTABLISHED_OR_RELATED: u32 = (1 << 1) | (1 << 2);
 
-/// The types of router solicitation to redirect (RFC 4861, section 4).
-const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
+/// Where the addresses and the type stand in the header of Ethernet.
+const LINK_DESTINATION: u32 = 0;
+const LINK_SOURCE: u32 = 6;
+const LINK_TYPE: u32 = 12;
+
+/// Where the sender's addresses stand in an ARP packet for IPv4 over Ethernet (RFC 826).
+const ARP_LINK_SOURCE: u32 = 8;
+const ARP_SOURCE: u32 = 14;
+
+/// Where the target stands in a neighbour solicitation or advertisement (RFC 4861, sections 4.3 and 4.4).
+const NEIGHBOUR_TARGET: u32 = 8;
 
 /// Where the flags stand in a TCP header, and FIN, SYN, RST and ACK among them (RFC 9293, section 3.1).
 const TCP_FLAGS: u32 = 13;
@@ -114,14 +133,22 @@ const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
 const SCTP_FIRST_CHUNK: u32 = 12;
 const SCTP_INIT: u8 = 1;
 
-/// The instructions of a rule. `intervals` tells whether a set is one of intervals.
-pub(super) fn expressions(statements: &[Statement], intervals: impl Fn(&SetName) -> bool) -> Vec<Expression> {
-    let mut encoder = Encoder { expressions: Vec::new(), family: None };
+/// The instructions of a rule in a table. `intervals` tells whether a set is one of intervals.
+pub(super) fn expressions(
+    table: TableFamily,
+    statements: &[Statement],
+    intervals: impl Fn(&SetName) -> bool,
+) -> Vec<Expression> {
+    let mut encoder =
+        Encoder { table, expressions: Vec::new(), ethernet: false, network: None, transport: None };
     for statement in statements {
         match statement {
             Statement::EstablishedOrRelated => encoder.established_or_related(),
-            Statement::NeighbourDiscovery => encoder.neighbour_discovery(),
-            Statement::SourceIsLocal => encoder.source_is_local(),
+            Statement::Icmp6(first, last) => encoder.icmp6(*first, *last),
+            Statement::Transport(number) => encoder.require_protocol(*number),
+            Statement::Dhcp(family) => encoder.dhcp(*family),
+            Statement::SourceIsLocal => encoder.is_local(FIB_SOURCE),
+            Statement::DestinationIsLocal => encoder.is_local(FIB_DESTINATION),
             Statement::TcpSyn => encoder.tcp_syn(),
             Statement::SctpInit => encoder.sctp_init(),
             Statement::InSet(fields, set) => encoder.look_up(*fields, set, false, intervals(set)),
@@ -134,6 +161,8 @@ pub(super) fn expressions(statements: &[Statement], intervals: impl Fn(&SetName)
                 group: LOG_GROUP,
                 snap_length: LOG_SNAP_LENGTH,
             }),
+            Statement::Frame(frame) => encoder.frame(*frame),
+            Statement::ExpectAnswer(set) => encoder.expect_answer(set),
             Statement::Counter => encoder.push(Expression::Counter),
             Statement::Verdict(verdict) => encoder.push(Expression::Verdict(verdict.clone())),
         }
@@ -142,9 +171,14 @@ pub(super) fn expressions(statements: &[Statement], intervals: impl Fn(&SetName)
 }
 
 struct Encoder {
+    table: TableFamily,
     expressions: Vec<Expression>,
-    /// The family that the packet is known to have at this point of the rule.
-    family: Option<Family>,
+    /// Whether the device is known to be an Ethernet device at this point of the rule.
+    ethernet: bool,
+    /// The protocol that the frame is known to carry.
+    network: Option<EtherType>,
+    /// The protocol that the IP packet is known to carry.
+    transport: Option<u8>,
 }
 
 impl Encoder {
@@ -162,17 +196,28 @@ impl Encoder {
         self.compare(uapi::NFT_CMP_NEQ, &[0; 4]);
     }
 
-    fn neighbour_discovery(&mut self) {
-        let (first, last) = NEIGHBOUR_DISCOVERY;
+    fn icmp6(&mut self, first: u8, last: u8) {
         self.require(Family::Ipv6);
         self.require_protocol(uapi::IPPROTO_ICMPV6);
         self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, FIRST);
-        self.compare(uapi::NFT_CMP_GTE, &[first]);
-        self.compare(uapi::NFT_CMP_LTE, &[last]);
+        if first == last {
+            self.compare(uapi::NFT_CMP_EQ, &[first]);
+        } else {
+            self.compare(uapi::NFT_CMP_GTE, &[first]);
+            self.compare(uapi::NFT_CMP_LTE, &[last]);
+        }
     }
 
-    fn source_is_local(&mut self) {
-        self.push(Expression::Fib { result: FIB_RESULT_ADDRESS_TYPE, flags: FIB_SOURCE, register: FIRST });
+    /// Both ports at once, as nft has them where they stand side by side.
+    fn dhcp(&mut self, family: Family) {
+        let (client, server) = dhcp_ports(family);
+        self.require_protocol(uapi::IPPROTO_UDP);
+        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 4, FIRST);
+        self.compare(uapi::NFT_CMP_EQ, &[client.to_be_bytes(), server.to_be_bytes()].concat());
+    }
+
+    fn is_local(&mut self, flags: u32) {
+        self.push(Expression::Fib { result: FIB_RESULT_ADDRESS_TYPE, flags, register: FIRST });
         self.compare(uapi::NFT_CMP_EQ, &ADDRESS_TYPE_LOCAL.to_ne_bytes());
     }
 
@@ -210,6 +255,7 @@ impl Encoder {
                 }
                 self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register(1));
             }
+            Fields::ArpSource => self.arp_source(),
             Fields::Tuple(family) => {
                 let behind = 2 * words(family);
                 self.address(family, Side::Source, FIRST);
@@ -234,19 +280,44 @@ impl Encoder {
     }
 
     fn require(&mut self, family: Family) {
-        if self.family.replace(family) != Some(family) {
-            self.meta(uapi::NFT_META_NFPROTO, FIRST);
-            let number = match family {
-                Family::Ipv4 => uapi::NFPROTO_IPV4,
-                Family::Ipv6 => uapi::NFPROTO_IPV6,
-            };
+        self.require_network(match family {
+            Family::Ipv4 => EtherType::Ipv4,
+            Family::Ipv6 => EtherType::Ipv6,
+        });
+    }
+
+    fn require_network(&mut self, kind: EtherType) {
+        if self.network.replace(kind) == Some(kind) {
+            return;
+        }
+        match (self.table, kind) {
+            (TableFamily::Inet, EtherType::Ipv6) => self.require_family(uapi::NFPROTO_IPV6),
+            (TableFamily::Inet, _) => self.require_family(uapi::NFPROTO_IPV4),
+            (TableFamily::Netdev, kind) => {
+                self.meta(uapi::NFT_META_PROTOCOL, FIRST);
+                self.compare(uapi::NFT_CMP_EQ, &kind.number().to_be_bytes());
+            }
+        }
+    }
+
+    fn require_family(&mut self, number: u8) {
+        self.meta(uapi::NFT_META_NFPROTO, FIRST);
+        self.compare(uapi::NFT_CMP_EQ, &[number]);
+    }
+
+    fn require_protocol(&mut self, number: u8) {
+        if self.transport.replace(number) != Some(number) {
+            self.meta(uapi::NFT_META_L4PROTO, FIRST);
             self.compare(uapi::NFT_CMP_EQ, &[number]);
         }
     }
 
-    fn require_protocol(&mut self, number: u8) {
-        self.meta(uapi::NFT_META_L4PROTO, FIRST);
-        self.compare(uapi::NFT_CMP_EQ, &[number]);
+    /// What nft puts before a look at the header of Ethernet.
+    fn require_ethernet(&mut self) {
+        if !std::mem::replace(&mut self.ethernet, true) {
+            self.meta(uapi::NFT_META_IIFTYPE, FIRST);
+            self.compare(uapi::NFT_CMP_EQ, &uapi::ARPHRD_ETHER.to_ne_bytes());
+        }
     }
 
     fn meta(&mut self, key: u32, register: u32) {
@@ -259,6 +330,84 @@ impl Encoder {
 
     fn compare(&mut self, operation: u32, value: &[u8]) {
         self.push(Expression::Compare { register: FIRST, operation, value: value.to_vec() });
+    }
+}
+
+/// What rules ask of frames.
+impl Encoder {
+    fn frame(&mut self, frame: FrameMatch) {
+        match frame {
+            FrameMatch::Header(LinkAddress(from), kind) => {
+                self.payload(uapi::NFT_PAYLOAD_LL_HEADER, LINK_SOURCE, 8, FIRST);
+                self.compare(uapi::NFT_CMP_EQ, &[&from[..], &kind.number().to_be_bytes()].concat());
+            }
+            FrameMatch::Type(kind) => {
+                self.payload(uapi::NFT_PAYLOAD_LL_HEADER, LINK_TYPE, 2, FIRST);
+                self.compare(uapi::NFT_CMP_EQ, &kind.number().to_be_bytes());
+            }
+            FrameMatch::Protocol(kind) => self.require_network(kind),
+            FrameMatch::From(address) => self.link_address(LINK_SOURCE, uapi::NFT_CMP_EQ, address),
+            FrameMatch::NotFrom(address) => self.link_address(LINK_SOURCE, uapi::NFT_CMP_NEQ, address),
+            FrameMatch::NotTo(address) => self.link_address(LINK_DESTINATION, uapi::NFT_CMP_NEQ, address),
+            FrameMatch::Unicast => {
+                self.require_ethernet();
+                self.payload(uapi::NFT_PAYLOAD_LL_HEADER, LINK_DESTINATION, 6, FIRST);
+                let (mask, xor) = (vec![1, 0, 0, 0, 0, 0], vec![0; 6]);
+                self.push(Expression::Bitwise { register: FIRST, mask, xor });
+                self.compare(uapi::NFT_CMP_EQ, &[0; 6]);
+            }
+            FrameMatch::Source(address) => self.address_is(Side::Source, address),
+            FrameMatch::Destination(address) => self.address_is(Side::Destination, address),
+            FrameMatch::ArpSource(address) => {
+                self.arp_source();
+                self.compare(uapi::NFT_CMP_EQ, &address.octets());
+            }
+            FrameMatch::NotArpFrom(LinkAddress(address)) => {
+                self.require_network(EtherType::Arp);
+                self.payload(uapi::NFT_PAYLOAD_NETWORK_HEADER, ARP_LINK_SOURCE, 6, FIRST);
+                self.compare(uapi::NFT_CMP_NEQ, &address);
+            }
+            FrameMatch::UdpTo(port) => {
+                self.require_protocol(uapi::IPPROTO_UDP);
+                self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, FIRST);
+                self.compare(uapi::NFT_CMP_EQ, &port.get().to_be_bytes());
+            }
+            FrameMatch::Neighbour(kind, target) => {
+                self.icmp6(kind, kind);
+                self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, NEIGHBOUR_TARGET, 16, FIRST);
+                self.compare(uapi::NFT_CMP_EQ, &target.octets());
+            }
+        }
+    }
+
+    fn expect_answer(&mut self, set: &SetName) {
+        let (family, words) = (Family::Ipv6, words(Family::Ipv6));
+        self.address(family, Side::Destination, FIRST);
+        self.address(family, Side::Source, register(words));
+        self.meta(uapi::NFT_META_L4PROTO, register(2 * words));
+        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register(2 * words + 1));
+        self.payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, register(2 * words + 2));
+        let milliseconds = ANSWER_LIFETIME.as_secs() * 1000;
+        self.push(Expression::Expect { register: FIRST, set: set.clone(), milliseconds });
+    }
+
+    fn link_address(&mut self, offset: u32, operation: u32, LinkAddress(address): LinkAddress) {
+        self.require_ethernet();
+        self.payload(uapi::NFT_PAYLOAD_LL_HEADER, offset, 6, FIRST);
+        self.compare(operation, &address);
+    }
+
+    fn address_is(&mut self, side: Side, address: IpAddr) {
+        self.address(Family::of(address), side, FIRST);
+        match address {
+            IpAddr::V4(address) => self.compare(uapi::NFT_CMP_EQ, &address.octets()),
+            IpAddr::V6(address) => self.compare(uapi::NFT_CMP_EQ, &address.octets()),
+        }
+    }
+
+    fn arp_source(&mut self) {
+        self.require_network(EtherType::Arp);
+        self.payload(uapi::NFT_PAYLOAD_NETWORK_HEADER, ARP_SOURCE, 4, FIRST);
     }
 }
 
@@ -304,6 +453,11 @@ pub(super) fn parse(name: &str, attributes: Attributes<'_>) -> Option<Expression
                 return None;
             }
             (5, Expression::Lookup { register: number(2)?, set, verdict })
+        }
+        "dynset" if number(3)? == uapi::NFT_DYNSET_OP_UPDATE && number(9).unwrap_or(0) == 0 => {
+            let set = SetName::new(attributes.text(1)?);
+            let milliseconds = attributes.number64(6)?;
+            (9, Expression::Expect { register: number(4)?, set, milliseconds })
         }
         // By packets (type 0) and not inverted (no flags).
         "limit" if number(4)? == 0 && number(5).unwrap_or(0) == 0 => {

@@ -24,20 +24,20 @@ mod watch;
 
 pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
-pub use packet_log::PacketLog;
+pub use packet_log::{LoggedPacket, PacketLog};
 pub use read::{RuleCounter, list_counters};
-pub use table::{Chain, Counter, Place, Rule, Table};
+pub(crate) use sys::check_strictly;
+pub use table::{Chain, Counter, Place, Rule, Table, Tables};
 pub use watch::Watch;
 
-use std::collections::BTreeMap;
 use std::io;
 
 use nftnl::nftnl_sys::libc;
-use policy_compiler::ruleset::{Operation, SetKind, SetName, Transaction};
+use policy_compiler::ruleset::{Operation, TableFamily, Transaction};
 
 use crate::netlink::messages;
 
-use batch::{Batch, Reply};
+use batch::{Batch, Kinds, Reply};
 use channel::Channel;
 use sys::Received;
 
@@ -61,13 +61,15 @@ pub struct Kernel {
     send_buffer: usize,
     /// The flags of a table that is to be owned; none where the kernel does not know them.
     table_flags: u32,
+    /// Whether the kernel has tables of the family `netdev`.
+    has_netdev: bool,
     known: Known,
 }
 
-/// What is known of the table: of which state of the ruleset the transactions are planned.
+/// What is known of the tables: of which state of the ruleset the transactions are planned.
 struct Known {
     generation: u32,
-    sets: BTreeMap<SetName, SetKind>,
+    sets: Kinds,
     /// Whether the table is known to have changed since.
     stale: bool,
 }
@@ -93,11 +95,17 @@ impl Kernel {
             .map_err(io::Error::from)
             .map_err(Error::socket("configure"))?;
         let others = Watch::ignoring(socket.port())?;
-        let known = Known { generation: 0, sets: BTreeMap::new(), stale: false };
-        let mut kernel = Self { channel, others, send_buffer, table_flags: 0, known };
+        let known = Known { generation: 0, sets: Kinds::new(), stale: false };
+        let mut kernel = Self { channel, others, send_buffer, table_flags: 0, has_netdev: false, known };
         kernel.known.generation = kernel.current_generation()?;
         kernel.table_flags = kernel.flags_of_owned_tables()?;
+        kernel.has_netdev = kernel.takes_table(TableFamily::Netdev, kernel.table_flags)?;
         Ok(kernel)
+    }
+
+    /// Whether the kernel has tables of the family `netdev`.
+    pub fn has_netdev(&self) -> bool {
+        self.has_netdev
     }
 
     /// Carries a transaction out, all of it or nothing. It must have been planned on what [`Kernel::read`]
@@ -109,7 +117,16 @@ impl Kernel {
     /// [`Unfit::UnknownSet`] ask for the table to be read again; [`Error::Refused`] and [`Error::Unfit`] name
     /// the operation. [`Error::Owned`] stays until another process ends.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<(), Error> {
-        if transaction.is_empty() {
+        self.apply_all(std::slice::from_ref(transaction))
+    }
+
+    /// Carries transactions of several tables out as one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::apply`].
+    pub fn apply_all(&mut self, transactions: &[Transaction]) -> Result<(), Error> {
+        if transactions.iter().all(Transaction::is_empty) {
             return Ok(());
         }
         if self.known.stale {
@@ -117,15 +134,17 @@ impl Kernel {
         }
         let sets = std::mem::take(&mut self.known.sets);
         let sequence = self.channel.take_sequence(0);
-        let result = Batch::encode(transaction, &sets, self.table_flags, sequence).and_then(|mut batch| {
+        let result = Batch::encode(transactions, &sets, self.table_flags, sequence).and_then(|mut batch| {
             self.channel.take_sequence(batch.len());
             self.commit(&mut batch)
         });
         self.known.sets = sets;
         match result {
             Ok(()) => {
-                self.known.note(transaction);
-                self.check_committed(transaction)
+                for transaction in transactions {
+                    self.known.note(transaction);
+                }
+                self.check_committed(transactions)
             }
             Err(error) => {
                 self.known.stale |= matches!(error, Error::Changed | Error::Unknown);
@@ -134,12 +153,21 @@ impl Kernel {
         }
     }
 
-    /// Reads the table; `None` if there is none.
+    /// Reads the table `inet podfence`; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`Error::Unstable`] if the table does not hold still, and as [`Kernel::open`].
+    /// As [`Kernel::read_all`].
     pub fn read(&mut self) -> Result<Option<Table>, Error> {
+        Ok(self.read_all()?.policies)
+    }
+
+    /// Reads the tables.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unstable`] if they do not hold still, and as [`Kernel::open`].
+    pub fn read_all(&mut self) -> Result<Tables, Error> {
         let mut result = Err(Error::Unstable);
         for _ in 0..READS {
             result = self.read_once();
@@ -147,23 +175,33 @@ impl Kernel {
                 break;
             }
         }
-        let (generation, table) = result?;
-        let sets = table.iter().flat_map(|table| &table.sets);
-        let sets = sets.filter_map(|(name, set)| Some((name.clone(), set.as_ref()?.kind))).collect();
-        self.known = Known { generation, sets, stale: false };
-        Ok(table)
+        let (generation, tables) = result?;
+        let sets = tables.iter().flat_map(|table| table.sets.iter().map(|set| (table.family, set)));
+        let sets = sets.filter_map(|(table, (name, set))| Some(((table, name.clone()), set.as_ref()?.kind)));
+        self.known = Known { generation, sets: sets.collect(), stale: false };
+        Ok(tables)
     }
 
-    /// Deletes the table, whatever is in it, and says whether there was one.
+    /// Deletes the tables, whatever is in them, and says whether there was one.
     ///
     /// # Errors
     ///
     /// As [`Kernel::apply`].
-    pub fn delete_table(&mut self) -> Result<bool, Error> {
-        let deletion = Transaction { operations: vec![Operation::DeleteTable] };
+    pub fn delete_tables(&mut self) -> Result<bool, Error> {
+        let mut any = false;
+        for table in TableFamily::BOTH {
+            if table == TableFamily::Inet || self.has_netdev {
+                any |= self.delete_table(table)?;
+            }
+        }
+        Ok(any)
+    }
+
+    fn delete_table(&mut self, table: TableFamily) -> Result<bool, Error> {
+        let deletion = Transaction { table, operations: vec![Operation::DeleteTable] };
         for _ in 0..COMMITS {
             let generation = self.current_generation()?;
-            self.known = Known { generation, sets: BTreeMap::new(), stale: false };
+            self.known = Known { generation, sets: Kinds::new(), stale: false };
             match self.apply(&deletion) {
                 Ok(()) => return Ok(true),
                 Err(Error::Changed) => {}
@@ -184,14 +222,20 @@ impl Kernel {
     /// Tries whether tables can have owners and outlive them. An owner that a table cannot outlive is none.
     fn flags_of_owned_tables(&mut self) -> Result<u32, Error> {
         const FLAGS: u32 = uapi::NFT_TABLE_F_OWNER | uapi::NFT_TABLE_F_PERSIST;
+        Ok(if self.takes_table(TableFamily::Inet, FLAGS)? { FLAGS } else { 0 })
+    }
+
+    /// Tries whether the kernel takes a table.
+    fn takes_table(&mut self, family: TableFamily, flags: u32) -> Result<bool, Error> {
         let sequence = self.channel.take_sequence(2).wrapping_add(1);
-        self.channel.socket.send(&batch::table_trial(sequence, FLAGS)).map_err(Error::socket("write to"))?;
-        let mut known = false;
+        let trial = batch::table_trial(sequence, family, flags);
+        self.channel.socket.send(&trial).map_err(Error::socket("write to"))?;
+        let mut taken = false;
         while let Received::Datagram(datagram) = self.channel.receive()? {
-            known |=
+            taken |=
                 messages(datagram).any(|message| message.sequence == sequence && message.errno() == Some(0));
         }
-        Ok(if known { FLAGS } else { 0 })
+        Ok(taken)
     }
 
     fn commit(&mut self, batch: &mut Batch<'_>) -> Result<(), Error> {
@@ -265,7 +309,7 @@ impl Kernel {
 
     /// An acknowledgement says that a message is right. That the batch was carried out is said by the
     /// generation, which every change advances.
-    fn check_committed(&mut self, transaction: &Transaction) -> Result<(), Error> {
+    fn check_committed(&mut self, transactions: &[Transaction]) -> Result<(), Error> {
         let current = self.current_generation()?;
         if current != self.known.generation {
             // 0 is left out by the kernel: in a batch it means any.
@@ -275,7 +319,7 @@ impl Kernel {
         let idle = |operation: &Operation| {
             matches!(operation, Operation::AddTable | Operation::OwnTable | Operation::FlushChain(_))
         };
-        if transaction.operations.iter().all(idle) {
+        if transactions.iter().flat_map(|transaction| &transaction.operations).all(idle) {
             Ok(())
         } else {
             self.known.stale = true;
@@ -290,14 +334,22 @@ impl Known {
         for operation in &transaction.operations {
             match operation {
                 Operation::AddSet(set, kind) => {
-                    self.sets.insert(set.clone(), *kind);
+                    self.sets.insert((transaction.table, set.clone()), *kind);
                 }
                 Operation::DeleteSet(set) => {
-                    self.sets.remove(set);
+                    self.sets.remove(&(transaction.table, set.clone()));
                 }
-                Operation::DeleteTable => self.sets.clear(),
+                Operation::DeleteTable => self.sets.retain(|(table, _), _| *table != transaction.table),
                 _ => {}
             }
         }
+    }
+}
+
+/// The number of a table's family (`NFPROTO_…`).
+fn protocol_family(table: TableFamily) -> u8 {
+    match table {
+        TableFamily::Inet => uapi::NFPROTO_INET,
+        TableFamily::Netdev => uapi::NFPROTO_NETDEV,
     }
 }

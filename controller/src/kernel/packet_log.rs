@@ -18,11 +18,47 @@ const NFULA_CFG_TIMEOUT: u16 = 4;
 const NFULNL_CFG_CMD_BIND: u8 = 1;
 const NFULNL_COPY_PACKET: u8 = 2;
 
+const NFULA_PACKET_HDR: u16 = 1;
+const NFULA_IFINDEX_INDEV: u16 = 4;
+const NFULA_IFINDEX_OUTDEV: u16 = 5;
 const NFULA_PAYLOAD: u16 = 9;
 const NFULA_PREFIX: u16 = 10;
 
 /// How long the kernel collects packets before it tells them in one message, in hundredths of a second.
 const DELAY: u32 = 5;
+
+/// Where the number of the hook stands in `struct nfulnl_msg_packet_hdr`.
+const HOOK: usize = 2;
+
+/// The length of the header of Ethernet, which a packet still has behind which a device's egress hook is.
+const LINK_HEADER: usize = 14;
+
+/// A packet that a rule logged.
+#[derive(Debug, Clone, Copy)]
+pub struct LoggedPacket<'a> {
+    /// The prefix that the rule gave it.
+    pub prefix: &'a str,
+    /// Its beginning, from the header of IP (or whatever the frame carries) on.
+    pub beginning: &'a [u8],
+    /// The index of the device at whose hook the rule is; `None` if it is at a hook of IP.
+    pub device: Option<u32>,
+}
+
+impl<'a> LoggedPacket<'a> {
+    fn of(message: &Message<'a>) -> Self {
+        let attributes = message.attributes();
+        let payload = attributes.get(NFULA_PAYLOAD).unwrap_or_default();
+        let hook = attributes.get(NFULA_PACKET_HDR).and_then(|header| header.get(HOOK)).copied();
+        let at_device = message.family() == uapi::NFPROTO_NETDEV;
+        let leaves = at_device && hook.map(u32::from) == Some(uapi::NF_NETDEV_EGRESS);
+        let index = if leaves { NFULA_IFINDEX_OUTDEV } else { NFULA_IFINDEX_INDEV };
+        Self {
+            prefix: attributes.text(NFULA_PREFIX).unwrap_or_default(),
+            beginning: payload.get(if leaves { LINK_HEADER } else { 0 }..).unwrap_or_default(),
+            device: attributes.number(index).filter(|_| at_device),
+        }
+    }
+}
 
 /// The one reader of an NFLOG group in a network namespace.
 ///
@@ -70,18 +106,15 @@ impl PacketLog {
         }
     }
 
-    /// Hands over what there is: of each packet the prefix that its rule gave it, and its beginning, from the IP
-    /// header on. Does not wait. Returns whether something was lost.
+    /// Hands over what there is. Does not wait. Returns whether something was lost.
     ///
     /// # Errors
     ///
     /// [`Error::Socket`].
-    pub fn read(&mut self, mut each: impl FnMut(&str, &[u8])) -> Result<bool, Error> {
+    pub fn read(&mut self, mut each: impl FnMut(&LoggedPacket<'_>)) -> Result<bool, Error> {
         self.receive(|message| {
             if message.kind == PACKET {
-                let attributes = message.attributes();
-                let (prefix, packet) = (attributes.text(NFULA_PREFIX), attributes.get(NFULA_PAYLOAD));
-                each(prefix.unwrap_or_default(), packet.unwrap_or_default());
+                each(&LoggedPacket::of(message));
             }
         })
     }

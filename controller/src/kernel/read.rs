@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE};
+use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE, TableFamily};
 
 use super::channel::{Channel, Question};
 use super::element::{ListedElement, assemble, comment, sort};
 use super::error::Error;
-use super::table::{Chain, Counter, Place, Rule, Table};
+use super::table::{Chain, Counter, Place, Rule, Table, Tables};
 use super::{Kernel, expression, set, uapi};
-use crate::netlink::{Attributes, zero_terminated};
+use crate::netlink::{Attributes, text, zero_terminated};
 
 impl Kernel {
     /// The number of the ruleset's last change (`NFTA_GEN_ID`).
@@ -18,6 +18,7 @@ impl Kernel {
         let mut generation = None;
         let question = Question {
             kind: uapi::NFT_MSG_GETGEN,
+            table: TableFamily::Inet,
             all: false,
             names: &[],
             about: "the ruleset's generation",
@@ -29,46 +30,56 @@ impl Kernel {
         generation.ok_or(Error::Malformed(question.about))
     }
 
-    /// Reads the table as it is at one moment, and says at which generation that was;
-    /// [`Error::Unstable`] if it may have changed in between.
+    /// Reads the tables as they are at one moment, and says at which generation that was;
+    /// [`Error::Unstable`] if they may have changed in between.
     ///
     /// Others may change what is theirs all the while, as kube-proxy does on a busy node: that moves the
-    /// generation on, but not the answers about this table.
-    pub(super) fn read_once(&mut self) -> Result<(u32, Option<Table>), Error> {
+    /// generation on, but not the answers about these tables.
+    pub(super) fn read_once(&mut self) -> Result<(u32, Tables), Error> {
         self.others.look()?;
         let before = self.current_generation()?;
-        let table = self.read_table()?;
+        let policies = self.read_table(TableFamily::Inet)?;
+        let doors = if self.has_netdev { self.read_table(TableFamily::Netdev)? } else { None };
         let after = self.current_generation()?;
         let seen = self.others.look()?;
         // A change is counted before any of it can be read, and told when it is complete.
         let told = seen.generation.unwrap_or(before);
-        if seen.changed || told != after { Err(Error::Unstable) } else { Ok((after, table)) }
+        if seen.changed || told != after {
+            Err(Error::Unstable)
+        } else {
+            Ok((after, Tables { policies, doors }))
+        }
     }
 
-    fn read_table(&mut self) -> Result<Option<Table>, Error> {
+    fn read_table(&mut self, table: TableFamily) -> Result<Option<Table>, Error> {
         let name = zero_terminated(TABLE);
         let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &name)];
         let mut flags = None;
-        let table = Question { kind: uapi::NFT_MSG_GETTABLE, all: false, names, about: "the table" };
-        let found = self.channel.ask(&table, |message| {
+        let question =
+            Question { kind: uapi::NFT_MSG_GETTABLE, table, all: false, names, about: "the table" };
+        let found = self.channel.ask(&question, |message| {
             flags = message.attributes().number(uapi::NFTA_TABLE_FLAGS);
             flags.map(drop)
         })?;
         if !found {
             return Ok(None);
         }
-        let flags = flags.ok_or(Error::Malformed(table.about))?;
+        let flags = flags.ok_or(Error::Malformed(question.about))?;
         let awake = flags & uapi::NFT_TABLE_F_DORMANT == 0;
         // One that was made otherwise never gets an owner.
         let adoptable = self.table_flags == 0 || flags & uapi::NFT_TABLE_F_PERSIST != 0;
 
-        let chains = self.read_chains(names)?;
-        Ok(Some(Table { sets: self.read_sets(names)?, chains, awake, adoptable }))
+        let chains = self.read_chains(table, names)?;
+        Ok(Some(Table { family: table, sets: self.read_sets(table, names)?, chains, awake, adoptable }))
     }
 
-    fn read_sets(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<SetName, Option<Set>>, Error> {
+    fn read_sets(
+        &mut self,
+        table: TableFamily,
+        names: &[(u16, &[u8])],
+    ) -> Result<BTreeMap<SetName, Option<Set>>, Error> {
         let mut kinds = Vec::new();
-        let question = Question { kind: uapi::NFT_MSG_GETSET, all: true, names, about: "sets" };
+        let question = Question { kind: uapi::NFT_MSG_GETSET, table, all: true, names, about: "sets" };
         self.channel.ask_all(&question, |message| {
             let attributes = message.attributes();
             // A set without a name of its own comes and goes with the rule that has it.
@@ -80,7 +91,7 @@ impl Kernel {
         let mut sets = BTreeMap::new();
         for (name, kind) in kinds {
             let set = match kind {
-                Some(kind) => self.read_set(&name, kind)?,
+                Some(kind) => self.read_set(table, &name, kind)?,
                 None => None,
             };
             sets.insert(name, set);
@@ -88,20 +99,24 @@ impl Kernel {
         Ok(sets)
     }
 
-    fn read_chains(&mut self, names: &[(u16, &[u8])]) -> Result<BTreeMap<ChainName, Chain>, Error> {
+    fn read_chains(
+        &mut self,
+        table: TableFamily,
+        names: &[(u16, &[u8])],
+    ) -> Result<BTreeMap<ChainName, Chain>, Error> {
         let mut chains = BTreeMap::new();
-        let question = Question { kind: uapi::NFT_MSG_GETCHAIN, all: true, names, about: "chains" };
+        let question = Question { kind: uapi::NFT_MSG_GETCHAIN, table, all: true, names, about: "chains" };
         self.channel.ask_all(&question, |message| {
             let attributes = message.attributes();
             let flags = attributes.number(uapi::NFTA_CHAIN_FLAGS).unwrap_or_default();
             // As with sets, a chain may be part of the rule that jumps to it.
             if attributes.text(uapi::NFTA_ANY_TABLE)? == TABLE && flags & uapi::NFT_CHAIN_BINDING == 0 {
                 let name = ChainName::new(attributes.text(uapi::NFTA_CHAIN_NAME)?);
-                chains.insert(name, Chain { place: place(attributes), rules: Vec::new() });
+                chains.insert(name, Chain { place: place(table, attributes), rules: Vec::new() });
             }
             Some(())
         })?;
-        let question = Question { kind: uapi::NFT_MSG_GETRULE, all: true, names, about: "rules" };
+        let question = Question { kind: uapi::NFT_MSG_GETRULE, table, all: true, names, about: "rules" };
         self.channel.ask_all(&question, |message| {
             let attributes = message.attributes();
             if let Some(chain) = chains.get_mut(attributes.text(uapi::NFTA_RULE_CHAIN)?) {
@@ -112,13 +127,14 @@ impl Kernel {
         Ok(chains)
     }
 
-    fn read_set(&mut self, name: &SetName, kind: SetKind) -> Result<Option<Set>, Error> {
+    fn read_set(&mut self, family: TableFamily, name: &SetName, kind: SetKind) -> Result<Option<Set>, Error> {
         if kind.transient().is_some() {
             return Ok(Some(Set::new(kind)));
         }
         let (table, set) = (zero_terminated(TABLE), zero_terminated(name.as_str()));
         let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table), (uapi::NFTA_SET_ELEM_LIST_SET, &set)];
-        let question = Question { kind: uapi::NFT_MSG_GETSETELEM, all: true, names, about: "elements" };
+        let question =
+            Question { kind: uapi::NFT_MSG_GETSETELEM, table: family, all: true, names, about: "elements" };
         let (mut listed, mut foreign) = (Vec::new(), false);
         self.channel.ask_all(&question, |message| {
             let elements = message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS);
@@ -151,54 +167,79 @@ pub struct RuleCounter {
     pub counter: Counter,
 }
 
-/// Lists what the rules of the table have counted; nothing if there is no table.
+/// Lists what the rules of the tables have counted; nothing if there are none.
 ///
-/// It asks for the rules alone, in a way that nobody waits for, however large the sets are. While the table changes, a
+/// It asks for the rules alone, in a way that nobody waits for, however large the sets are. While a table changes, a
 /// rule may be missing.
 ///
 /// # Errors
 ///
 /// [`Error::Socket`]; [`Error::Refused`] without `CAP_NET_ADMIN`; [`Error::Malformed`].
 pub fn list_counters() -> Result<Vec<RuleCounter>, Error> {
-    let table = zero_terminated(TABLE);
-    let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table)];
-    let question = Question { kind: uapi::NFT_MSG_GETRULE, all: true, names, about: "rules" };
-    // By handle: the kernel may come past a rule twice.
-    let mut counters = BTreeMap::new();
-    Channel::open()?.ask(&question, |message| {
-        let attributes = message.attributes();
-        let expressions =
-            attributes.nested(uapi::NFTA_RULE_EXPRESSIONS).into_iter().flat_map(Attributes::iter);
-        let found = expressions
-            .map(|expression| Attributes(expression.value))
-            .find(|expression| expression.text(uapi::NFTA_EXPR_NAME) == Some("counter"));
-        if let Some(expression) = found {
-            let chain = ChainName::new(attributes.text(uapi::NFTA_RULE_CHAIN)?);
-            let comment = attributes.get(uapi::NFTA_RULE_USERDATA).and_then(comment);
-            let counter = counter(expression.nested(uapi::NFTA_EXPR_DATA).unwrap_or_default());
-            counters.insert(
-                attributes.number64(uapi::NFTA_RULE_HANDLE)?,
-                RuleCounter { chain, comment, counter },
-            );
-        }
-        Some(())
-    })?;
-    Ok(counters.into_values().collect())
+    let name = zero_terminated(TABLE);
+    let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &name)];
+    let mut channel = Channel::open()?;
+    let mut listed = Vec::new();
+    for table in TableFamily::BOTH {
+        let question = Question { kind: uapi::NFT_MSG_GETRULE, table, all: true, names, about: "rules" };
+        // By handle: the kernel may list a rule twice.
+        let mut counters = BTreeMap::new();
+        channel.ask(&question, |message| {
+            let attributes = message.attributes();
+            if let Some(counter) = counter_of_rule(attributes) {
+                counters.insert(attributes.number64(uapi::NFTA_RULE_HANDLE)?, counter);
+            }
+            Some(())
+        })?;
+        listed.extend(counters.into_values());
+    }
+    Ok(listed)
 }
 
-fn place(attributes: Attributes<'_>) -> Place {
+/// What a rule has counted; `None` if it does not count.
+fn counter_of_rule(rule: Attributes<'_>) -> Option<RuleCounter> {
+    let expressions = rule.nested(uapi::NFTA_RULE_EXPRESSIONS).into_iter().flat_map(Attributes::iter);
+    let expression = expressions
+        .map(|expression| Attributes(expression.value))
+        .find(|expression| expression.text(uapi::NFTA_EXPR_NAME) == Some("counter"))?;
+    Some(RuleCounter {
+        chain: ChainName::new(rule.text(uapi::NFTA_RULE_CHAIN)?),
+        comment: rule.get(uapi::NFTA_RULE_USERDATA).and_then(comment),
+        counter: counter(expression.nested(uapi::NFTA_EXPR_DATA).unwrap_or_default()),
+    })
+}
+
+fn place(table: TableFamily, attributes: Attributes<'_>) -> Place {
     let flags = attributes.number(uapi::NFTA_CHAIN_FLAGS).unwrap_or_default();
     let Some(hook) = attributes.nested(uapi::NFTA_CHAIN_HOOK) else {
         return if flags == 0 { Place::Called } else { Place::Foreign };
     };
     let expected = flags == uapi::NFT_CHAIN_BASE
         && attributes.text(uapi::NFTA_CHAIN_TYPE) == Some("filter")
-        && attributes.number(uapi::NFTA_CHAIN_POLICY) == Some(uapi::NF_ACCEPT)
-        && hook.number(uapi::NFTA_HOOK_PRIORITY) == Some(uapi::NF_IP_PRI_FILTER);
-    match hook.number(uapi::NFTA_HOOK_HOOKNUM) {
-        Some(uapi::NF_INET_FORWARD) if expected => Place::Hook(Hook::Forward),
-        Some(uapi::NF_INET_LOCAL_OUT) if expected => Place::Hook(Hook::Output),
+        && attributes.number(uapi::NFTA_CHAIN_POLICY) == Some(uapi::NF_ACCEPT);
+    let priority = hook.number(uapi::NFTA_HOOK_PRIORITY).map(u32::cast_signed);
+    let device = || device(hook).map(Arc::from);
+    let of_number = match (table, hook.number(uapi::NFTA_HOOK_HOOKNUM)) {
+        (TableFamily::Inet, Some(uapi::NF_INET_FORWARD)) => Some(Hook::Forward),
+        (TableFamily::Inet, Some(uapi::NF_INET_LOCAL_IN)) => Some(Hook::Input),
+        (TableFamily::Inet, Some(uapi::NF_INET_LOCAL_OUT)) => Some(Hook::Output),
+        (TableFamily::Netdev, Some(uapi::NF_NETDEV_INGRESS)) => device().map(Hook::Ingress),
+        (TableFamily::Netdev, Some(uapi::NF_NETDEV_EGRESS)) => device().map(Hook::Egress),
+        _ => None,
+    };
+    match of_number {
+        Some(hook) if expected && priority == Some(hook.priority()) => Place::Hook(hook),
         _ => Place::Foreign,
+    }
+}
+
+/// The one device of a hook.
+fn device(hook: Attributes<'_>) -> Option<&str> {
+    let listed: Vec<_> = hook.nested(uapi::NFTA_HOOK_DEVS).into_iter().flat_map(Attributes::iter).collect();
+    match *listed {
+        [] => hook.text(uapi::NFTA_HOOK_DEV),
+        [device] => text(device.value),
+        _ => None,
     }
 }
 

@@ -38,12 +38,14 @@ impl Declaration {
                 (concatenated(&[uapi::TYPE_INET_PROTOCOL, uapi::TYPE_INET_SERVICE]), 8, &[1, 2])
             }
             KeyType::Tuple(Family::Ipv4) => (tuple(uapi::TYPE_IPADDR), 20, &[4, 4, 1, 2, 2]),
-            KeyType::Tuple(Family::Ipv6) => (tuple(uapi::TYPE_IP6ADDR), 44, &[16, 16, 1, 2, 2]),
+            KeyType::Tuple(Family::Ipv6) | KeyType::Answer => {
+                (tuple(uapi::TYPE_IP6ADDR), 44, &[16, 16, 1, 2, 2])
+            }
         };
         let transient = kind.transient();
         let mut flags = 0;
-        if transient.is_some() {
-            flags |= uapi::NFT_SET_TIMEOUT;
+        if let Some(Transient { dynamic, .. }) = transient {
+            flags |= uapi::NFT_SET_TIMEOUT | if dynamic { uapi::NFT_SET_EVAL } else { 0 };
         }
         if kind.verdicts {
             flags |= uapi::NFT_SET_MAP;
@@ -71,13 +73,15 @@ pub(super) fn parse(attributes: Attributes<'_>) -> Option<SetKind> {
     }
     let size = attributes.nested(uapi::NFTA_SET_DESC).and_then(|desc| desc.number(uapi::NFTA_SET_DESC_SIZE));
     let interval = attributes.number(uapi::NFTA_SET_GC_INTERVAL);
-    let transient = size
-        .zip(interval)
-        .map(|(size, interval)| Transient { size, collected_every: Duration::from_millis(interval.into()) });
+    let flags = attributes.number(uapi::NFTA_SET_FLAGS).unwrap_or_default();
+    let transient = size.zip(interval).map(|(size, interval)| Transient {
+        size,
+        collected_every: Duration::from_millis(interval.into()),
+        dynamic: flags & uapi::NFT_SET_EVAL != 0,
+    });
     if transient.is_none() && size.or(interval).is_some() {
         return None;
     }
-    let flags = attributes.number(uapi::NFTA_SET_FLAGS).unwrap_or_default();
     let key_type = attributes.number(uapi::NFTA_SET_KEY_TYPE)?;
     let verdicts = flags & uapi::NFT_SET_MAP != 0;
     if verdicts && attributes.number(uapi::NFTA_SET_DATA_TYPE)? != uapi::NFT_DATA_VERDICT {
@@ -86,7 +90,7 @@ pub(super) fn parse(attributes: Attributes<'_>) -> Option<SetKind> {
     let kind = |key| SetKind { key, interval: flags & uapi::NFT_SET_INTERVAL != 0, verdicts };
     let keys = Family::BOTH
         .map(|family| [KeyType::Address(family), KeyType::AddressPair(family), KeyType::Tuple(family)]);
-    keys.into_iter().flatten().chain([KeyType::ProtocolPort]).map(kind).find(|kind| {
+    keys.into_iter().flatten().chain([KeyType::ProtocolPort, KeyType::Answer]).map(kind).find(|kind| {
         let declaration = Declaration::of(*kind);
         (declaration.flags, declaration.key_type, declaration.transient) == (flags, key_type, transient)
     })

@@ -4,15 +4,33 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use policy_compiler::ruleset::{self, ChainName, Hook, Ruleset, Set, SetKind, SetName};
+use policy_compiler::ruleset::{self, ChainName, Hook, Ruleset, Set, SetKind, SetName, TableFamily};
 
 use super::expression::{Expression, expressions};
 
-/// Everything in the table `inet podfence`, as it was at one moment.
+/// The tables of podfence, as they were at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// `inet podfence`; `None` if there is none.
+    pub policies: Option<Table>,
+    /// `netdev podfence`; `None` if there is none.
+    pub doors: Option<Table>,
+}
+
+impl Tables {
+    /// Those that exist.
+    pub fn iter(&self) -> impl Iterator<Item = &Table> {
+        self.policies.iter().chain(&self.doors)
+    }
+}
+
+/// Everything in a table of podfence, as it was at one moment.
 ///
 /// What the kernel has beyond that (named counters, flow tables) no rule of podfence can refer to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    /// Which one.
+    pub family: TableFamily,
     /// Sets and maps by name; `None` for one that podfence cannot have made. Transient ones appear empty.
     pub sets: BTreeMap<SetName, Option<Set>>,
     /// Chains by name.
@@ -36,7 +54,7 @@ pub struct Chain {
 }
 
 /// Where a chain is called from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// Other chains.
     Called,
@@ -102,7 +120,7 @@ impl Table {
             .chains
             .iter()
             .map(|(name, chain)| (name.clone(), self.as_chain(chain, expected.chains.get(name), intervals)));
-        Ruleset { sets: sets.collect(), chains: chains.collect() }
+        Ruleset { table: self.family, sets: sets.collect(), chains: chains.collect() }
     }
 
     fn as_chain(
@@ -111,9 +129,9 @@ impl Table {
         expected: Option<&ruleset::Chain>,
         intervals: impl Fn(&SetName) -> bool,
     ) -> ruleset::Chain {
-        let hook = match chain.place {
+        let hook = match &chain.place {
             Place::Called => None,
-            Place::Hook(hook) if self.awake => Some(hook),
+            Place::Hook(hook) if self.awake => Some(hook.clone()),
             // One that the expected chain does not have.
             _ if expected.is_some_and(|chain| chain.hook.is_some()) => None,
             _ => Some(Hook::Forward),
@@ -122,7 +140,8 @@ impl Table {
             expected.rules.len() == chain.rules.len()
                 && expected.rules.iter().zip(&chain.rules).all(|(expected, rule)| {
                     rule.comment == expected.comment
-                        && rule.expressions.as_ref() == Some(&expressions(&expected.statements, &intervals))
+                        && rule.expressions.as_ref()
+                            == Some(&expressions(self.family, &expected.statements, &intervals))
                 })
         };
         let rules = match expected.filter(same) {

@@ -16,16 +16,19 @@ macro_rules! of_libc {
 }
 
 of_libc! {
-    u8 { AF_UNSPEC IPPROTO_ICMPV6 IPPROTO_SCTP IPPROTO_TCP NFPROTO_INET NFPROTO_IPV4 NFPROTO_IPV6 }
+    u8 {
+        AF_UNSPEC IPPROTO_ICMPV6 IPPROTO_SCTP IPPROTO_TCP IPPROTO_UDP NFPROTO_INET NFPROTO_IPV4 NFPROTO_IPV6
+        NFPROTO_NETDEV
+    }
     u16 {
         NFNL_MSG_BATCH_BEGIN NFNL_MSG_BATCH_END NFNL_SUBSYS_NFTABLES
         NLM_F_ACK NLM_F_APPEND NLM_F_CREATE NLM_F_DUMP NLM_F_DUMP_INTR NLM_F_EXCL NLM_F_REQUEST
     }
     u32 {
-        NF_ACCEPT NF_DROP NF_INET_FORWARD NF_INET_LOCAL_OUT NF_IP_PRI_FILTER NFNLGRP_NFTABLES
+        NF_ACCEPT NF_DROP NF_INET_FORWARD NF_INET_LOCAL_IN NF_INET_LOCAL_OUT NFNLGRP_NFTABLES
         NFT_BYTEORDER_HTON NFT_CMP_EQ NFT_CMP_GTE NFT_CMP_LTE NFT_CMP_NEQ NFT_CT_STATE
-        NFT_GOTO NFT_JUMP NFT_RETURN NFT_META_L4PROTO NFT_META_NFPROTO
-        NFT_PAYLOAD_NETWORK_HEADER NFT_PAYLOAD_TRANSPORT_HEADER
+        NFT_GOTO NFT_JUMP NFT_RETURN NFT_META_IIFTYPE NFT_META_L4PROTO NFT_META_NFPROTO NFT_META_PROTOCOL
+        NFT_PAYLOAD_LL_HEADER NFT_PAYLOAD_NETWORK_HEADER NFT_PAYLOAD_TRANSPORT_HEADER
         NFT_REG32_00 NFT_REG_1 NFT_REG_VERDICT
     }
 }
@@ -66,6 +69,11 @@ pub(super) const NFT_CHAIN_BINDING: u32 = 4;
 
 pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
 pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
+pub(super) const NFTA_HOOK_DEV: u16 = 3;
+pub(super) const NFTA_HOOK_DEVS: u16 = 4;
+/// Of the family `netdev`.
+pub(super) const NF_NETDEV_INGRESS: u32 = 0;
+pub(super) const NF_NETDEV_EGRESS: u32 = 1;
 
 pub(super) const NFTA_RULE_CHAIN: u16 = 2;
 pub(super) const NFTA_RULE_HANDLE: u16 = 3;
@@ -90,6 +98,7 @@ pub(super) const NFT_SET_ANONYMOUS: u32 = 1;
 pub(super) const NFT_SET_INTERVAL: u32 = 4;
 pub(super) const NFT_SET_MAP: u32 = 8;
 pub(super) const NFT_SET_TIMEOUT: u32 = 0x10;
+pub(super) const NFT_SET_EVAL: u32 = 0x20;
 pub(super) const NFT_SET_CONCAT: u32 = 0x80;
 
 pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
@@ -116,6 +125,10 @@ pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
 
 pub(super) const NLMSGERR_ATTR_MSG: u16 = 1;
 pub(super) const NLMSGERR_ATTR_OFFS: u16 = 2;
+
+pub(super) const NFT_DYNSET_OP_UPDATE: u32 = 1;
+/// The type of Ethernet devices (`linux/if_arp.h`).
+pub(super) const ARPHRD_ETHER: u16 = 1;
 
 /// `enum datatypes` of nft, by which it knows how to print a key.
 pub(super) const TYPE_IPADDR: u32 = 7;

@@ -2,17 +2,17 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use policy_compiler::ruleset::TABLE;
+use policy_compiler::ruleset::{TABLE, TableFamily};
 
 use super::error::Error;
 use super::sys::{Received, Socket};
-use super::{Kernel, uapi};
+use super::{Kernel, protocol_family, uapi};
 use crate::netlink::{Message, messages};
 
 /// Notifications are at most a page or two long (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 1 << 16;
 
-/// Tells when somebody other than a [`Kernel`] changes the table `inet podfence`, as by `nft flush ruleset`.
+/// Reports that somebody other than a [`Kernel`] changes a table of podfence, as by `nft flush ruleset`.
 ///
 /// The descriptor becomes readable when there may be something; [`Watch::changed`] then says whether there
 /// is. The kernel itself keeps the changes of the own [`Kernel`] away from it.
@@ -72,7 +72,7 @@ impl Seen {
         if message.kind == uapi::NFT_MSG_NEWGEN {
             self.generation = message.attributes().number(uapi::NFTA_GEN_ID);
         } else if message.attributes().text(uapi::NFTA_ANY_TABLE) == Some(TABLE)
-            && message.family() == uapi::NFPROTO_INET
+            && TableFamily::BOTH.map(protocol_family).contains(&message.family())
         {
             self.changed = true;
         }

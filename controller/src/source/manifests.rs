@@ -294,6 +294,9 @@ impl File {
         match manifest::read_file(path) {
             Ok(reading) if reading.problems.is_empty() && !self.is_emptied(&reading) => {
                 info!(file = %path.display(), objects = reading.objects.len(), "read");
+                for warning in &reading.warnings {
+                    warn!(%warning, "read all the same");
+                }
                 self.reading = Some(reading);
             }
             Ok(reading) if self.reading.is_some() => {

@@ -56,7 +56,7 @@ fn a_second_owner_waits_until_the_first_has_ended() {
             assert!(matches!(error, Error::Owned), "{error:?}");
             let error = second.apply(&Transaction::replace(&Ruleset::default())).unwrap_err();
             assert!(matches!(error, Error::Owned), "{error:?}");
-            assert!(matches!(second.delete_table(), Err(Error::Owned)));
+            assert!(matches!(second.delete_tables(), Err(Error::Owned)));
             assert_eq!(listing(), before);
         }
         end(first);
@@ -112,7 +112,7 @@ fn a_table_that_was_not_made_to_be_owned_is_replaced_in_one_transaction() {
 #[test]
 fn an_orphan_is_deleted_by_whoever_wants_to() {
     in_namespace(|| {
-        assert!(kernel_with_orphan(&small()).delete_table().unwrap());
+        assert!(kernel_with_orphan(&small()).delete_tables().unwrap());
         assert_eq!(nft(&["list", "tables"], ""), "");
     });
 }

@@ -3,7 +3,7 @@
 use controller::kernel::{Error, Unfit};
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    ChainName, Element, ElementKey, Fields, Operation, Rule, SetName, Statement, Transaction,
+    ChainName, Element, ElementKey, Fields, Operation, Rule, SetName, Statement, TableFamily, Transaction,
 };
 
 use crate::rulesets::{
@@ -110,7 +110,7 @@ fn a_refused_transaction_changes_nothing_and_names_the_object() {
         let before = listing();
         for (operation, description, reason) in refused() {
             let operations = vec![add_chain("good_1"), operation, add_chain("good_2")];
-            let error = kernel.apply(&Transaction { operations }).unwrap_err();
+            let error = kernel.apply(&Transaction { table: TableFamily::Inet, operations }).unwrap_err();
             let Error::Refused { operation, source, .. } = &error else { panic!("{description}: {error:?}") };
             assert_eq!(*operation, description);
             assert!(source.to_string().contains(reason), "{description}: {source}");
@@ -126,10 +126,12 @@ fn the_first_of_more_refusals_than_can_be_received_is_named() {
     in_namespace(|| {
         let mut kernel = kernel_with(&small());
         let missing = (0..20_000).map(|index| add_rule(&format!("no_such_{index}"), [accept()]));
-        let error = kernel.apply(&Transaction { operations: missing.collect() }).unwrap_err();
+        let error = kernel
+            .apply(&Transaction { table: TableFamily::Inet, operations: missing.collect() })
+            .unwrap_err();
         let Error::Refused { operation, .. } = error else { panic!("{error:?}") };
         assert_eq!(operation, "add rule `accept` to chain no_such_0");
-        kernel.apply(&Transaction { operations: vec![add_chain("good")] }).unwrap();
+        kernel.apply(&Transaction { table: TableFamily::Inet, operations: vec![add_chain("good")] }).unwrap();
     });
 }
 
@@ -169,8 +171,12 @@ fn what_no_message_can_say_is_refused_before_the_kernel_is_asked() {
         let mut kernel = kernel_with(&small());
         let before = listing();
         for (operation, description, reason) in cases {
-            let error =
-                kernel.apply(&Transaction { operations: vec![add_chain("good"), operation] }).unwrap_err();
+            let error = kernel
+                .apply(&Transaction {
+                    table: TableFamily::Inet,
+                    operations: vec![add_chain("good"), operation],
+                })
+                .unwrap_err();
             let Error::Unfit { operation, source } = &error else { panic!("{description}: {error:?}") };
             assert_eq!((operation, source), (&description, &reason));
         }
@@ -182,6 +188,8 @@ fn what_no_message_can_say_is_refused_before_the_kernel_is_asked() {
 fn the_longest_rule_is_taken() {
     in_namespace(|| {
         let longest = add_rule("rule_1", vec![Statement::Counter; 127]);
-        kernel_with(&small()).apply(&Transaction { operations: vec![longest] }).unwrap();
+        kernel_with(&small())
+            .apply(&Transaction { table: TableFamily::Inet, operations: vec![longest] })
+            .unwrap();
     });
 }

@@ -1,12 +1,16 @@
 //! Rulesets to try.
 
+mod devices;
+
+pub(crate) use devices::{everything_at_devices, raise_devices, small_at_device};
+
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use policy_compiler::model::{Direction, Family, Protocol};
 use policy_compiler::ruleset::{
     Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, LogEvent, LogPrefix, Rule, Ruleset, Set,
-    SetKind, SetName, Statement, Verdict,
+    SetKind, SetName, Statement, TableFamily, Verdict,
 };
 
 pub(crate) const V4: KeyType = KeyType::Address(Family::Ipv4);
@@ -70,6 +74,7 @@ pub(crate) fn ruleset<'a>(
     chains: impl IntoIterator<Item = (&'a str, Chain)>,
 ) -> Ruleset {
     Ruleset {
+        table: TableFamily::Inet,
         sets: sets.into_iter().map(|(name, set)| (SetName::new(name), set)).collect(),
         chains: chains.into_iter().map(|(name, chain)| (ChainName::new(name), chain)).collect(),
     }
@@ -137,6 +142,7 @@ pub(crate) fn everything() -> Ruleset {
         .chain(transient_sets());
     let chains = [
         ("forward", base_chain(Hook::Forward, forward_rules())),
+        ("input", base_chain(Hook::Input, input_rules())),
         ("output", base_chain(Hook::Output, output_rules())),
         (&**LONG_CHAIN, chain(port_rules())),
         ("end", chain([Rule::new([Statement::Counter, drop()]).comment("denied")])),
@@ -242,8 +248,8 @@ fn forward_rules() -> Vec<Rule> {
     let both = Fields::SourceAndDestination;
     vec![
         Rule::new([Statement::EstablishedOrRelated, accept()]).comment("ä \\ ' {}"),
-        Rule::new([Statement::NeighbourDiscovery, Statement::Counter, accept()]),
-        Rule::new([in_set(source6, "addresses6"), Statement::NeighbourDiscovery, accept()]),
+        Rule::new([Statement::NEIGHBOUR_DISCOVERY, Statement::Counter, accept()]),
+        Rule::new([in_set(source6, "addresses6"), Statement::NEIGHBOUR_DISCOVERY, accept()]),
         Rule::new([in_set(both(Family::Ipv4), "itself4"), accept()]),
         Rule::new([in_set(both(Family::Ipv6), "itself6"), accept()]),
         Rule::new([verdict_map(both(Family::Ipv4), "pairs4")]),
@@ -257,6 +263,19 @@ fn forward_rules() -> Vec<Rule> {
         Rule::new([verdict_map(destination4, "halves4")]),
         Rule::new([jump(&LONG_CHAIN)]),
         Rule::new([Statement::Verdict(Verdict::Goto(ChainName::new("end")))]),
+    ]
+}
+
+fn input_rules() -> Vec<Rule> {
+    let source4 = Fields::Source(Family::Ipv4);
+    vec![
+        Rule::new([Statement::LISTENER_DISCOVERY, accept()]),
+        Rule::new([in_set(Fields::Source(Family::Ipv6), "addresses6"), Statement::LISTENER_REPORT, accept()]),
+        Rule::new([Statement::GROUP_MANAGEMENT, accept()]),
+        Rule::new([Statement::Dhcp(Family::Ipv4), accept()]),
+        Rule::new([Statement::Dhcp(Family::Ipv6), Statement::Counter, accept()]),
+        Rule::new([Statement::DestinationIsLocal, verdict_map(source4, "isolated4")]),
+        Rule::new([Statement::DestinationIsLocal, verdict_map(Fields::ProtocolAndPort, "port_map")]),
     ]
 }
 
@@ -279,7 +298,7 @@ fn port_rules() -> Vec<Rule> {
         Rule::new([in_set(ports, "ports"), Statement::Counter]),
         Rule::new([
             Statement::WithinLogRate,
-            Statement::Log(LogPrefix { direction: Direction::Egress, event: LogEvent::StrictStart }),
+            Statement::Log(LogPrefix::Judged { direction: Direction::Egress, event: LogEvent::StrictStart }),
         ]),
         Rule::new([verdict_map(ports, "port_map")]),
         Rule::new([in_set(ports, "port_ranges"), Statement::Counter, Statement::Verdict(Verdict::Return)]),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use controller::kernel::{Error, Kernel};
-use policy_compiler::ruleset::{Ruleset, TABLE, Transaction};
+use policy_compiler::ruleset::{Ruleset, TABLE, TableFamily, Transaction};
 
 /// Runs a test in a network namespace of its own, in which programs that it starts are as well.
 pub(crate) fn in_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
@@ -23,18 +23,28 @@ pub(crate) fn in_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 
 /// A kernel that has a ruleset and nothing else.
 pub(crate) fn kernel_with(ruleset: &Ruleset) -> Kernel {
+    kernel_with_all(&[ruleset])
+}
+
+/// A kernel that has rulesets of several tables and nothing else.
+pub(crate) fn kernel_with_all(rulesets: &[&Ruleset]) -> Kernel {
     let mut kernel = Kernel::open().unwrap();
-    kernel.apply(&Transaction::replace(ruleset)).unwrap();
+    kernel.apply_all(&replace_all(rulesets)).unwrap();
     kernel
 }
 
-/// Ends an owner of the table. Its socket is gone when no process has it any more, and the other tests start
+/// What puts rulesets in the place of whatever their tables hold.
+pub(crate) fn replace_all(rulesets: &[&Ruleset]) -> Vec<Transaction> {
+    rulesets.iter().map(|ruleset| Transaction::replace(ruleset)).collect()
+}
+
+/// Ends an owner of the tables. Its socket is gone when no process has it any more, and the other tests start
 /// programs, which have it for a moment.
 pub(crate) fn end(owner: Kernel) {
     const BOUND: Duration = Duration::from_secs(10);
     drop(owner);
     let begin = Instant::now();
-    while nft(&["list", "table", "inet", TABLE], "").contains("flags owner") {
+    while raw_listing().contains("flags owner") {
         assert!(begin.elapsed() < BOUND, "the table still has an owner");
     }
 }
@@ -49,16 +59,25 @@ pub(crate) fn kernel_with_orphan(ruleset: &Ruleset) -> Kernel {
 
 /// Brings the kernel to the ruleset, from whatever it has, and makes the table its own.
 pub(crate) fn take_over(kernel: &mut Kernel, ruleset: &Ruleset) -> Result<(), Error> {
-    let transaction = match kernel.read()? {
+    take_over_all(kernel, &[ruleset])
+}
+
+/// The same with rulesets of several tables.
+pub(crate) fn take_over_all(kernel: &mut Kernel, rulesets: &[&Ruleset]) -> Result<(), Error> {
+    let tables = kernel.read_all()?;
+    let transaction = |ruleset: &&Ruleset| match tables.iter().find(|table| table.family == ruleset.table) {
         Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(ruleset), ruleset),
         _ => Transaction::replace(ruleset),
     };
-    kernel.apply(&transaction)
+    kernel.apply_all(&rulesets.iter().map(transaction).collect::<Vec<_>>())
 }
 
 /// What the kernel has of the expected ruleset.
 pub(crate) fn present(kernel: &mut Kernel, expected: &Ruleset) -> Ruleset {
-    kernel.read().unwrap().map(|table| table.as_ruleset(expected)).unwrap_or_default()
+    let tables = kernel.read_all().unwrap();
+    let table = tables.iter().find(|table| table.family == expected.table);
+    let nothing = || Ruleset { table: expected.table, ..Ruleset::default() };
+    table.map_or_else(nothing, |table| table.as_ruleset(expected))
 }
 
 /// Runs nft and returns what it prints.
@@ -68,13 +87,18 @@ pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
 
 /// Runs nft and returns what it prints, on its standard error if it fails.
 pub(crate) fn try_nft(arguments: &[&str], input: &str) -> Result<String, String> {
-    let mut child = Command::new("nft")
+    run("nft", arguments, input)
+}
+
+/// Runs a program and returns what it prints, on its standard error if it fails.
+pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+    let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("nft is installed");
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -106,23 +130,49 @@ pub(crate) fn meanwhile(others: impl Fn() + Sync, action: impl FnOnce()) {
     });
 }
 
-/// What `nft list table` prints, elements sorted: the kernel lists hash sets in any order.
+/// Runs lines of `ip`.
+pub(crate) fn ip(script: &str) {
+    try_ip(script).unwrap_or_else(|errors| panic!("{errors}{script}"));
+}
+
+/// Runs lines of `ip`, and returns what it prints on its standard error if it fails.
+pub(crate) fn try_ip(script: &str) -> Result<String, String> {
+    run("ip", &["-batch", "-"], script)
+}
+
+/// What `nft list table` prints of the tables, elements sorted: the kernel lists hash sets in any order.
 pub(crate) fn listing() -> String {
     sorted(&loadable_listing())
 }
 
-/// What `nft list table` prints, without the table's flags and its owner: nft cannot load these.
+/// What `nft list table` prints of the tables, without their flags and owners: nft cannot load these.
 pub(crate) fn loadable_listing() -> String {
-    let listing = nft(&["list", "table", "inet", TABLE], "");
+    let listing = raw_listing();
     let lines = listing.lines().filter(|line| !line.is_empty() && !line.starts_with("\tflags"));
     lines.map(|line| line.split(" # progname").next().unwrap_or(line).to_owned() + "\n").collect()
 }
 
+fn raw_listing() -> String {
+    list_tables(&[])
+}
+
 /// The instructions and user data of all rules, as nft prints them for debugging.
 pub(crate) fn instructions() -> Vec<String> {
-    let listing = nft(&["--debug=netlink", "list", "table", "inet", TABLE], "");
+    let listing = list_tables(&["--debug=netlink"]);
     let instruction = |line: &&str| line.starts_with("  [ ") || line.starts_with("  userdata");
     listing.lines().filter(instruction).map(str::to_owned).collect()
+}
+
+/// Both tables, as far as they exist.
+fn list_tables(options: &[&str]) -> String {
+    let list = |family: TableFamily| {
+        let listing = try_nft(&[options, &["list", "table", &family.to_string(), TABLE]].concat(), "");
+        listing.unwrap_or_else(|errors| {
+            assert!(errors.contains("No such file"), "{errors}");
+            String::new()
+        })
+    };
+    TableFamily::BOTH.map(list).concat()
 }
 
 fn sorted(listing: &str) -> String {

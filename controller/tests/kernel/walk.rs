@@ -103,7 +103,7 @@ fn random_elements(
             })
             .collect(),
         // No part of a ruleset.
-        (KeyType::Tuple(_), _) => Vec::new(),
+        (KeyType::Tuple(_) | KeyType::Answer, _) => Vec::new(),
         (key, _) => (0..random.below(20)).map(|_| single(random, key)).collect(),
     };
     let element = |random: &mut Random| Element {
@@ -127,7 +127,7 @@ fn single(random: &mut Random, key: KeyType) -> ElementKey {
             let port = u16::try_from(random.below(20)).unwrap();
             ElementKey::ProtocolPort(random.pick(&Protocol::ALL), port, port)
         }
-        KeyType::Tuple(_) => unreachable!("such sets stay empty"),
+        KeyType::Tuple(_) | KeyType::Answer => unreachable!("such sets stay empty"),
     }
 }
 
@@ -162,7 +162,7 @@ fn simple_rule(random: &mut Random) -> Rule {
     let verdict = random.pick(&[accept(), drop(), Statement::Verdict(Verdict::Return), Statement::Counter]);
     let condition = random.pick(&[
         Statement::EstablishedOrRelated,
-        Statement::NeighbourDiscovery,
+        Statement::NEIGHBOUR_DISCOVERY,
         Statement::SourceIsLocal,
         Statement::TcpSyn,
         Statement::SctpInit,
@@ -192,6 +192,7 @@ fn random_rule(
         KeyType::AddressPair(family) => Fields::SourceAndDestination(family),
         KeyType::ProtocolPort => Fields::ProtocolAndPort,
         KeyType::Tuple(family) => Fields::Tuple(family),
+        KeyType::Answer => Fields::Tuple(Family::Ipv6),
     };
     if kind.verdicts {
         Rule::new([Statement::Counter, Statement::VerdictMap(fields, name)])

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use policy_compiler::manifest::{Input, label_selector};
-use policy_compiler::model::LabelSelector;
+use policy_compiler::model::{LabelSelector, PodsToNode};
 
 use super::port::PortQuery;
 
@@ -51,8 +52,17 @@ pub(crate) struct Manifests {
     pub(crate) default_deny: Option<LabelSelector>,
 
     /// Let pods under default deny reach the cluster's DNS: port 53 of k8s-app=kube-dns in kube-system
+    ///
+    /// With --pods-to-node policy, port 53 of their own node too, where a cache may listen.
     #[arg(long, requires = "default_deny")]
     pub(crate) default_deny_allow_dns: bool,
+
+    /// Who decides what isolated pods may send to the node that runs them
+    ///
+    /// "allow": all of it passes. "policy": the policies judge it, as for any address.
+    #[arg(long, value_name = "allow|policy", default_value_t, hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(PodsToNode::NAMES).try_map(|name| name.parse::<PodsToNode>()))]
+    pub(crate) pods_to_node: PodsToNode,
 }
 
 /// Print the nftables ruleset that the policies become

@@ -15,7 +15,8 @@ const WARNINGS_SHOWN: usize = 5;
 pub(crate) fn read(manifests: &Manifests) -> anyhow::Result<Cluster> {
     let mut read = manifest::read(&manifests.inputs)?;
     if let Some(namespaces) = manifests.default_deny.clone() {
-        DefaultDeny { namespaces, allow_dns: manifests.default_deny_allow_dns }.apply(&mut read.cluster);
+        let Manifests { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *manifests;
+        DefaultDeny { namespaces, allow_dns, pods_to_node }.apply(&mut read.cluster);
     }
     // Without standard error there is nobody to tell, and the answer stands all the same.
     let _ = report(&read.ignored, &read.warnings);

@@ -28,6 +28,13 @@ pub(super) struct Opening {
     rule: ChainName,
 }
 
+impl Opening {
+    /// The chain of the rule that opens it.
+    pub(super) fn rule(&self) -> &ChainName {
+        &self.rule
+    }
+}
+
 impl fmt::Display for Opening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}-{} {}", self.protocol, self.first, self.last, self.rule)

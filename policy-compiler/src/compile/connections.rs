@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{skeleton, strict};
 use crate::model::{Direction, Family, Protocol};
-use crate::ruleset::{ChainName, Element, ElementKey, Operation, SetName, Transaction, Tuple};
+use crate::ruleset::{ChainName, Element, ElementKey, Operation, SetName, TableFamily, Transaction, Tuple};
 
 /// The open connections that a change may deny.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,7 +234,7 @@ pub fn cut(connections: impl IntoIterator<Item = Tuple>) -> Transaction {
         let elements = keys.into_iter().map(|key| (key, Element::BARE)).collect();
         Operation::AddElements(skeleton::cut(family), elements)
     });
-    Transaction { operations: operations.collect() }
+    Transaction { table: TableFamily::Inet, operations: operations.collect() }
 }
 
 #[cfg(test)]
@@ -261,7 +261,7 @@ mod tests {
     }
 
     fn concerned(operations: &[Operation]) -> Concerned {
-        Concerned::by(&Transaction { operations: operations.to_vec() })
+        Concerned::by(&Transaction { table: TableFamily::Inet, operations: operations.to_vec() })
     }
 
     /// Of a few connections between four addresses, those that the operations may deny.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::ruleset::{
     Chain, ChainName, Difference, Element, ElementKey, Hook, Rule, Ruleset, Set, SetKind, SetName,
-    Transaction,
+    TableFamily, Transaction,
 };
 
 /// The ruleset, and what has happened to it since the last transaction.
@@ -32,6 +32,11 @@ struct Before {
 }
 
 impl Draft {
+    /// An empty table.
+    pub(super) fn new(table: TableFamily) -> Self {
+        Self { ruleset: Ruleset { table, ..Ruleset::default() }, ..Self::default() }
+    }
+
     pub(super) fn ruleset(&self) -> &Ruleset {
         &self.ruleset
     }
@@ -198,7 +203,7 @@ impl Draft {
             }
         }
         let before = std::mem::take(&mut self.before);
-        (collected, Transaction::of(&self.difference(&before)))
+        (collected, Transaction::of(self.ruleset.table, &self.difference(&before)))
     }
 
     fn difference<'a>(&'a self, before: &'a Before) -> Difference<'a> {

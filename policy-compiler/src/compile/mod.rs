@@ -15,10 +15,14 @@
 //! 4. `ingress_unlisted`: if the destination is in `ingress_isolated_*`, the chain of its group looks for
 //!    ports that are open to everybody, or to all pods if the source is in `pods_*`, lets a pod reach itself,
 //!    and drops the rest. A pod that no policy isolates is not in the map: its packets return.
+//!
+//! Where policies judge what pods send to their node ([`Compiler::with_pods_to_node`]), such packets traverse the
+//! same chains for egress, from the hook `input`.
 
 mod access;
 mod blocks;
 mod connections;
+mod doors;
 mod draft;
 mod names;
 mod pods;
@@ -29,17 +33,22 @@ mod strict;
 mod world;
 
 pub use connections::{Addresses, Concerned, Ends, cut};
-pub use names::Counted;
+pub use doors::lists_pods_without_door;
+pub use names::{Counted, guards_door};
 pub use strict::holds_pod_ranges;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Cluster, DefaultDeny, Direction, Namespace, NetworkPolicy, Node, ObjectName, Pod};
-use crate::ruleset::{Ruleset, Transaction};
+use crate::model::{
+    Cluster, DefaultDeny, Direction, Doors, Namespace, NetworkPolicy, Node, ObjectName, Pod, PodsToNode,
+};
+use crate::ruleset::{Ruleset, TableFamily, Transaction};
+use doors::{DoorTable, Required};
 use draft::Draft;
 use pods::AllPods;
 use side::Side;
+use skeleton::BaseChains;
 use world::{Changed, World};
 
 /// The ruleset for the pods whose `spec.nodeName` is `node`; with `None`, as if one node ran every pod that
@@ -64,7 +73,9 @@ pub struct Compiler {
     sides: [Side; 2],
     all_pods: AllPods,
     draft: Draft,
-    strict: bool,
+    base_chains: BaseChains,
+    doors: Option<DoorTable>,
+    required: Option<Required>,
 }
 
 impl Compiler {
@@ -80,15 +91,19 @@ impl Compiler {
     }
 
     fn with(node: Option<&str>, strict: bool) -> Self {
-        let mut draft = Draft::default();
+        let mut draft = Draft::new(TableFamily::Inet);
         skeleton::build(&mut draft, strict);
+        let base_chains = BaseChains { strict, ..BaseChains::default() };
+        base_chains.put(&mut draft);
         Self {
             world: World::new(node.map(Arc::from)),
             changed: Changed::default(),
             sides: Direction::BOTH.map(Side::new),
             all_pods: AllPods::default(),
             draft,
-            strict,
+            base_chains,
+            doors: None,
+            required: None,
         }
     }
 
@@ -100,10 +115,39 @@ impl Compiler {
         self
     }
 
+    /// The same with a table that guards the doors of the node's pods ([`Self::put_doors`]).
+    #[must_use]
+    pub fn with_doors(mut self) -> Self {
+        self.doors = Some(DoorTable::new());
+        self
+    }
+
+    /// The same, and what comes from or goes to a pod of the node without a door is dropped.
+    #[must_use]
+    pub fn with_required_doors(mut self) -> Self {
+        self.doors = Some(DoorTable::new());
+        self.required = Some(Required::build(&mut self.draft));
+        self.base_chains.required = true;
+        self.base_chains.put(&mut self.draft);
+        self
+    }
+
     /// The same with all policies in audit mode: what they deny is told and passes.
     #[must_use]
     pub fn with_audit(mut self) -> Self {
         self.world.audit();
+        self
+    }
+
+    /// The same with what pods may send to their own node.
+    #[must_use]
+    pub fn with_pods_to_node(mut self, pods_to_node: PodsToNode) -> Self {
+        if pods_to_node == PodsToNode::Policy {
+            self.world.judge_own_node();
+            skeleton::build_own_node(&mut self.draft);
+            self.base_chains.own_node = true;
+            self.base_chains.put(&mut self.draft);
+        }
         self
     }
 
@@ -150,9 +194,16 @@ impl Compiler {
         self.world.put_policy(name, policy, &mut self.changed);
     }
 
+    /// What the node's devices say now. Nothing comes of it without [`Self::with_doors`].
+    pub fn put_doors(&mut self, doors: &Doors) {
+        if let Some(table) = &mut self.doors {
+            table.put(doors);
+        }
+    }
+
     /// Whether strict start is asked for and has nothing to guard: no pod range of the node is known.
     pub fn lacks_pod_ranges(&self) -> bool {
-        self.strict && self.world.pod_ranges().is_empty()
+        self.base_chains.strict && self.world.pod_ranges().is_empty()
     }
 
     /// Brings the ruleset up to date with all that was put since the last update, and returns the way from
@@ -164,25 +215,47 @@ impl Compiler {
         }
         let named = self.sides.iter().any(Side::names_all_pods);
         self.all_pods.update(&self.world, &changed, named, &mut self.draft);
-        if self.strict {
+        if self.base_chains.strict {
             strict::update(&self.world, &changed, &mut self.draft);
+        }
+        if let Some((required, doors)) = self.required.as_mut().zip(self.doors.as_ref()) {
+            required.update(&self.world, &changed, doors, &mut self.draft);
         }
         let (collected, transaction) = self.draft.finish();
         for side in &mut self.sides {
             side.forget(&collected);
         }
+        if let Some(doors) = &mut self.doors {
+            doors.note(changed, &mut self.sides);
+        }
         transaction
     }
 
-    /// The part of the cluster, as it was put so far, that decides about connections between two addresses. A judge
-    /// says of them what it would say if it knew all that was put.
-    pub fn excerpt(&self, ends: [IpAddr; 2]) -> Cluster {
-        self.world.excerpt(ends)
+    /// Brings the table `netdev podfence` up to date with all that the last [`Self::update`] knew and with the doors,
+    /// and returns the way there, as `update` does; `None` without [`Self::with_doors`].
+    pub fn update_doors(&mut self) -> Option<Transaction> {
+        let doors = self.doors.as_mut()?;
+        Some(doors.update(&self.world, &mut self.sides))
     }
 
-    /// How many elements the sets and maps of the ruleset have together.
+    /// The table `netdev podfence` as of the last [`Self::update_doors`], if there is to be one.
+    pub fn door_ruleset(&self) -> Option<&Ruleset> {
+        self.doors.as_ref().map(DoorTable::ruleset)
+    }
+
+    /// The part of the cluster, as it was put so far, that decides about connections between these addresses and pods.
+    /// A judge says of them what it would say if it knew all that was put.
+    pub fn excerpt<'a>(
+        &self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        pods: impl IntoIterator<Item = &'a ObjectName>,
+    ) -> Cluster {
+        self.world.excerpt(addresses, pods)
+    }
+
+    /// How many elements the sets and maps of both tables have together.
     pub fn elements(&self) -> usize {
-        self.draft.elements()
+        self.draft.elements() + self.doors.as_ref().map_or(0, DoorTable::elements)
     }
 
     /// The ruleset as of the last update.

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::strict;
 use crate::model::{Direction, Family, ObjectName};
-use crate::ruleset::{COMMENT_MAX, ChainName, NAME_MAX, SetName};
+use crate::ruleset::{COMMENT_MAX, ChainName, NAME_MAX, SetName, SpoofReason};
 
 /// The chain that says that a rule let a packet through: `ingress/NAMESPACE/POLICY/INDEX`.
 pub(super) fn rule_chain(direction: Direction, policy: &ObjectName, index: usize) -> ChainName {
@@ -40,11 +40,22 @@ pub enum Counted {
     },
     /// Packets that strict start dropped.
     StrictStart(Direction),
+    /// Packets that were dropped at a device.
+    Spoofed {
+        /// Why.
+        reason: SpoofReason,
+        /// The pod behind the door that they left, or whose address they use where they came in elsewhere.
+        pod: String,
+    },
 }
 
 impl Counted {
-    /// What the rule of a chain counts that has this comment; `None` for chains that do not count.
+    /// What the rule of a chain counts that has this comment; `None` for rules that do not count.
     pub fn by(chain: &ChainName, comment: Option<&str>) -> Option<Self> {
+        if let Some(spoofed) = comment.and_then(|comment| comment.strip_prefix(SPOOFED)) {
+            let (reason, pod) = spoofed.split_once(' ').unwrap_or((spoofed, ""));
+            return Some(Self::Spoofed { reason: SpoofReason::of(reason)?, pod: pod.to_owned() });
+        }
         let direction_of = |text| Direction::BOTH.into_iter().find(|direction| direction.as_str() == text);
         for (infix, words) in [ISOLATE, AUDIT] {
             let direction =
@@ -73,6 +84,24 @@ impl Counted {
 /// denies, and of one that only would.
 const ISOLATE: (&str, &str) = ("_isolate_", "isolated by ");
 const AUDIT: (&str, &str) = ("_audit_", "audited: isolated by ");
+
+/// What stands in the comment of a rule that drops what is spoofed, before the reason and the pod.
+const SPOOFED: &str = "spoofed ";
+
+/// The comment of a rule that drops what is spoofed.
+pub(super) fn spoofed_comment(reason: SpoofReason, pod: &str) -> String {
+    comment(format!("{SPOOFED}{} {pod}", reason.as_str()).trim_end())
+}
+
+/// A chain of one sort at a device.
+pub(super) fn device_chain(sort: &str, device: &str) -> ChainName {
+    ChainName::new(identifier(&format!("{sort}/{device}")))
+}
+
+/// Whether a base chain guards a pod's door. The comment of its last rule names the pod.
+pub fn guards_door(chain: &ChainName) -> bool {
+    chain.as_str().starts_with("door/")
+}
 
 /// The chain of a group of pods that the same policies isolate, all of them in audit mode if it is `audited`.
 pub(super) fn isolation_chain<'a>(

@@ -15,6 +15,8 @@ pub(super) struct ActiveRule {
     pub(super) policy: ObjectName,
     /// Peers of the rule that need no identity.
     pub(super) crowd: Option<Crowd>,
+    /// Whether one of its peers is the node that runs the subject.
+    own_node: bool,
     /// The pods beside the crowd that the rule names.
     pub(super) pods: Vec<(NamespaceScope, Arc<LabelSelector>)>,
     pub(super) blocks: Vec<IpBlock>,
@@ -30,6 +32,8 @@ pub(super) enum Crowd {
     Everybody,
     /// One of its peers is every pod of the cluster.
     Pods,
+    /// One of its peers is the node that runs the subject.
+    OwnNode,
 }
 
 /// That a rule names an address.
@@ -53,6 +57,7 @@ impl ActiveRule {
         let mut new = Self {
             policy: policy.clone(),
             crowd: rule.peers.is_none().then_some(Crowd::Everybody),
+            own_node: false,
             pods: Vec::new(),
             blocks: Vec::new(),
             ports: rule.ports.clone(),
@@ -65,12 +70,18 @@ impl ActiveRule {
                 }
                 Peer::Pods(peer) => new.pods.push((peer.namespaces.clone(), Arc::new(peer.pods.clone()))),
                 Peer::Block(block) => new.blocks.push(block.clone()),
+                Peer::OwnNode => new.own_node = true,
             }
         }
         if new.crowd == Some(Crowd::Pods) {
             new.pods.clear();
         }
         new
+    }
+
+    /// Whether these are peers of the rule.
+    fn has_crowd(&self, crowd: Crowd) -> bool {
+        self.crowd == Some(crowd) || crowd == Crowd::OwnNode && self.own_node
     }
 
     /// Whether the rule has ports of which each peer has numbers of its own.
@@ -107,7 +118,8 @@ impl ActiveRule {
         grants.then(|| Grant { rule: chain.clone(), named })
     }
 
-    fn resolve(&self, destination: &Pod) -> Resolved {
+    /// The numbers that the rule's named ports have on a pod.
+    pub(super) fn resolve(&self, destination: &Pod) -> Resolved {
         let mut numbers: Resolved = Vec::new();
         for port in self.ports.iter().flatten() {
             if let PortMatch::Named(protocol, name) = port {
@@ -142,7 +154,7 @@ pub(super) fn crowd_access<'a>(
     crowd: Crowd,
     rules: impl Iterator<Item = (&'a ChainName, &'a ActiveRule)>,
 ) -> Option<Access> {
-    Access::of(rules.filter(|(_, rule)| rule.crowd == Some(crowd)).map(|(chain, rule)| {
+    Access::of(rules.filter(|(_, rule)| rule.has_crowd(crowd)).map(|(chain, rule)| {
         let named = match direction {
             Direction::Ingress => rule.resolve(subject),
             Direction::Egress => Vec::new(),

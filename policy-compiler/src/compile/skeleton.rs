@@ -1,5 +1,6 @@
 //! The part of the table that is there whatever the policies are.
 
+use super::doors::Required;
 use super::draft::Draft;
 use super::names::family_set;
 use super::strict;
@@ -33,6 +34,11 @@ pub(super) fn pods(family: Family) -> SetName {
     family_set("pods", family)
 }
 
+/// The isolated pods that a rule lets reach their own node, whatever address of it they ask.
+pub(super) fn own_node(family: Family) -> SetName {
+    family_set("egress_own_node", family)
+}
+
 /// The packets of connections that were cut.
 pub(super) fn cut(family: Family) -> SetName {
     family_set("cut", family)
@@ -56,11 +62,16 @@ pub(super) fn subject_field(direction: Direction, family: Family) -> Fields {
     }
 }
 
-fn peer_field(direction: Direction, family: Family) -> Fields {
+pub(super) fn peer_field(direction: Direction, family: Family) -> Fields {
     match direction {
         Direction::Ingress => Fields::Source(family),
         Direction::Egress => Fields::Destination(family),
     }
+}
+
+/// Whether what pods send to their node is judged.
+pub(super) fn judges_own_node(draft: &Draft) -> bool {
+    draft.has_chain(&base(&Hook::Input))
 }
 
 /// Sets, base chains and the chains that all packets share; with `strict` those of strict start too.
@@ -88,31 +99,137 @@ pub(super) fn build(draft: &mut Draft, strict: bool) {
     if strict {
         strict::build(draft);
     }
-    for hook in [Hook::Forward, Hook::Output] {
-        let name = ChainName::new(hook.to_string());
-        draft.pin(&name);
-        draft.put_chain(&name, Some(hook), base_chain(hook, strict));
+}
+
+/// What `input` looks into.
+pub(super) fn build_own_node(draft: &mut Draft) {
+    for family in Family::BOTH {
+        let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
+        draft.put_set(&own_node(family), address);
     }
 }
 
-fn base_chain(hook: Hook, strict: bool) -> Vec<Rule> {
-    let accept = || Statement::Verdict(Verdict::Accept);
-    let jump = |chain| Rule::new([Statement::Verdict(Verdict::Jump(chain))]);
-    let mut rules = vec![Rule::new([Statement::EstablishedOrRelated, accept()])];
-    if hook == Hook::Output {
+/// What keeps a link alive, and passes whatever the policies say.
+pub(super) const LINK_UPKEEP: [Statement; 4] = [
+    Statement::NEIGHBOUR_DISCOVERY,
+    Statement::LISTENER_DISCOVERY,
+    Statement::LISTENER_REPORT,
+    Statement::GROUP_MANAGEMENT,
+];
+
+/// What the base chains do beside judging what the node forwards.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct BaseChains {
+    /// Strict start.
+    pub(super) strict: bool,
+    /// They are closed to pods without doors.
+    pub(super) required: bool,
+    /// What pods send to their node is judged too.
+    pub(super) own_node: bool,
+}
+
+impl BaseChains {
+    /// Puts them in the place of those before.
+    pub(super) fn put(self, draft: &mut Draft) {
+        put_base(draft, Hook::Forward, self.forward());
+        put_base(draft, Hook::Output, self.output());
+        if self.own_node {
+            put_base(draft, Hook::Input, self.input());
+        }
+    }
+
+    fn forward(self) -> Vec<Rule> {
+        // Before connections that were open when the door got lost.
+        let mut rules = self.closed(&Direction::BOTH);
+        rules.push(accept(Statement::EstablishedOrRelated));
+        rules.extend(drop_cut());
+        rules.extend(self.judged());
+        rules
+    }
+
+    fn output(self) -> Vec<Rule> {
+        let mut rules = vec![accept(Statement::EstablishedOrRelated)];
+        if self.own_node {
+            // The node's end of a connection that was cut sends too, and conntrack would take that for a new
+            // beginning.
+            rules.extend(drop_cut());
+        }
         // What the node itself sends passes. What else leaves here has been sent on a pod's behalf.
-        rules.push(Rule::new([Statement::SourceIsLocal, accept()]));
+        rules.push(accept(Statement::SourceIsLocal));
+        rules.extend(self.closed(&Direction::BOTH));
+        if !self.own_node {
+            rules.extend(drop_cut());
+        }
+        rules.extend(self.judged());
+        rules
     }
-    for family in Family::BOTH {
+
+    fn input(self) -> Vec<Rule> {
+        let mut rules = [Statement::EstablishedOrRelated, Statement::SourceIsLocal].map(accept).to_vec();
+        rules.extend(drop_cut());
+        rules.extend(LINK_UPKEEP.map(accept));
+        rules.extend(Family::BOTH.map(Statement::Dhcp).map(accept));
+        // Behind what the node needs to reach the pod.
+        rules.extend(self.closed(&[Direction::Egress]));
+        if self.strict {
+            rules.extend(strict::sources());
+        }
+        let source = |family| subject_field(Direction::Egress, family);
+        rules.extend(Family::BOTH.map(|family| look_up(source(family), own_node(family))));
+        rules.push(jump(entry(Direction::Egress)));
+        rules
+    }
+
+    /// Drops the packets of pods without doors, if that is asked for: those that are the subject in a direction.
+    fn closed(self, directions: &[Direction]) -> Vec<Rule> {
+        if self.required { Required::rules(directions).collect() } else { Vec::new() }
+    }
+
+    /// What packets from and to pods traverse.
+    fn judged(self) -> Vec<Rule> {
+        let mut rules = vec![accept(Statement::NEIGHBOUR_DISCOVERY)];
+        if self.strict {
+            rules.push(jump(strict::entry()));
+        }
+        rules.extend(Direction::BOTH.map(entry).map(jump));
+        rules
+    }
+}
+
+fn put_base(draft: &mut Draft, hook: Hook, rules: Vec<Rule>) {
+    let name = base(&hook);
+    if !draft.has_chain(&name) {
+        draft.pin(&name);
+    }
+    draft.put_chain(&name, Some(hook), rules);
+}
+
+fn base(hook: &Hook) -> ChainName {
+    ChainName::new(hook.as_str())
+}
+
+fn drop_cut() -> [Rule; 2] {
+    Family::BOTH.map(|family| {
         let is_cut = Statement::InSet(Fields::Tuple(family), cut(family));
-        rules.push(Rule::new([is_cut, Statement::Verdict(Verdict::Jump(cut_chain()))]));
-    }
-    rules.push(Rule::new([Statement::NeighbourDiscovery, accept()]));
-    if strict {
-        rules.push(jump(strict::entry()));
-    }
-    rules.extend(Direction::BOTH.map(entry).map(jump));
-    rules
+        Rule::new([is_cut, Statement::Verdict(Verdict::Jump(cut_chain()))])
+    })
+}
+
+fn accept(packets: Statement) -> Rule {
+    Rule::new([packets, Statement::Verdict(Verdict::Accept)])
+}
+
+fn jump(chain: ChainName) -> Rule {
+    Rule::new([Statement::Verdict(Verdict::Jump(chain))])
+}
+
+fn look_up(fields: Fields, map: SetName) -> Rule {
+    Rule::new([Statement::VerdictMap(fields, map)])
+}
+
+/// To what judges a packet from a pod, not to come back.
+pub(super) fn to_egress() -> Rule {
+    Rule::new([Statement::Verdict(Verdict::Goto(entry(Direction::Egress)))])
 }
 
 /// Drops packets of connections that were cut, and lets a new one begin between the same ports.
@@ -133,7 +250,6 @@ fn cut_chain() -> ChainName {
 }
 
 fn build_direction(draft: &mut Draft, direction: Direction) {
-    let look_up = |fields, map| Rule::new([Statement::VerdictMap(fields, map)]);
     let to_unlisted = Rule::new([Statement::Verdict(Verdict::Goto(unlisted(direction)))]);
 
     let mut rules = Vec::new();
@@ -149,11 +265,11 @@ fn build_direction(draft: &mut Draft, direction: Direction) {
     draft.put_chain(&unlisted(direction), None, isolation.into());
 }
 
-/// What happens to packets whose peer is a pod, any of the cluster.
-pub(super) fn with_pods(direction: Direction, then: &Statement) -> [Rule; 2] {
+/// What happens to packets whose peer is in a set of its family.
+pub(super) fn with_peers(direction: Direction, set: fn(Family) -> SetName, then: &Statement) -> [Rule; 2] {
     Family::BOTH.map(|family| {
-        let is_pod = Statement::InSet(peer_field(direction, family), pods(family));
-        Rule::new([is_pod, then.clone()])
+        let is_peer = Statement::InSet(peer_field(direction, family), set(family));
+        Rule::new([is_peer, then.clone()])
     })
 }
 
@@ -167,5 +283,5 @@ pub(super) fn to_itself(direction: Direction) -> [Rule; 2] {
 
 /// Tells the agent of some of the packets that come here.
 pub(super) fn log(direction: Direction, event: LogEvent) -> Rule {
-    Rule::new([Statement::WithinLogRate, Statement::Log(LogPrefix { direction, event })])
+    Rule::new([Statement::WithinLogRate, Statement::Log(LogPrefix::Judged { direction, event })])
 }

@@ -48,12 +48,11 @@ pub(super) fn build(draft: &mut Draft) {
     }
     let mut ends = Vec::new();
     for direction in Direction::BOTH {
-        let in_set = |family, set| Statement::InSet(subject_field(direction, family), set);
         let mut rules = Vec::new();
         for family in Family::BOTH {
-            let look = Statement::Verdict(Verdict::Jump(one_end(direction)));
-            ends.push(Rule::new([in_set(family, pod_ranges(family)), look]));
-            rules.push(Rule::new([in_set(family, known(family)), Statement::Verdict(Verdict::Return)]));
+            ends.push(in_pod_ranges(direction, family));
+            let is_known = Statement::InSet(subject_field(direction, family), known(family));
+            rules.push(Rule::new([is_known, Statement::Verdict(Verdict::Return)]));
         }
         rules.push(skeleton::log(direction, LogEvent::StrictStart));
         let deny = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
@@ -61,6 +60,17 @@ pub(super) fn build(draft: &mut Draft) {
         draft.put_chain(&one_end(direction), None, rules);
     }
     draft.put_chain(&entry(), None, ends);
+}
+
+/// Has the source looked at, if it lies in the pod ranges.
+pub(super) fn sources() -> [Rule; 2] {
+    Family::BOTH.map(|family| in_pod_ranges(Direction::Egress, family))
+}
+
+/// Has the end looked at that is the subject in a direction, if it lies in the pod ranges.
+fn in_pod_ranges(direction: Direction, family: Family) -> Rule {
+    let inside = Statement::InSet(subject_field(direction, family), pod_ranges(family));
+    Rule::new([inside, Statement::Verdict(Verdict::Jump(one_end(direction)))])
 }
 
 /// Brings the sets in step with the world.

@@ -24,6 +24,8 @@ pub(super) struct World {
     default_deny: Option<DefaultDeny>,
     /// Whether all policies are in audit mode.
     audit: bool,
+    /// Whether policies judge what pods send to their node.
+    own_node_judged: bool,
     /// How many pods live in each namespace.
     population: BTreeMap<Arc<str>, usize>,
     /// The pods that have an address: one, unless a pod that is on its way out still shows it.
@@ -31,7 +33,7 @@ pub(super) struct World {
 }
 
 /// What has changed since the last update.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Changed {
     /// Whether the node's own object has.
     pub(super) node: bool,
@@ -40,6 +42,17 @@ pub(super) struct Changed {
     pub(super) policies: BTreeSet<ObjectName>,
     /// Addresses that a changed pod has or had.
     pub(super) addresses: BTreeSet<IpAddr>,
+}
+
+impl Changed {
+    /// What has changed in one of both.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.node |= other.node;
+        self.namespaces.extend(other.namespaces);
+        self.pods.extend(other.pods);
+        self.policies.extend(other.policies);
+        self.addresses.extend(other.addresses);
+    }
 }
 
 impl World {
@@ -52,6 +65,7 @@ impl World {
             policies: BTreeMap::new(),
             default_deny: None,
             audit: false,
+            own_node_judged: false,
             population: BTreeMap::new(),
             claims: HashMap::new(),
         }
@@ -65,6 +79,16 @@ impl World {
     /// Puts all policies into audit mode. To be said before any object is known.
     pub(super) fn audit(&mut self) {
         self.audit = true;
+    }
+
+    /// Has policies judge what pods send to their node. To be said before any object is known.
+    pub(super) fn judge_own_node(&mut self) {
+        self.own_node_judged = true;
+    }
+
+    /// Whether policies judge what pods send to their node.
+    pub(super) fn judges_own_node(&self) -> bool {
+        self.own_node_judged
     }
 
     /// Takes in the object of the node that is compiled for, and no other's.
@@ -184,6 +208,11 @@ impl World {
         self.population.keys()
     }
 
+    /// The sources besides their own that pods of a namespace may use.
+    pub(super) fn allowed_sources(&self, namespace: &Arc<str>) -> &[IpNet] {
+        self.namespaces.get(namespace).map_or(&[], Namespace::allowed_sources)
+    }
+
     /// Every address that a pod has.
     pub(super) fn owned_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.claims.keys().copied()
@@ -240,12 +269,17 @@ impl World {
             .filter(move |policy| policy.rules(direction).is_some() && policy.subjects.matches(&pod.labels))
     }
 
-    /// The part of the cluster that decides about connections between two addresses: a judge says of them what it
-    /// would say if it knew the whole.
-    pub(super) fn excerpt(&self, ends: [IpAddr; 2]) -> Cluster {
+    /// The part of the cluster that decides about connections between these addresses and pods: a judge says of them
+    /// what it would say if it knew the whole.
+    pub(super) fn excerpt<'a>(
+        &self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        pods: impl IntoIterator<Item = &'a ObjectName>,
+    ) -> Cluster {
         let mut excerpt = Cluster::new();
         self.node_object.iter().for_each(|node| excerpt.insert_node(node.clone()));
-        for pod in ends.into_iter().filter_map(|end| self.owner(end)) {
+        let owners = addresses.into_iter().filter_map(|address| self.owner(address));
+        for pod in owners.chain(pods.into_iter().filter_map(|name| self.pod(name))) {
             if let Some(namespace) = self.namespaces.get(&pod.name.namespace) {
                 excerpt.insert_namespace(namespace.clone());
             }

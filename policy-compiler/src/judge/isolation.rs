@@ -24,6 +24,7 @@ pub(super) struct ResolvedRule<'a> {
     pub(super) rule: &'a Rule,
     pub(super) pods: PodSet,
     pub(super) blocks: Vec<&'a IpBlock>,
+    pub(super) own_node: bool,
 }
 
 /// What isolates each member, in one direction.
@@ -88,13 +89,15 @@ impl<'a> World<'a> {
     }
 
     fn resolve(&self, policy: &NetworkPolicy, rule: &'a Rule) -> ResolvedRule<'a> {
-        let mut resolved = ResolvedRule { rule, pods: PodSet::default(), blocks: Vec::new() };
+        let mut resolved =
+            ResolvedRule { rule, pods: PodSet::default(), blocks: Vec::new(), own_node: false };
         for peer in rule.peers.iter().flatten() {
             match peer {
                 Peer::Pods(PodPeer { namespaces, pods }) => {
                     resolved.pods.extend(self.select(policy, namespaces, pods));
                 }
                 Peer::Block(block) => resolved.blocks.push(block),
+                Peer::OwnNode => resolved.own_node = true,
             }
         }
         resolved

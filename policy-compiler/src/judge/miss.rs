@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Connection, Party, PolicyRule, covers_port};
+use super::{Connection, Judge, Party, PolicyRule, covers_port};
 use crate::model::{
     Cluster, Direction, IpBlock, LabelSelector, Labels, NamespaceScope, Operator, Peer, Pod, PodPeer,
     PortMatch,
@@ -39,6 +39,8 @@ pub enum PeerMiss<'a> {
         /// What `podSelector` asks in vain of the pod.
         pod_labels: Vec<LabelMiss<'a>>,
     },
+    /// It is the node that runs the subject, and the other end is not.
+    NotOwnNode,
     /// It is a block, and the other end has no address in the family of the connection.
     NoAddress,
     /// It is a block in which this address of the other end does not lie.
@@ -76,25 +78,28 @@ impl PeerMiss<'_> {
                 2 * (usize::from(only.is_some()) + namespace_labels.len() + pod_labels.len())
             }
             Self::Excepted(..) => 2,
-            Self::HostNetwork | Self::NoPod | Self::NoAddress | Self::OutsideBlock(..) => FAR,
+            Self::HostNetwork | Self::NoPod | Self::NotOwnNode | Self::NoAddress | Self::OutsideBlock(..) => {
+                FAR
+            }
         }
     }
 }
 
 /// What keeps `rule` from covering the connection.
 pub(super) fn of<'a>(
-    cluster: &'a Cluster,
+    judge: &Judge<'a>,
     direction: Direction,
     rule: PolicyRule<'a>,
     connection: &Connection<'a>,
 ) -> Option<RuleMiss<'a>> {
-    let (_, other) = connection.subject_and_peer(direction);
+    let (subject, other) = connection.subject_and_peer(direction);
     let peers = rule.rule.peers.as_deref().and_then(|peers| {
         peers
             .iter()
             .map(|peer| match peer {
-                Peer::Pods(peer) => selectors_miss(cluster, &rule.policy.name.namespace, peer, other),
+                Peer::Pods(peer) => selectors_miss(judge.cluster, &rule.policy.name.namespace, peer, other),
                 Peer::Block(block) => block_miss(block, other, connection),
+                Peer::OwnNode => (!judge.is_own_node(subject, other)).then_some(PeerMiss::NotOwnNode),
             })
             .collect::<Option<Vec<_>>>()
     });
@@ -156,6 +161,7 @@ impl fmt::Display for PeerMiss<'_> {
         match self {
             Self::HostNetwork => f.write_str("selectors never match a hostNetwork pod, only an ipBlock does"),
             Self::NoPod => f.write_str("selectors never match an address outside the cluster"),
+            Self::NotOwnNode => f.write_str("it is not the pod's own node"),
             Self::Selectors { pod, only, namespace_labels, pod_labels } => {
                 let mut parts = Vec::new();
                 if let Some(only) = only {

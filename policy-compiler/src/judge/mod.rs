@@ -72,7 +72,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Cluster, Direction, Family, ObjectName, Pod, PortMatch, PortNumber, Protocol, Rule};
+use crate::model::{
+    Cluster, Direction, Family, ObjectName, Pod, PodsToNode, PortMatch, PortNumber, Protocol, Rule,
+};
 use isolation::{Isolation, Isolations, ResolvedRule, isolations, members};
 use pod_set::Member;
 
@@ -119,6 +121,7 @@ pub struct Judge<'a> {
     owners: HashMap<IpAddr, &'a Pod>,
     /// The addresses of each node: the Node object's, and those of its `hostNetwork` pods.
     node_addresses: HashSet<(&'a str, IpAddr)>,
+    pods_to_node: PodsToNode,
 }
 
 impl<'a> Judge<'a> {
@@ -150,7 +153,15 @@ impl<'a> Judge<'a> {
             ingress: isolations(cluster, Direction::Ingress),
             owners,
             node_addresses: of_nodes.chain(of_host_network_pods).collect(),
+            pods_to_node: PodsToNode::default(),
         }
+    }
+
+    /// The same with what pods may send to their own node. Which addresses a node has besides those of its object and
+    /// its `hostNetwork` pods, the judge does not know: they are outside the cluster.
+    #[must_use]
+    pub fn with_pods_to_node(self, pods_to_node: PodsToNode) -> Self {
+        Self { pods_to_node, ..self }
     }
 
     /// Looks up one end of a connection. A pod that has finished or is not of this cluster is nobody: no
@@ -186,7 +197,7 @@ impl<'a> Judge<'a> {
         rule: PolicyRule<'a>,
         connection: &Connection<'a>,
     ) -> Option<RuleMiss<'a>> {
-        miss::of(self.cluster, direction, rule, connection)
+        miss::of(self, direction, rule, connection)
     }
 
     /// Whether one direction of a connection is allowed, and why.
@@ -203,23 +214,21 @@ impl<'a> Judge<'a> {
 
     fn exemption(&self, direction: Direction, connection: &Connection<'a>) -> Option<Exemption> {
         let (subject, peer) = connection.subject_and_peer(direction);
-        match subject.pod {
-            Some(pod) if subject.member.is_some() => {
-                if subject.member == peer.member {
-                    Some(Exemption::Itself)
-                } else if self.isolating(direction, connection).is_empty() {
-                    Some(Exemption::NotIsolated)
-                } else {
-                    self.is_own_node(pod, peer).then_some(Exemption::OwnNode)
-                }
-            }
-            _ => Some(Exemption::NotSubject),
+        if subject.member.is_none() {
+            Some(Exemption::NotSubject)
+        } else if subject.member == peer.member {
+            Some(Exemption::Itself)
+        } else if self.isolating(direction, connection).is_empty() {
+            Some(Exemption::NotIsolated)
+        } else {
+            let exempt = direction == Direction::Ingress || self.pods_to_node == PodsToNode::Allow;
+            (exempt && self.is_own_node(subject, peer)).then_some(Exemption::OwnNode)
         }
     }
 
-    /// Whether `peer` is the node that runs `pod`: a `hostNetwork` pod there, or an address of the node.
-    fn is_own_node(&self, pod: &Pod, peer: &Party<'_>) -> bool {
-        let Some(node) = pod.node.as_deref() else { return false };
+    /// Whether `peer` is the node that runs `subject`: a `hostNetwork` pod there, or an address of the node.
+    fn is_own_node(&self, subject: &Party<'_>, peer: &Party<'_>) -> bool {
+        let Some(node) = subject.pod.and_then(|pod| pod.node.as_deref()) else { return false };
         peer.member.is_none()
             && (peer.pod.is_some_and(|peer| peer.node.as_deref() == Some(node))
                 || peer.addresses().iter().any(|address| self.node_addresses.contains(&(node, *address))))
@@ -244,14 +253,16 @@ impl<'a> Judge<'a> {
         direction: Direction,
         connection: &Connection<'a>,
     ) -> impl Iterator<Item = PolicyRule<'a>> {
-        let (_, peer) = connection.subject_and_peer(direction);
+        let (subject, peer) = connection.subject_and_peer(direction);
         self.isolating(direction, connection).iter().flat_map(move |isolation| {
             isolation
                 .rules
                 .iter()
                 .enumerate()
                 .filter(move |(_, rule)| {
-                    covers_peer(rule, peer, connection.family) && covers_port(rule.rule, connection)
+                    (covers_peer(rule, peer, connection.family)
+                        || rule.own_node && self.is_own_node(subject, peer))
+                        && covers_port(rule.rule, connection)
                 })
                 .map(|(index, resolved)| PolicyRule { policy: isolation.policy, index, rule: resolved.rule })
         })

@@ -62,7 +62,8 @@ pub enum Exemption {
     NotSubject,
     /// No policy isolates the subject in this direction.
     NotIsolated,
-    /// A node always reaches its own pods (kubelet probes), and they reach their node.
+    /// A node always reaches its own pods (kubelet probes), and they reach their node unless policies judge that
+    /// ([`PodsToNode`](crate::model::PodsToNode)).
     OwnNode,
 }
 

@@ -54,7 +54,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use addresses::ip_address;
+pub use addresses::{allowed_sources, ip_address};
 pub use assemble::assemble;
 pub use files::files;
 pub use selector::{SelectorError, label_selector};

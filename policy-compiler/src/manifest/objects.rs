@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::addresses::{address, block};
-use super::annotations::is_audited;
+use super::annotations::{is_audited, sources};
 use super::fields::{Field, Mapping, Read, quoted, report_repeated_keys};
 use super::labels::labels;
 use super::names::{is_dns_label, is_dns_subdomain, is_plain_name};
@@ -131,7 +131,8 @@ fn read_resource(kind: Kind, object: &Mapping<'_>) -> Read<Resource> {
         Kind::Namespace => {
             let labels = metadata.get("labels").as_ref().map(labels).unwrap_or_default();
             let namespace = Namespace::new(dns_name(&metadata, is_dns_label)?, labels);
-            Resource::Namespace(namespace.with_audit(is_audited(&metadata)))
+            let namespace = namespace.with_audit(is_audited(&metadata));
+            Resource::Namespace(namespace.with_allowed_sources(sources(&metadata)))
         }
         Kind::Node => Resource::Node(node(object, dns_name(&metadata, is_dns_subdomain)?)),
         Kind::Service => Resource::Service(service(object, object_name(&metadata, is_dns_label)?)),

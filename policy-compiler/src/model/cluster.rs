@@ -27,6 +27,7 @@ pub struct Namespace {
     name: Arc<str>,
     labels: Labels,
     audited: bool,
+    allowed_sources: Vec<IpNet>,
 }
 
 impl Namespace {
@@ -34,13 +35,19 @@ impl Namespace {
     pub fn new(name: impl Into<Arc<str>>, mut labels: Labels) -> Self {
         let name = name.into();
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_string());
-        Self { name, labels, audited: false }
+        Self { name, labels, audited: false, allowed_sources: Vec::new() }
     }
 
     /// The namespace with its policies in audit mode, or not.
     #[must_use]
     pub fn with_audit(self, audited: bool) -> Self {
         Self { audited, ..self }
+    }
+
+    /// The namespace with pods that may send from these addresses besides their own.
+    #[must_use]
+    pub fn with_allowed_sources(self, allowed_sources: Vec<IpNet>) -> Self {
+        Self { allowed_sources, ..self }
     }
 
     /// `metadata.name`
@@ -51,6 +58,12 @@ impl Namespace {
     /// Whether all policies of the namespace are in audit mode.
     pub fn is_audited(&self) -> bool {
         self.audited
+    }
+
+    /// The sources besides their own that pods of the namespace may use
+    /// ([`ALLOWED_SOURCES_ANNOTATION`](super::ALLOWED_SOURCES_ANNOTATION)).
+    pub fn allowed_sources(&self) -> &[IpNet] {
+        &self.allowed_sources
     }
 
     /// `metadata.labels`, with [`NAMESPACE_NAME_LABEL`].

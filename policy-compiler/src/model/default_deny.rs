@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{
     Cluster, LabelSelector, Labels, NAMESPACE_NAME_LABEL, Namespace, NamespaceScope, NetworkPolicy,
-    ObjectName, Operator, Peer, PodPeer, PortMatch, PortNumber, PortRange, Protocol, Requirement, Rule,
+    ObjectName, Operator, Peer, PodPeer, PodsToNode, PortMatch, PortNumber, PortRange, Protocol, Requirement,
+    Rule,
 };
 
 /// The port of DNS servers.
@@ -24,6 +25,9 @@ pub struct DefaultDeny {
     /// Whether their pods reach the cluster's DNS: UDP and TCP port 53 of the pods labelled
     /// `k8s-app: kube-dns` in `kube-system`.
     pub allow_dns: bool,
+    /// Where policies judge what pods send to their node, `allow_dns` is about these ports of the node too: a cache
+    /// may listen there, on an address of its own or on that of the cluster's DNS.
+    pub pods_to_node: PodsToNode,
 }
 
 impl DefaultDeny {
@@ -66,7 +70,7 @@ impl DefaultDeny {
             name: Self::policy_name(name),
             subjects: LabelSelector::everything(),
             ingress: Some(Vec::new()),
-            egress: Some(self.allow_dns.then(to_dns).into_iter().collect()),
+            egress: Some(self.allow_dns.then(|| self.to_dns()).into_iter().collect()),
             audited: false,
             origin: None,
         })
@@ -79,21 +83,22 @@ impl DefaultDeny {
                 && matches!(&requirement.operator, Operator::In(names) if names.contains(name))
         })
     }
-}
 
-/// What the DNS add-on of every common distribution is known by.
-fn to_dns() -> Rule {
-    let is = |key: &str, value: &str| LabelSelector {
-        requirements: vec![Requirement {
-            key: key.to_owned(),
-            operator: Operator::In([value.to_owned()].into()),
-        }],
-    };
-    let namespaces = NamespaceScope::Matching(is(NAMESPACE_NAME_LABEL, "kube-system"));
-    let port = PortRange::single(DNS);
-    Rule {
-        peers: Some(vec![Peer::Pods(PodPeer { namespaces, pods: is("k8s-app", "kube-dns") })]),
-        ports: Some([Protocol::Udp, Protocol::Tcp].map(|protocol| PortMatch::Range(protocol, port)).into()),
-        origin: None,
+    /// The DNS add-on, by what it is known by in every common distribution, and a cache on the node.
+    fn to_dns(&self) -> Rule {
+        let is = |key: &str, value: &str| LabelSelector {
+            requirements: vec![Requirement {
+                key: key.to_owned(),
+                operator: Operator::In([value.to_owned()].into()),
+            }],
+        };
+        let namespaces = NamespaceScope::Matching(is(NAMESPACE_NAME_LABEL, "kube-system"));
+        let mut peers = vec![Peer::Pods(PodPeer { namespaces, pods: is("k8s-app", "kube-dns") })];
+        if self.pods_to_node == PodsToNode::Policy {
+            peers.push(Peer::OwnNode);
+        }
+        let port = PortRange::single(DNS);
+        let ports = [Protocol::Udp, Protocol::Tcp].map(|protocol| PortMatch::Range(protocol, port));
+        Rule { peers: Some(peers), ports: Some(ports.into()), origin: None }
     }
 }

@@ -6,16 +6,20 @@
 mod audit;
 mod cluster;
 mod default_deny;
+mod door;
 mod labels;
 mod pod;
+mod pods_to_node;
 mod policy;
 mod port;
 
 pub use audit::{AUDIT_ANNOTATION, asks_for_audit};
 pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
 pub use default_deny::DefaultDeny;
+pub use door::{ALLOWED_SOURCES_ANNOTATION, Door, Doors, LinkAddress, Tunnel};
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
 pub use pod::{ContainerPort, Pod};
+pub use pods_to_node::{PodsToNode, UnknownChoice};
 pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};
 pub use port::{PortNumber, Protocol, UnknownProtocol};
 

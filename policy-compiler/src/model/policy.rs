@@ -68,7 +68,7 @@ impl Rule {
     pub fn blocks(&self) -> impl Iterator<Item = &IpBlock> {
         self.peers.iter().flatten().filter_map(|peer| match peer {
             Peer::Block(block) => Some(block),
-            Peer::Pods(_) => None,
+            Peer::Pods(_) | Peer::OwnNode => None,
         })
     }
 }
@@ -80,6 +80,10 @@ pub enum Peer {
     Pods(PodPeer),
     /// `ipBlock`
     Block(IpBlock),
+    /// The node that runs the subject, by any of its addresses. No manifest can say so; [`DefaultDeny`] does.
+    ///
+    /// [`DefaultDeny`]: super::DefaultDeny
+    OwnNode,
 }
 
 /// Pods chosen by their labels and those of their namespace.

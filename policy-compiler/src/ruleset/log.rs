@@ -20,16 +20,21 @@ pub const LOG_RATE: u64 = 50;
 /// How many it tells of at once after a silence.
 pub const LOG_BURST: u32 = 100;
 
-/// What is said of a packet (`log prefix`), as `podfence ingress denied`.
+/// What is said of a packet (`log prefix`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LogPrefix {
-    /// In which direction the packet was judged.
-    pub direction: Direction,
-    /// What became of it.
-    pub event: LogEvent,
+pub enum LogPrefix {
+    /// `podfence ingress denied`: it was judged.
+    Judged {
+        /// In which direction.
+        direction: Direction,
+        /// What became of it.
+        event: LogEvent,
+    },
+    /// `podfence spoofed source`: it was dropped at a device, because it is not what the pod behind may send.
+    Spoofed(SpoofReason),
 }
 
-/// What becomes of packets that are told.
+/// What becomes of packets that are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogEvent {
     /// Dropped: policies isolate the pod, and no rule covers the packet.
@@ -38,6 +43,27 @@ pub enum LogEvent {
     Audited,
     /// Dropped by strict start: no known pod has the address.
     StrictStart,
+}
+
+/// What is wrong with a packet at a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpoofReason {
+    /// It leaves a door with a source that is not its pod's.
+    Source,
+    /// The frame comes from a link address that is not the pod's.
+    LinkAddress,
+    /// An ARP packet speaks for an address that is not the pod's.
+    Arp,
+    /// Neighbour discovery speaks for an address that is not the pod's, or for a router.
+    NeighbourDiscovery,
+    /// The frame has a VLAN tag.
+    Tag,
+    /// The frame carries neither IP nor ARP.
+    EtherType,
+    /// It is encapsulated for a tunnel of the nodes.
+    Tunnel,
+    /// It comes in elsewhere, with the source of a pod that has a door on this node.
+    Elsewhere,
 }
 
 impl LogEvent {
@@ -52,9 +78,55 @@ impl LogEvent {
     }
 }
 
+impl SpoofReason {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Source,
+        Self::LinkAddress,
+        Self::Arp,
+        Self::NeighbourDiscovery,
+        Self::Tag,
+        Self::EtherType,
+        Self::Tunnel,
+        Self::Elsewhere,
+    ];
+
+    /// The word for it in prefixes, metrics and reports, such as `link_address`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::LinkAddress => "link_address",
+            Self::Arp => "arp",
+            Self::NeighbourDiscovery => "neighbour_discovery",
+            Self::Tag => "tag",
+            Self::EtherType => "ethertype",
+            Self::Tunnel => "tunnel",
+            Self::Elsewhere => "elsewhere",
+        }
+    }
+
+    /// The reason that a word stands for.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+impl LogPrefix {
+    /// All of them.
+    fn all() -> impl Iterator<Item = Self> {
+        let judged = Direction::BOTH
+            .into_iter()
+            .flat_map(|direction| LogEvent::ALL.map(|event| Self::Judged { direction, event }));
+        judged.chain(SpoofReason::ALL.map(Self::Spoofed))
+    }
+}
+
 impl fmt::Display for LogPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "podfence {} {}", self.direction, self.event.as_str())
+        match self {
+            Self::Judged { direction, event } => write!(f, "podfence {direction} {}", event.as_str()),
+            Self::Spoofed(reason) => write!(f, "podfence spoofed {}", reason.as_str()),
+        }
     }
 }
 
@@ -67,13 +139,7 @@ impl FromStr for LogPrefix {
     type Err = ForeignPrefix;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let prefixes = Direction::BOTH
-            .into_iter()
-            .flat_map(|direction| LogEvent::ALL.into_iter().map(move |event| Self { direction, event }));
-        prefixes
-            .into_iter()
-            .find(|prefix| prefix.to_string() == text)
-            .ok_or_else(|| ForeignPrefix(text.to_owned()))
+        Self::all().find(|prefix| prefix.to_string() == text).ok_or_else(|| ForeignPrefix(text.to_owned()))
     }
 }
 
@@ -83,13 +149,10 @@ mod tests {
 
     #[test]
     fn a_prefix_is_read_as_it_was_written() {
-        for direction in Direction::BOTH {
-            for event in LogEvent::ALL {
-                let prefix = LogPrefix { direction, event };
-                assert_eq!(prefix.to_string().parse(), Ok(prefix));
-            }
+        for prefix in LogPrefix::all() {
+            assert_eq!(prefix.to_string().parse(), Ok(prefix));
         }
-        for foreign in ["", "podfence", "podfence ingress", "podfence ingress denied "] {
+        for foreign in ["", "podfence", "podfence ingress", "podfence ingress denied ", "podfence spoofed"] {
             assert_eq!(foreign.parse::<LogPrefix>(), Err(ForeignPrefix(foreign.to_owned())));
         }
     }

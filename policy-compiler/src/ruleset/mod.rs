@@ -1,20 +1,30 @@
-//! The nftables table of one node, as data.
+//! The nftables tables of one node, as data.
 //!
 //! A [`Ruleset`] is rendered as `nft -f` text ([`Ruleset`]'s `Display`) and encoded as netlink messages by
 //! the agent: two renderings of one thing. A [`Transaction`] is what leads from one ruleset to another.
 //!
-//! The vocabulary is as small as the shape of the table asks for: a [`Statement`] is one of a dozen, each
-//! of which nft prints and reads back unchanged.
+//! The vocabulary is as small as the shape of the tables asks for: each [`Statement`] is one that nft prints and
+//! reads back unchanged.
 
+mod frame;
 mod log;
 mod packet;
+mod protocol;
 mod text;
 mod transaction;
 
-pub use log::{ForeignPrefix, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, LogEvent, LogPrefix};
+pub use frame::{EtherType, FrameMatch};
+pub use log::{
+    ForeignPrefix, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, LogEvent, LogPrefix, SpoofReason,
+};
 pub use packet::Packet;
+pub(crate) use protocol::{
+    ICMP6, LISTENER_QUERY, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, REDIRECT, ROUTER_ADVERTISEMENT,
+    ROUTER_SOLICITATION,
+};
+pub use protocol::{dhcp_ports, icmp6_type_name, protocol_name};
 pub(crate) use transaction::Difference;
-pub use transaction::{Operation, Transaction};
+pub use transaction::{Operation, Transaction, in_steps};
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -25,11 +35,29 @@ use std::time::Duration;
 
 use crate::model::{Family, Protocol};
 
-/// The one table that podfence owns, of the family `inet`.
+/// The name of the tables that podfence owns, one of each [`TableFamily`].
 pub const TABLE: &str = "podfence";
+
+/// The family of a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TableFamily {
+    /// `inet`: where policies are enforced, by the addresses of packets.
+    #[default]
+    Inet,
+    /// `netdev`: where the doors of pods are guarded, by the devices that packets pass.
+    Netdev,
+}
+
+impl TableFamily {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Inet, Self::Netdev];
+}
 
 /// The longest name that the kernel takes for a chain or a set (`NFT_NAME_MAXLEN`, less its zero byte).
 pub const NAME_MAX: usize = 255;
+
+/// How long the answers to a packet are expected that no policy judges by its connection.
+pub const ANSWER_LIFETIME: Duration = Duration::from_secs(180);
 
 /// The longest comment that nft takes for a rule or an element.
 pub const COMMENT_MAX: usize = 128;
@@ -75,9 +103,11 @@ name_type! {
     SetName
 }
 
-/// Everything in the table.
+/// Everything in a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
+    /// The table.
+    pub table: TableFamily,
     /// Sets and maps by name.
     pub sets: BTreeMap<SetName, Set>,
     /// Chains by name.
@@ -116,6 +146,8 @@ pub enum KeyType {
     /// Two addresses of one family, `inet_proto` and two times `inet_service`: where a packet comes from and
     /// where it goes. Such a set is [transient](SetKind::transient).
     Tuple(Family),
+    /// The same of IPv6, where rules themselves put elements in ([`Statement::ExpectAnswer`]).
+    Answer,
 }
 
 /// What a set is declared with whose elements come and, after a time of their own, go while the ruleset stays
@@ -126,6 +158,8 @@ pub struct Transient {
     pub size: u32,
     /// How often the kernel collects those whose time is over (`gc-interval`), in whole minutes.
     pub collected_every: Duration,
+    /// Whether rules put elements in (`flags dynamic`).
+    pub dynamic: bool,
 }
 
 /// A key. Intervals name their first and last member.
@@ -181,13 +215,19 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// The hook of a base chain: `type filter`, `priority filter`, `policy accept`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The hook of a base chain: `type filter`, `policy accept`, and a [priority](Hook::priority).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
     /// Packets that the node forwards: after DNAT, before SNAT.
     Forward,
+    /// Packets to the node itself: after DNAT.
+    Input,
     /// Packets that leave a socket of the node.
     Output,
+    /// Frames that a device receives, before anything else looks at them. Of [`TableFamily::Netdev`].
+    Ingress(Arc<str>),
+    /// Frames that a device is about to send, behind everything else (Linux 5.16). Of [`TableFamily::Netdev`].
+    Egress(Arc<str>),
 }
 
 /// A rule: its statements one after the other.
@@ -204,10 +244,16 @@ pub struct Rule {
 pub enum Statement {
     /// `ct state established,related`
     EstablishedOrRelated,
-    /// `icmpv6 type 133-137`: router and neighbour discovery.
-    NeighbourDiscovery,
+    /// `icmpv6 type 133-137`: the first and the last of some types, or only one
+    Icmp6(u8, u8),
+    /// `meta l4proto igmp`: a protocol in IP (IANA "Protocol Numbers")
+    Transport(u8),
+    /// `udp sport 68 udp dport 67`, or the [ports of `DHCPv6`](dhcp_ports): from a client to servers.
+    Dhcp(Family),
     /// `fib saddr type local`: the source is an address of the node.
     SourceIsLocal,
+    /// `fib daddr type local`: the destination is an address of the node.
+    DestinationIsLocal,
     /// `tcp flags syn / fin,syn,rst,ack`: the packet asks for a connection.
     TcpSyn,
     /// `meta l4proto sctp @th,96,8 0x1`: the packet asks for an association, its only chunk is INIT (RFC 9260,
@@ -223,6 +269,11 @@ pub enum Statement {
     /// `log prefix "podfence ingress denied" group 9555 snaplen 128`: the beginning of the packet goes to whoever
     /// reads [`LOG_GROUP`], if anybody does.
     Log(LogPrefix),
+    /// What only a rule of [`TableFamily::Netdev`] asks, of a frame.
+    Frame(FrameMatch),
+    /// `update @set { ip6 daddr . ip6 saddr . meta l4proto . th dport . th sport timeout 3m }`: for
+    /// [`ANSWER_LIFETIME`] the set, of [`KeyType::Answer`], has the tuple of the packets that answer this one.
+    ExpectAnswer(SetName),
     /// `counter`
     Counter,
     /// The end of the rule.
@@ -242,6 +293,8 @@ pub enum Fields {
     ProtocolAndPort,
     /// `ip saddr . ip daddr . meta l4proto . th sport . th dport`, or the same of `ip6`
     Tuple(Family),
+    /// `arp saddr ip`: the address that an ARP packet speaks for
+    ArpSource,
 }
 
 /// What becomes of a packet.
@@ -259,12 +312,56 @@ pub enum Verdict {
     Goto(ChainName),
 }
 
+impl From<FrameMatch> for Statement {
+    fn from(frame: FrameMatch) -> Self {
+        Self::Frame(frame)
+    }
+}
+
+impl Hook {
+    /// `forward`, `input`, `output`, `ingress` or `egress`
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::Ingress(_) => "ingress",
+            Self::Egress(_) => "egress",
+        }
+    }
+
+    /// The device whose frames it sees, if it sees those of one only.
+    pub fn device(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Ingress(device) | Self::Egress(device) => Some(device),
+            Self::Forward | Self::Input | Self::Output => None,
+        }
+    }
+
+    /// When the chain's turn comes among all chains of the hook.
+    ///
+    /// In `input` it comes behind IPVS (`NF_IP_PRI_NAT_SRC - 1`): before that, what goes to a Service looks as if it
+    /// went to the node, which has the Service's address. IPVS takes away what goes to a backend elsewhere, and it
+    /// meets the hook [`Hook::Output`].
+    pub fn priority(&self) -> i32 {
+        match self {
+            Self::Forward | Self::Output | Self::Ingress(_) | Self::Egress(_) => 0,
+            Self::Input => 100,
+        }
+    }
+}
+
 impl SetKind {
     /// What a set is limited by whose elements are no part of a ruleset; `None` for one whose elements are.
     pub fn transient(self) -> Option<Transient> {
         match self.key {
             // The kernel takes memory for all of them at once: 2 MiB.
-            KeyType::Tuple(_) => Some(Transient { size: 1 << 17, collected_every: Duration::from_secs(60) }),
+            KeyType::Tuple(_) => {
+                Some(Transient { size: 1 << 17, collected_every: Duration::from_secs(60), dynamic: false })
+            }
+            KeyType::Answer => {
+                Some(Transient { size: 1 << 16, collected_every: Duration::from_secs(60), dynamic: true })
+            }
             _ => None,
         }
     }
@@ -341,7 +438,9 @@ impl Rule {
     /// The sets and maps that the rule looks into.
     pub fn sets(&self) -> impl Iterator<Item = &SetName> {
         self.statements.iter().filter_map(|statement| match statement {
-            Statement::InSet(_, set) | Statement::VerdictMap(_, set) => Some(set),
+            Statement::InSet(_, set) | Statement::VerdictMap(_, set) | Statement::ExpectAnswer(set) => {
+                Some(set)
+            }
             _ => None,
         })
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{ChainName, Element, ElementKey, Fields, Hook, Rule, Ruleset, SetName, Statement, Verdict};
 use crate::model::{Family, Protocol};
 
-/// The first packet of a connection, as the node forwards it: after destination NAT, before source NAT.
+/// The first packet of a connection, as the node forwards or takes it: after destination NAT, before source NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// `ip saddr`
@@ -14,6 +14,13 @@ pub struct Packet {
     pub destination: IpAddr,
     /// The protocol and the destination's port; `None` for ICMP and whatever else no policy can name.
     pub port: Option<(Protocol, u16)>,
+}
+
+/// A packet in one of the hooks.
+#[derive(Clone, Copy)]
+struct Passing<'a> {
+    packet: &'a Packet,
+    hook: &'a Hook,
 }
 
 /// The most chains that call one another (`NFT_JUMP_STACK_SIZE`): the kernel refuses more.
@@ -29,12 +36,22 @@ impl Ruleset {
     /// The kernel takes no ruleset that refers to what it does not have; here such a set is empty, and such a
     /// chain drops.
     pub fn forwards(&self, packet: &Packet) -> bool {
-        let mut base = self.chains.iter().filter(|(_, chain)| chain.hook == Some(Hook::Forward));
+        self.passes(&Hook::Forward, packet)
+    }
+
+    /// Whether the node takes a packet that opens a connection to one of its own addresses, as [`Self::forwards`].
+    pub fn delivers(&self, packet: &Packet) -> bool {
+        self.passes(&Hook::Input, packet)
+    }
+
+    fn passes(&self, hook: &Hook, packet: &Packet) -> bool {
+        let mut base = self.chains.iter().filter(|(_, chain)| chain.hook.as_ref() == Some(hook));
+        let packet = Passing { packet, hook };
         base.all(|(name, _)| self.run(name, packet, 0) != Some(false))
     }
 
     /// Whether a chain accepts the packet; `None` if it returns.
-    fn run(&self, name: &ChainName, packet: &Packet, depth: usize) -> Option<bool> {
+    fn run(&self, name: &ChainName, packet: Passing<'_>, depth: usize) -> Option<bool> {
         let Some(chain) = self.chains.get(name).filter(|_| depth < DEPTH) else { return Some(false) };
         for rule in &chain.rules {
             match self.verdict(rule, packet) {
@@ -54,19 +71,26 @@ impl Ruleset {
     }
 
     /// What a rule says; `None` if it does not match, or says nothing.
-    fn verdict(&self, rule: &Rule, packet: &Packet) -> Option<Verdict> {
+    fn verdict(&self, rule: &Rule, Passing { packet, hook }: Passing<'_>) -> Option<Verdict> {
         for statement in &rule.statements {
             let matches = match statement {
                 Statement::EstablishedOrRelated
-                | Statement::NeighbourDiscovery
-                | Statement::SourceIsLocal => false,
+                | Statement::Icmp6(..)
+                | Statement::Transport(_)
+                | Statement::Dhcp(_)
+                | Statement::SourceIsLocal
+                | Statement::Frame(_) => false,
+                Statement::DestinationIsLocal => *hook == Hook::Input,
                 Statement::TcpSyn => matches!(packet.port, Some((Protocol::Tcp, _))),
                 Statement::SctpInit => matches!(packet.port, Some((Protocol::Sctp, _))),
                 Statement::InSet(fields, set) => self.look_up(set, *fields, packet).is_some(),
                 Statement::VerdictMap(fields, map) => {
                     return self.look_up(map, *fields, packet)?.target.clone().map(Verdict::Goto);
                 }
-                Statement::WithinLogRate | Statement::Log(_) | Statement::Counter => true,
+                Statement::WithinLogRate
+                | Statement::Log(_)
+                | Statement::ExpectAnswer(_)
+                | Statement::Counter => true,
                 Statement::Verdict(verdict) => return Some(verdict.clone()),
             };
             if !matches {
@@ -96,7 +120,7 @@ impl Ruleset {
                     matches!(*key, ElementKey::ProtocolPort(of, _, last) if of == protocol && port <= last);
                 return holds.then_some(element);
             }
-            Fields::Tuple(_) => return None,
+            Fields::Tuple(_) | Fields::ArpSource => return None,
         };
         elements.get(&ElementKey::Address(address)).or_else(|| {
             let (key, element) = elements.range(..=ElementKey::AddressRange(address, HIGHEST)).next_back()?;
@@ -107,7 +131,7 @@ impl Ruleset {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Chain, KeyType, Set, SetKind};
+    use super::super::{Chain, KeyType, Set, SetKind, TableFamily};
     use super::*;
 
     /// A ruleset whose chain `forward` accepts what is in its one set, and drops the rest.
@@ -126,6 +150,7 @@ mod tests {
         ];
         Ruleset {
             sets: [(SetName::new("set"), set)].into(),
+            table: TableFamily::Inet,
             chains: [(ChainName::new("forward"), Chain { hook: Some(Hook::Forward), rules })].into(),
         }
     }
@@ -198,6 +223,7 @@ mod tests {
             ];
             Ruleset {
                 sets: [].into(),
+                table: TableFamily::Inet,
                 chains: chains.into_iter().map(|(name, chain)| (ChainName::new(name), chain)).collect(),
             }
             .forwards(&packet("10.0.0.1", "10.0.0.2", Some((Protocol::Udp, 53))))

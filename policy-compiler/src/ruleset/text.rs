@@ -3,14 +3,15 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    Chain, Element, ElementKey, Fields, Hook, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, Rule,
-    Ruleset, Set, SetKind, SetName, Statement, TABLE, Transient, Tuple, Verdict,
+    ANSWER_LIFETIME, Chain, Element, ElementKey, Fields, Hook, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE,
+    LOG_SNAP_LENGTH, Rule, Ruleset, Set, SetKind, SetName, Statement, TABLE, TableFamily, Transient, Tuple,
+    Verdict, dhcp_ports, icmp6_type_name, protocol_name,
 };
 use crate::model::{Family, Protocol};
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {TABLE} {{")?;
+        writeln!(f, "table {} {TABLE} {{", self.table)?;
         let mut separator = "";
         for (name, set) in &self.sets {
             f.write_str(separator)?;
@@ -28,6 +29,15 @@ impl Display for Ruleset {
     }
 }
 
+impl Display for TableFamily {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Inet => "inet",
+            Self::Netdev => "netdev",
+        })
+    }
+}
+
 fn write_set(f: &mut Formatter<'_>, name: &SetName, set: &Set) -> fmt::Result {
     let SetKind { key, interval, verdicts } = set.kind;
     writeln!(f, "\t{} {name} {{", if verdicts { "map" } else { "set" })?;
@@ -35,9 +45,10 @@ fn write_set(f: &mut Formatter<'_>, name: &SetName, set: &Set) -> fmt::Result {
     if interval {
         writeln!(f, "\t\tflags interval")?;
     }
-    if let Some(Transient { size, collected_every }) = set.kind.transient() {
+    if let Some(Transient { size, collected_every, dynamic }) = set.kind.transient() {
         let minutes = collected_every.as_secs() / 60;
-        writeln!(f, "\t\tsize {size}\n\t\tflags timeout\n\t\tgc-interval {minutes}m")?;
+        let dynamic = if dynamic { "dynamic," } else { "" };
+        writeln!(f, "\t\tsize {size}\n\t\tflags {dynamic}timeout\n\t\tgc-interval {minutes}m")?;
     }
     for (index, (key, element)) in set.elements.iter().enumerate() {
         f.write_str(if index == 0 { "\t\telements = { " } else { ",\n\t\t\t     " })?;
@@ -61,18 +72,23 @@ fn write_element(f: &mut Formatter<'_>, key: ElementKey, element: &Element) -> f
 }
 
 fn write_chain(f: &mut Formatter<'_>, chain: &Chain) -> fmt::Result {
-    if let Some(hook) = chain.hook {
-        writeln!(f, "\t\ttype filter hook {hook} priority filter; policy accept;")?;
+    if let Some(hook) = &chain.hook {
+        write!(f, "\t\ttype filter hook {hook} priority ")?;
+        match hook.priority() {
+            0 => f.write_str("filter")?,
+            other => write!(f, "{other}")?,
+        }
+        f.write_str("; policy accept;\n")?;
     }
     chain.rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))
 }
 
 impl Display for Hook {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Forward => "forward",
-            Self::Output => "output",
-        })
+        match self.device() {
+            Some(device) => write!(f, "{} device \"{device}\"", self.as_str()),
+            None => f.pad(self.as_str()),
+        }
     }
 }
 
@@ -89,6 +105,7 @@ impl Display for KeyType {
             Self::Tuple(family) => {
                 write!(f, "{0} . {0} . inet_proto . inet_service . inet_service", address(family))
             }
+            Self::Answer => Self::Tuple(Family::Ipv6).fmt(f),
         }
     }
 }
@@ -137,8 +154,15 @@ impl Display for Statement {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::EstablishedOrRelated => f.write_str("ct state established,related"),
-            Self::NeighbourDiscovery => f.write_str("icmpv6 type 133-137"),
+            Self::Icmp6(first, last) if first == last => write!(f, "icmpv6 type {}", icmp6_type_name(*first)),
+            Self::Icmp6(first, last) => write!(f, "icmpv6 type {first}-{last}"),
+            Self::Transport(number) => write!(f, "meta l4proto {}", protocol_name(*number)),
+            Self::Dhcp(family) => {
+                let (client, server) = dhcp_ports(*family);
+                write!(f, "udp sport {client} udp dport {server}")
+            }
             Self::SourceIsLocal => f.write_str("fib saddr type local"),
+            Self::DestinationIsLocal => f.write_str("fib daddr type local"),
             Self::TcpSyn => f.write_str("tcp flags syn / fin,syn,rst,ack"),
             Self::SctpInit => f.write_str("meta l4proto sctp @th,96,8 0x1"),
             Self::InSet(fields, set) => write!(f, "{fields} @{set}"),
@@ -146,6 +170,12 @@ impl Display for Statement {
             Self::WithinLogRate => write!(f, "limit rate {LOG_RATE}/second burst {LOG_BURST} packets"),
             Self::Log(prefix) => {
                 write!(f, "log prefix \"{prefix}\" group {LOG_GROUP} snaplen {LOG_SNAP_LENGTH}")
+            }
+            Self::Frame(frame) => write!(f, "{frame}"),
+            Self::ExpectAnswer(set) => {
+                let minutes = ANSWER_LIFETIME.as_secs() / 60;
+                let fields = "ip6 daddr . ip6 saddr . meta l4proto . th dport . th sport";
+                write!(f, "update @{set} {{ {fields} timeout {minutes}m }}")
             }
             Self::Counter => f.write_str("counter"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
@@ -167,6 +197,7 @@ impl Display for Fields {
             Self::Tuple(family) => {
                 write!(f, "{0} saddr . {0} daddr . meta l4proto . th sport . th dport", header(family))
             }
+            Self::ArpSource => f.write_str("arp saddr ip"),
         }
     }
 }

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Chain, ChainName, Element, ElementKey, Hook, Rule, Ruleset, Set, SetKind, SetName};
+use super::{Chain, ChainName, Element, ElementKey, Hook, Rule, Ruleset, Set, SetKind, SetName, TableFamily};
 
-/// Operations that the kernel must take as one, in an order in which each of them is valid: what is
+/// Operations on a table that the kernel must take as one, in an order in which each of them is valid: what is
 /// referred to exists, and what is deleted is referred to no longer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
+    /// The table.
+    pub table: TableFamily,
     /// The operations, the first one first.
     pub operations: Vec<Operation>,
 }
 
-/// One step of a transaction, inside the table `inet podfence`.
+/// One step of a transaction, inside its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Creates the table where there is none.
@@ -88,47 +90,40 @@ impl Transaction {
     pub fn replace(ruleset: &Ruleset) -> Self {
         let mut operations = vec![Operation::AddTable, Operation::DeleteTable, Operation::OwnTable];
         operations.extend(Self::between(&Ruleset::default(), ruleset).operations);
-        Self { operations }
+        Self { table: ruleset.table, operations }
     }
 
     /// Leads from `old` to `new` inside an existing table. Where a set or a base chain is declared
     /// otherwise than before, which the kernel cannot change in place, the table is replaced as a whole.
     pub fn between(old: &Ruleset, new: &Ruleset) -> Self {
-        Difference::between(old, new).map_or_else(|| Self::replace(new), |difference| Self::of(&difference))
+        let difference = Difference::between(old, new);
+        difference.map_or_else(|| Self::replace(new), |difference| Self::of(new.table, &difference))
     }
 
     /// As [`Transaction::between`], and makes the table the writer's own.
     pub fn adopt(old: &Ruleset, new: &Ruleset) -> Self {
         let Some(difference) = Difference::between(old, new) else { return Self::replace(new) };
         let mut operations = vec![Operation::OwnTable];
-        operations.extend(Self::of(&difference).operations);
-        Self { operations }
+        operations.extend(Self::of(new.table, &difference).operations);
+        Self { table: new.table, operations }
     }
 
-    /// The same in up to three transactions, of which the second is the change: before it comes what nothing
-    /// refers to yet, and after it goes what nothing refers to any longer.
-    ///
-    /// The kernel runs a packet through the rules of the generation in which it came (`nft_do_chain`), but looks
-    /// its fields up among the elements of the generation in which it gets to a set (`nft_genmask_cur`). So a
-    /// packet on its way while a transaction is committed may find a new element, whose chain has no rules yet
-    /// for that packet, and be let through (about one packet in 20,000 while the table changes a hundred times a
-    /// second); or the chain of an old element, whose sets are empty already. With the rules in place before and
-    /// after, it finds whole chains either way.
-    pub fn in_steps(self) -> impl Iterator<Item = Self> {
+    /// The operations that belong before the change, those of the change, and those behind it ([`in_steps`]).
+    fn into_steps(self) -> [Self; 3] {
         let mut steps = [const { Vec::new() }; 3];
-        // A table that is replaced has nothing in common with the one before.
+        // A table that is replaced or deleted has nothing in common with the one before.
         let whole = self.operations.contains(&Operation::DeleteTable);
         let parts = (!whole).then(|| Parts::of(&self));
         for operation in self.operations {
             let step = parts.as_ref().map_or(1, |parts| parts.step(&operation));
             steps[step].push(operation);
         }
-        steps.into_iter().map(|operations| Self { operations }).filter(|step| !step.is_empty())
+        steps.map(|operations| Self { table: self.table, operations })
     }
 
     /// Carries a difference out: declare what is new, cut every reference, delete what is gone, and only
     /// then refer to what is new.
-    pub(crate) fn of(difference: &Difference<'_>) -> Self {
+    pub(crate) fn of(table: TableFamily, difference: &Difference<'_>) -> Self {
         let (sets, chains) = (&difference.sets, &difference.chains);
         let mut operations = Vec::new();
         for (name, change) in sets {
@@ -138,7 +133,9 @@ impl Transaction {
         }
         for (name, change) in chains {
             match change {
-                (None, Some(chain)) => operations.push(Operation::AddChain((*name).clone(), chain.hook)),
+                (None, Some(chain)) => {
+                    operations.push(Operation::AddChain((*name).clone(), chain.hook.clone()));
+                }
                 (Some(old), _) if !old.rules.is_empty() => {
                     operations.push(Operation::FlushChain((*name).clone()));
                 }
@@ -179,8 +176,29 @@ impl Transaction {
             let rules = change.1.map_or(&[][..], |chain| &chain.rules);
             operations.extend(rules.iter().map(|rule| Operation::AddRule((*name).clone(), rule.clone())));
         }
-        Self { operations }
+        Self { table, operations }
     }
+}
+
+/// The transactions of several tables in up to three steps, each of which the kernel must take as one. The second is
+/// the change: before it comes what nothing refers to yet, and after it goes what nothing refers to any longer.
+///
+/// The kernel runs a packet through the rules of the generation in which it came (`nft_do_chain`), but looks
+/// its fields up among the elements of the generation in which it gets to a set (`nft_genmask_cur`). So a
+/// packet on its way while a transaction is committed may find a new element, whose chain has no rules yet
+/// for that packet, and be let through (about one packet in 20,000 while the table changes a hundred times a
+/// second); or the chain of an old element, whose sets are empty already. With the rules in place before and
+/// after, it finds whole chains either way.
+pub fn in_steps(
+    transactions: impl IntoIterator<Item = Transaction>,
+) -> impl Iterator<Item = Vec<Transaction>> {
+    let mut steps = [const { Vec::new() }; 3];
+    for transaction in transactions {
+        for (all, step) in steps.iter_mut().zip(transaction.into_steps()) {
+            all.extend((!step.is_empty()).then_some(step));
+        }
+    }
+    steps.into_iter().filter(|step| !step.is_empty())
 }
 
 /// What a transaction makes and what it deletes.

@@ -58,6 +58,13 @@ impl AsRef<CStr> for Name {
     }
 }
 
+/// The table that an object is in.
+pub(in crate::kernel) struct TableName {
+    pub(in crate::kernel) name: Name,
+    /// `NFPROTO_…`
+    pub(in crate::kernel) family: u8,
+}
+
 /// Ends the program like a failed allocation of Rust's own, for that is what happened.
 fn allocated<T>(object: *mut T) -> NonNull<T> {
     NonNull::new(object).unwrap_or_else(|| handle_alloc_error(Layout::new::<c_void>()))
@@ -66,10 +73,9 @@ fn allocated<T>(object: *mut T) -> NonNull<T> {
 /// # Safety
 ///
 /// `buffer` must have room for a message's headers.
-unsafe fn header(buffer: *mut c_void, kind: i32, sequence: u32) -> *mut libc::nlmsghdr {
-    let family: u16 = uapi::NFPROTO_INET.into();
+unsafe fn header(buffer: *mut c_void, kind: i32, family: u8, sequence: u32) -> *mut libc::nlmsghdr {
     // SAFETY: as the caller promises.
-    unsafe { nft::nftnl_nlmsg_build_hdr(buffer.cast(), kind as u16, family, 0, sequence) }
+    unsafe { nft::nftnl_nlmsg_build_hdr(buffer.cast(), kind as u16, family.into(), 0, sequence) }
 }
 
 /// How many expressions a rule may have (`NFT_RULE_MAXEXPRS`). Each takes less than 400 bytes, most of it for a
@@ -77,11 +83,14 @@ unsafe fn header(buffer: *mut c_void, kind: i32, sequence: u32) -> *mut libc::nl
 const LONGEST_RULE: usize = 128;
 
 /// A rule that is to be appended to a chain, or that stands for all rules of a chain.
-pub(in crate::kernel) struct Rule(NonNull<nft::nftnl_rule>);
+pub(in crate::kernel) struct Rule {
+    object: NonNull<nft::nftnl_rule>,
+    family: u8,
+}
 
 impl Rule {
     pub(in crate::kernel) fn new(
-        table: &Name,
+        table: &TableName,
         chain: &Name,
         expressions: &[Expression],
         comment: Option<&str>,
@@ -90,11 +99,11 @@ impl Rule {
             return Err(Unfit::LongRule);
         }
         // SAFETY: allocates, and takes nothing.
-        let rule = Self(allocated(unsafe { nft::nftnl_rule_alloc() }));
-        let this = rule.0.as_ptr();
+        let rule = Self { object: allocated(unsafe { nft::nftnl_rule_alloc() }), family: table.family };
+        let this = rule.object.as_ptr();
         // SAFETY: the rule is alive, the names end with a zero byte, and libnftnl copies them.
         unsafe {
-            nft::nftnl_rule_set_str(this, nft::NFTNL_RULE_TABLE as u16, table.0.as_ptr());
+            nft::nftnl_rule_set_str(this, nft::NFTNL_RULE_TABLE as u16, table.name.0.as_ptr());
             nft::nftnl_rule_set_str(this, nft::NFTNL_RULE_CHAIN as u16, chain.0.as_ptr());
         }
         for expression in expressions {
@@ -116,7 +125,7 @@ impl Rule {
 impl Drop for Rule {
     fn drop(&mut self) {
         // SAFETY: the rule is alive and nobody else has it.
-        unsafe { nft::nftnl_rule_free(self.0.as_ptr()) };
+        unsafe { nft::nftnl_rule_free(self.object.as_ptr()) };
     }
 }
 
@@ -128,7 +137,10 @@ unsafe impl NlMsg for Rule {
             MsgType::Del => libc::NFT_MSG_DELRULE,
         };
         // SAFETY: the caller promises room for the largest message.
-        unsafe { nft::nftnl_rule_nlmsg_build_payload(header(buffer, kind, sequence), self.0.as_ptr()) };
+        unsafe {
+            let header = header(buffer, kind, self.family, sequence);
+            nft::nftnl_rule_nlmsg_build_payload(header, self.object.as_ptr());
+        }
     }
 }
 
@@ -228,6 +240,11 @@ impl Instruction {
                     lookup
                 }
             }
+            Expression::Expect { register, set, milliseconds } => Self::new(c"dynset")
+                .number(nft::NFTNL_EXPR_DYNSET_SREG_KEY, *register)
+                .number(nft::NFTNL_EXPR_DYNSET_OP, uapi::NFT_DYNSET_OP_UPDATE)
+                .number64(nft::NFTNL_EXPR_DYNSET_TIMEOUT, *milliseconds)
+                .text(nft::NFTNL_EXPR_DYNSET_SET_NAME, set.as_str())?,
             Expression::Limit { rate, unit, burst } => Self::new(c"limit")
                 .number64(nft::NFTNL_EXPR_LIMIT_RATE, *rate)
                 .number64(nft::NFTNL_EXPR_LIMIT_UNIT, *unit)
@@ -260,30 +277,39 @@ impl Instruction {
 }
 
 /// A set that is to be declared, or deleted.
-pub(in crate::kernel) struct Set(NonNull<nft::nftnl_set>);
+pub(in crate::kernel) struct Set {
+    object: NonNull<nft::nftnl_set>,
+    family: u8,
+}
 
 impl Set {
     /// A set that is only named.
-    pub(in crate::kernel) fn named(table: &Name, name: &Name) -> Self {
+    pub(in crate::kernel) fn named(table: &TableName, name: &Name) -> Self {
         // SAFETY: allocates, and takes nothing.
-        let set = Self(allocated(unsafe { nft::nftnl_set_alloc() }));
+        let set = Self { object: allocated(unsafe { nft::nftnl_set_alloc() }), family: table.family };
+        let this = set.object.as_ptr();
         // SAFETY: the set is alive, the names end with a zero byte, and libnftnl copies them.
         unsafe {
-            nft::nftnl_set_set_str(set.0.as_ptr(), nft::NFTNL_SET_TABLE as u16, table.0.as_ptr());
-            nft::nftnl_set_set_str(set.0.as_ptr(), nft::NFTNL_SET_NAME as u16, name.0.as_ptr());
+            nft::nftnl_set_set_str(this, nft::NFTNL_SET_TABLE as u16, table.name.0.as_ptr());
+            nft::nftnl_set_set_str(this, nft::NFTNL_SET_NAME as u16, name.0.as_ptr());
         }
         set
     }
 
     /// A set with all that the kernel wants to know of a new one. `id` is unique in its transaction.
-    pub(in crate::kernel) fn declared(table: &Name, name: &Name, declaration: &Declaration, id: u32) -> Self {
+    pub(in crate::kernel) fn declared(
+        table: &TableName,
+        name: &Name,
+        declaration: &Declaration,
+        id: u32,
+    ) -> Self {
         let set = Self::named(table, name)
             .number(nft::NFTNL_SET_FLAGS, declaration.flags)
             .number(nft::NFTNL_SET_KEY_TYPE, declaration.key_type)
             .number(nft::NFTNL_SET_KEY_LEN, declaration.key_length)
             .number(nft::NFTNL_SET_ID, id);
         let set = match declaration.transient {
-            Some(Transient { size, collected_every }) => set
+            Some(Transient { size, collected_every, .. }) => set
                 .number(nft::NFTNL_SET_DESC_SIZE, size)
                 .number(nft::NFTNL_SET_GC_INTERVAL, collected_every.as_millis() as u32),
             None => set,
@@ -293,7 +319,12 @@ impl Set {
             let (start, length) = (fields.as_ptr().cast(), fields.len() as u32);
             // SAFETY: the set is alive; libnftnl copies `length` bytes, of the 16 that it has room for.
             unsafe {
-                nft::nftnl_set_set_data(set.0.as_ptr(), nft::NFTNL_SET_DESC_CONCAT as u16, start, length);
+                nft::nftnl_set_set_data(
+                    set.object.as_ptr(),
+                    nft::NFTNL_SET_DESC_CONCAT as u16,
+                    start,
+                    length,
+                );
             }
         }
         if declaration.flags & uapi::NFT_SET_MAP == 0 {
@@ -305,7 +336,7 @@ impl Set {
     /// The attribute must be one that holds a number of 32 bits.
     fn number(self, attribute: u32, value: u32) -> Self {
         // SAFETY: the set is alive; libnftnl copies four bytes, as many as the attribute has.
-        unsafe { nft::nftnl_set_set_u32(self.0.as_ptr(), attribute as u16, value) };
+        unsafe { nft::nftnl_set_set_u32(self.object.as_ptr(), attribute as u16, value) };
         self
     }
 }
@@ -313,7 +344,7 @@ impl Set {
 impl Drop for Set {
     fn drop(&mut self) {
         // SAFETY: the set is alive and nobody else has it. Its elements go with it.
-        unsafe { nft::nftnl_set_free(self.0.as_ptr()) };
+        unsafe { nft::nftnl_set_free(self.object.as_ptr()) };
     }
 }
 
@@ -325,7 +356,10 @@ unsafe impl NlMsg for Set {
             MsgType::Del => libc::NFT_MSG_DELSET,
         };
         // SAFETY: the caller promises room for the largest message.
-        unsafe { nft::nftnl_set_nlmsg_build_payload(header(buffer, kind, sequence), self.0.as_ptr()) };
+        unsafe {
+            let header = header(buffer, kind, self.family, sequence);
+            nft::nftnl_set_nlmsg_build_payload(header, self.object.as_ptr());
+        }
     }
 }
 
@@ -333,14 +367,14 @@ unsafe impl NlMsg for Set {
 /// most 64 KiB of them.
 pub(in crate::kernel) struct Elements {
     /// What the iterator walks.
-    _set: Set,
+    set: Set,
     iterator: NonNull<nft::nftnl_set_elems_iter>,
     more: Cell<bool>,
 }
 
 impl Elements {
     pub(in crate::kernel) fn new<'a>(
-        table: &Name,
+        table: &TableName,
         set: &Name,
         elements: impl Iterator<Item = RawElement<'a>>,
     ) -> Result<Self, Unfit> {
@@ -349,12 +383,12 @@ impl Elements {
         for element in elements {
             let element = ManuallyDrop::new(SetElement::of(&element)?);
             // SAFETY: both are alive; from here on the set owns the element and frees it.
-            unsafe { nft::nftnl_set_elem_add(set.0.as_ptr(), element.0.as_ptr()) };
+            unsafe { nft::nftnl_set_elem_add(set.object.as_ptr(), element.0.as_ptr()) };
             more = true;
         }
         // SAFETY: the set is alive, outlives the iterator (see `drop`) and does not change any more.
-        let iterator = allocated(unsafe { nft::nftnl_set_elems_iter_create(set.0.as_ptr()) });
-        Ok(Self { _set: set, iterator, more: Cell::new(more) })
+        let iterator = allocated(unsafe { nft::nftnl_set_elems_iter_create(set.object.as_ptr()) });
+        Ok(Self { set, iterator, more: Cell::new(more) })
     }
 
     /// Whether there are elements that no message has yet.
@@ -380,7 +414,7 @@ unsafe impl NlMsg for Elements {
         };
         // SAFETY: the caller promises room for the largest message; set and iterator are alive.
         let more = unsafe {
-            let header = header(buffer, kind, sequence);
+            let header = header(buffer, kind, self.set.family, sequence);
             nft::nftnl_set_elems_nlmsg_build_payload_iter(header, self.iterator.as_ptr())
         };
         self.more.set(more > 0);

@@ -10,5 +10,6 @@
 mod libnftnl;
 mod socket;
 
-pub(super) use libnftnl::{Desk, Elements, Name, Rule, Set};
+pub(super) use libnftnl::{Desk, Elements, Name, Rule, Set, TableName};
+pub(crate) use socket::check_strictly;
 pub(super) use socket::{Received, Socket};

@@ -103,6 +103,23 @@ impl Socket {
     }
 }
 
+/// Has the kernel check what is asked on an rtnetlink socket. It heeds what a question about a list restricts
+/// that list to only if it does (Linux 4.20).
+pub(crate) fn check_strictly(socket: &impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and `on` outlives the call, which reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_GET_STRICT_CHK,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor is open as long as the socket lives, and so longer than the borrow.

@@ -6,11 +6,13 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use policy_compiler::manifest::{self, Problem};
 use policy_compiler::model::{
-    self, AUDIT_ANNOTATION, ContainerPort, LabelSelector, ObjectName, PortNumber, Protocol, asks_for_audit,
+    self, ALLOWED_SOURCES_ANNOTATION, AUDIT_ANNOTATION, ContainerPort, LabelSelector, ObjectName, PortNumber,
+    Protocol, asks_for_audit,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -50,12 +52,24 @@ impl Kind for Namespace {
 
     fn update(name: Arc<str>, object: Option<Self>) -> Update {
         let namespace = object.map(|Self { metadata }| {
-            let audit = metadata.annotations.as_ref().and_then(|all| all.get(AUDIT_ANNOTATION));
-            let audited = audit.is_some_and(|value| asks_for_audit(value));
-            model::Namespace::new(name.clone(), metadata.labels.unwrap_or_default()).with_audit(audited)
+            let annotation = |key| metadata.annotations.as_ref().and_then(|all| all.get(key));
+            let audited = annotation(AUDIT_ANNOTATION).is_some_and(|value| asks_for_audit(value));
+            let sources = annotation(ALLOWED_SOURCES_ANNOTATION).map(|value| allowed_sources(&name, value));
+            model::Namespace::new(name.clone(), metadata.labels.unwrap_or_default())
+                .with_audit(audited)
+                .with_allowed_sources(sources.unwrap_or_default())
         });
         Update::Namespace(name, namespace)
     }
+}
+
+/// Reads the sources that a namespace allows its pods. What cannot be read allows nothing and is logged.
+fn allowed_sources(namespace: &str, annotation: &str) -> Vec<IpNet> {
+    let (sources, unread) = manifest::allowed_sources(annotation);
+    for text in unread {
+        warn!(namespace, text, "an allowed source is neither an address nor a block: it allows nothing");
+    }
+    sources
 }
 
 /// `networking.k8s.io/v1 NetworkPolicy`, for the reader of manifests.
@@ -332,6 +346,9 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         // `AUDIT_ANNOTATION`
         #[serde(rename = "podfence.io/audit")]
         audit: Option<String>,
+        // `ALLOWED_SOURCES_ANNOTATION`
+        #[serde(rename = "podfence.io/allowed-sources")]
+        allowed_sources: Option<String>,
     }
     let Kept {
         name,
@@ -342,13 +359,16 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         creation_timestamp,
         deletion_timestamp,
     } = Kept::deserialize(deserializer)?;
-    let audit = annotations.and_then(|annotations| annotations.audit);
+    let annotations = annotations.map(|Annotations { audit, allowed_sources }| {
+        let kept = [(AUDIT_ANNOTATION, audit), (ALLOWED_SOURCES_ANNOTATION, allowed_sources)];
+        kept.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    });
     let rest = ObjectMeta::default();
     Ok(ObjectMeta {
         name,
         namespace,
         labels,
-        annotations: audit.map(|audit| BTreeMap::from([(AUDIT_ANNOTATION.to_owned(), audit)])),
+        annotations,
         resource_version,
         creation_timestamp,
         deletion_timestamp,

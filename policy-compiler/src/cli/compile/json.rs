@@ -4,14 +4,16 @@ use std::io::{self, Write};
 
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE,
-    LOG_SNAP_LENGTH, Rule, Ruleset, Set, SetName, Statement, TABLE, Transient, Tuple, Verdict,
+    Chain, ChainName, Element, ElementKey, Fields, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH,
+    Rule, Ruleset, Set, SetName, Statement, TABLE, Transient, Tuple, Verdict, dhcp_ports, icmp6_type_name,
+    protocol_name,
 };
 use serde_json::{Value, json};
 
 /// Writes an object a line: the table, then all that others refer to, then the rules.
 pub(super) fn write(ruleset: &Ruleset, output: &mut impl Write) -> io::Result<()> {
-    let Ruleset { sets, chains } = ruleset;
+    // Devices are no part of a dry run, and nor is the table that guards them.
+    let Ruleset { sets, chains, table: _ } = ruleset;
     let table = json!({ "table": { "family": "inet", "name": TABLE } });
     // An element may lead to a chain, so the chains come before what fills the sets.
     let chain_objects = chains.iter().map(|(name, chain)| chain_object(name, chain));
@@ -27,14 +29,13 @@ pub(super) fn write(ruleset: &Ruleset, output: &mut impl Write) -> io::Result<()
 
 fn chain_object(name: &ChainName, chain: &Chain) -> Value {
     let mut object = json!({ "family": "inet", "table": TABLE, "name": name.as_str() });
-    if let Some(hook) = chain.hook {
-        let hook = match hook {
-            Hook::Forward => "forward",
-            Hook::Output => "output",
-        };
+    if let Some(hook) = &chain.hook {
         object["type"] = json!("filter");
-        object["hook"] = json!(hook);
-        object["prio"] = json!(0);
+        object["hook"] = json!(hook.as_str());
+        if let Some(device) = hook.device() {
+            object["dev"] = json!(&**device);
+        }
+        object["prio"] = json!(hook.priority());
         object["policy"] = json!("accept");
     }
     json!({ "chain": object })
@@ -46,9 +47,9 @@ fn set_object(name: &SetName, set: &Set) -> Value {
     if set.kind.interval {
         object["flags"] = json!(["interval"]);
     }
-    if let Some(Transient { size, collected_every }) = set.kind.transient() {
+    if let Some(Transient { size, collected_every, dynamic }) = set.kind.transient() {
         object["size"] = json!(size);
-        object["flags"] = json!(["timeout"]);
+        object["flags"] = if dynamic { json!(["dynamic", "timeout"]) } else { json!(["timeout"]) };
         object["gc-interval"] = json!(collected_every.as_secs());
     }
     if !set.elements.is_empty() {
@@ -74,6 +75,7 @@ fn key_type(key: KeyType) -> Value {
         KeyType::Tuple(family) => {
             json!([address(family), address(family), "inet_proto", "inet_service", "inet_service"])
         }
+        KeyType::Answer => key_type(KeyType::Tuple(Family::Ipv6)),
     }
 }
 
@@ -120,16 +122,25 @@ fn rule_object(chain: &ChainName, rule: &Rule) -> Value {
 
 fn statement(statement: &Statement) -> Vec<Value> {
     let matches = |operator, left: Value, right: Value| json!({ "match": { "op": operator, "left": left, "right": right } });
+    let is_local = |end| matches("==", json!({ "fib": { "result": "type", "flags": end } }), json!("local"));
     let one = match statement {
         Statement::EstablishedOrRelated => {
             matches("in", json!({ "ct": { "key": "state" } }), json!(["established", "related"]))
         }
-        Statement::NeighbourDiscovery => {
-            matches("==", payload("icmpv6", "type"), json!({ "range": [133, 137] }))
+        Statement::Icmp6(first, last) if first == last => {
+            matches("==", payload("icmpv6", "type"), json!(icmp6_type_name(*first)))
         }
-        Statement::SourceIsLocal => {
-            matches("==", json!({ "fib": { "result": "type", "flags": "saddr" } }), json!("local"))
+        Statement::Icmp6(first, last) => {
+            matches("==", payload("icmpv6", "type"), json!({ "range": [first, last] }))
         }
+        Statement::Transport(number) => matches("==", meta("l4proto"), json!(protocol_name(*number))),
+        Statement::Dhcp(family) => {
+            let (client, server) = dhcp_ports(*family);
+            let port = |field, number| matches("==", payload("udp", field), json!(number));
+            return vec![port("sport", client), port("dport", server)];
+        }
+        Statement::SourceIsLocal => is_local("saddr"),
+        Statement::DestinationIsLocal => is_local("daddr"),
         Statement::TcpSyn => {
             let flags = json!({ "&": [payload("tcp", "flags"), ["fin", "syn", "rst", "ack"]] });
             matches("==", flags, json!("syn"))
@@ -148,6 +159,8 @@ fn statement(statement: &Statement) -> Vec<Value> {
         Statement::Log(prefix) => json!({ "log": {
             "prefix": prefix.to_string(), "group": LOG_GROUP, "snaplen": LOG_SNAP_LENGTH,
         } }),
+        // Of the table that guards devices: no dry run has it.
+        Statement::Frame(_) | Statement::ExpectAnswer(_) => return Vec::new(),
         Statement::Counter => json!({ "counter": null }),
         Statement::Verdict(Verdict::Accept) => json!({ "accept": null }),
         Statement::Verdict(Verdict::Drop) => json!({ "drop": null }),
@@ -176,6 +189,7 @@ fn fields(fields: Fields) -> Value {
             payload(header(family), "saddr"), payload(header(family), "daddr"), meta("l4proto"),
             payload("th", "sport"), payload("th", "dport"),
         ] }),
+        Fields::ArpSource => payload("arp", "saddr ip"),
     }
 }
 
@@ -192,7 +206,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use policy_compiler::model::Direction;
-    use policy_compiler::ruleset::{LogEvent, LogPrefix, SetKind};
+    use policy_compiler::ruleset::{Hook, LogEvent, LogPrefix, SetKind, TableFamily};
 
     use super::*;
 
@@ -252,11 +266,17 @@ mod tests {
         ];
         let family = Family::Ipv4;
         let tuples = ("tuples", set(KeyType::Tuple(family), false, &[]));
-        let prefix = LogPrefix { direction: Direction::Ingress, event: LogEvent::Denied };
+        let prefix = LogPrefix::Judged { direction: Direction::Ingress, event: LogEvent::Denied };
         let statements = vec![
             Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]),
-            Rule::new([Statement::NeighbourDiscovery, Statement::Verdict(Verdict::Return)]),
+            Rule::new([Statement::NEIGHBOUR_DISCOVERY, Statement::Verdict(Verdict::Return)]),
             Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Jump(ChainName::new("a")))]),
+            Rule::new([Statement::DestinationIsLocal, Statement::Verdict(Verdict::Accept)]),
+            Rule::new([Statement::LISTENER_DISCOVERY, Statement::Counter]),
+            Rule::new([Statement::LISTENER_REPORT, Statement::Counter]),
+            Rule::new([Statement::GROUP_MANAGEMENT, Statement::Counter]),
+            Rule::new([Statement::Dhcp(Family::Ipv4), Statement::Counter]),
+            Rule::new([Statement::Dhcp(Family::Ipv6), Statement::Counter]),
             Rule::new([Statement::InSet(Fields::SourceAndDestination(Family::Ipv6), SetName::new("pairs"))]),
             Rule::new([Statement::TcpSyn, Statement::Counter]),
             Rule::new([Statement::SctpInit, Statement::Counter]),
@@ -266,8 +286,13 @@ mod tests {
             Rule::new([Statement::WithinLogRate, Statement::Log(prefix)]),
             Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
         ];
-        let chains = [("a", chain(None, vec![])), ("forward", chain(Some(Hook::Forward), statements))];
+        let chains = [
+            ("a", chain(None, vec![])),
+            ("forward", chain(Some(Hook::Forward), statements)),
+            ("input", chain(Some(Hook::Input), vec![])),
+        ];
         let ruleset = Ruleset {
+            table: TableFamily::Inet,
             sets: sets.into_iter().chain([tuples]).map(|(name, set)| (SetName::new(name), set)).collect(),
             chains: BTreeMap::from(chains.map(|(name, chain)| (ChainName::new(name), chain))),
         };

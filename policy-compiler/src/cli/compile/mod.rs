@@ -18,10 +18,11 @@ pub(crate) fn run(args: &Compile, output: &mut Output) -> anyhow::Result<Outcome
     if let Some(node) = node {
         warn_of_unknown(&cluster, node);
     }
-    let mut compiler = match node {
+    let compiler = match node {
         Some(node) if args.strict_start || args.manifests.default_deny.is_some() => Compiler::strict(node),
         node => Compiler::new(node),
     };
+    let mut compiler = compiler.with_pods_to_node(args.manifests.pods_to_node);
     compiler.put_cluster(&cluster);
     if compiler.lacks_pod_ranges() {
         // As below.

@@ -19,7 +19,7 @@ use report::{Question, Report};
 
 pub(crate) fn run(args: &Explain, output: &mut Output) -> anyhow::Result<Outcome> {
     let cluster = input::read(&args.manifests)?;
-    let judge = Judge::new(&cluster);
+    let judge = Judge::new(&cluster).with_pods_to_node(args.manifests.pods_to_node);
     let from = match end::find(&cluster, &args.from).context("--from")? {
         End::Pod(pod) => judge.party(Endpoint::Pod(pod)),
         End::Address(address) => judge.party(Endpoint::Address(address)),

@@ -14,7 +14,7 @@ use rows::Rows;
 
 pub(crate) fn run(args: &Matrix, output: &mut Output) -> anyhow::Result<Outcome> {
     let cluster = input::read(&args.manifests)?;
-    let judge = Judge::new(&cluster);
+    let judge = Judge::new(&cluster).with_pods_to_node(args.manifests.pods_to_node);
     let rows = Rows::new(&cluster, &judge, &args.ports, &args.external);
     match args.output {
         MatrixFormat::Table => table::write(&rows, output)?,

@@ -43,7 +43,7 @@ impl Side {
             body.push(Rule::new([open]));
         }
         if let Some(open) = self.opening(draft, subject, Crowd::Pods) {
-            body.extend(skeleton::with_pods(self.direction, &open));
+            body.extend(skeleton::with_peers(self.direction, skeleton::pods, &open));
         }
         body.extend(skeleton::to_itself(self.direction));
         let audited = subject.audited;
@@ -62,14 +62,19 @@ impl Side {
     }
 
     /// Where packets from or to a crowd go on that the subject's rules let through.
-    fn opening(&self, draft: &mut Draft, subject: &Subject, crowd: Crowd) -> Option<Statement> {
-        let rules = subject.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
-        Some(match crowd_access(self.direction, &subject.pod, crowd, rules)? {
+    pub(super) fn opening(&self, draft: &mut Draft, subject: &Subject, crowd: Crowd) -> Option<Statement> {
+        Some(match self.crowd_access(subject, crowd)? {
             Access::Everything(rule) => Statement::Verdict(Verdict::Goto(rule)),
             Access::Ports(ports) => {
                 Statement::VerdictMap(Fields::ProtocolAndPort, self.put_ports(draft, &ports))
             }
         })
+    }
+
+    /// What the subject's rules allow between it and a crowd.
+    pub(in crate::compile) fn crowd_access(&self, subject: &Subject, crowd: Crowd) -> Option<Access> {
+        let rules = subject.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
+        crowd_access(self.direction, &subject.pod, crowd, rules)
     }
 
     fn isolated(&self, address: IpAddr) -> SetName {

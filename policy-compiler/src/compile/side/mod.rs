@@ -2,16 +2,20 @@
 //!
 //! An update goes down the list of the modules: which pods are isolated and by which policies
 //! ([`subjects`]), whom the rules of those policies name ([`peers`]), what each of the named may reach
-//! ([`pairs`]), and what happens to the rest ([`isolation`]).
+//! ([`pairs`]), what happens to the rest ([`isolation`]), and what is open towards the own node ([`own_node`]).
 
+mod at_doors;
 mod isolation;
+mod own_node;
 mod pairs;
 mod peers;
-mod subjects;
+pub(super) mod subjects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::draft::Draft;
 use super::rule::{ActiveRule, Identity};
@@ -39,6 +43,30 @@ pub(super) struct Side {
     peers: HashMap<IpAddr, Arc<Identity>>,
     /// Every identity in use, by its chain.
     identities: HashMap<ChainName, Arc<Identity>>,
+    /// The subjects that came, went or changed in the last update.
+    changed_subjects: BTreeSet<ObjectName>,
+    /// What the last update looked at anew.
+    regranted: Regranted,
+}
+
+/// The addresses to which the rules may grant something else than before.
+#[derive(Default)]
+pub(super) struct Regranted {
+    /// Those of pods.
+    pub(super) addresses: BTreeSet<IpAddr>,
+    /// Those that belong to no pod are in one of these blocks.
+    blocks: Vec<IpNet>,
+}
+
+impl Regranted {
+    pub(super) fn concerns(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) || self.blocks.iter().any(|block| block.contains(&address))
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.addresses.extend(other.addresses);
+        self.blocks.extend(other.blocks);
+    }
 }
 
 #[derive(Default)]
@@ -77,6 +105,8 @@ impl Side {
             reaching: HashMap::new(),
             peers: HashMap::new(),
             identities: HashMap::new(),
+            changed_subjects: BTreeSet::new(),
+            regranted: Regranted::default(),
         }
     }
 
@@ -89,6 +119,8 @@ impl Side {
         self.update_blocks(draft, &mut pass);
         self.update_pairs(draft, &pass);
         self.update_isolation(draft, &pass);
+        self.update_own_node(draft, &pass);
+        self.changed_subjects = pass.subjects.into_keys().collect();
     }
 
     pub(super) fn names_all_pods(&self) -> bool {

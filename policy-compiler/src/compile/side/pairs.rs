@@ -87,7 +87,7 @@ impl Side {
     }
 
     /// Makes sure of the map from ports to the rules that open them; its name.
-    pub(super) fn put_ports(&self, draft: &mut Draft, ports: &[Opening]) -> SetName {
+    pub(in crate::compile) fn put_ports(&self, draft: &mut Draft, ports: &[Opening]) -> SetName {
         let content: Vec<String> = ports.iter().map(ToString::to_string).collect();
         let name = of_content(&format!("{}_ports", self.direction), content.iter().map(String::as_str));
         let name = SetName::new(name);

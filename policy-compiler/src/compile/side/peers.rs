@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Pass, Reaching, Side, goto};
+use ipnet::IpNet;
+
+use super::{Pass, Reaching, Regranted, Side, goto};
 use crate::compile::blocks;
 use crate::compile::draft::Draft;
 use crate::compile::rule::{ActiveRule, Grant, Identity};
@@ -24,7 +26,8 @@ impl Side {
         for namespace in &changed.namespaces {
             self.reaching.remove(namespace);
         }
-        for address in self.addresses_in_question(world, changed, pass) {
+        let regranted = self.addresses_in_question(world, changed, pass);
+        for address in regranted.addresses.iter().copied() {
             let grants = world.owner(address).map(|owner| self.grants(world, address, owner));
             let new = grants.filter(|grants| !grants.is_empty()).map(|grants| self.identity(grants, pass));
             if self.peers.get(&address).map(|old| &old.chain) == new.as_ref().map(|new| &new.chain) {
@@ -40,53 +43,58 @@ impl Side {
                 self.peers.remove(&address);
             }
         }
+        self.regranted = regranted;
     }
 
     /// The addresses that the rules may name otherwise than before.
-    fn addresses_in_question(&self, world: &World, changed: &Changed, pass: &Pass) -> BTreeSet<IpAddr> {
-        let mut namespaces = changed.namespaces.clone();
+    fn addresses_in_question(&self, world: &World, changed: &Changed, pass: &Pass) -> Regranted {
+        let of_pods = changed.pods.iter().filter_map(|name| world.pod(name));
+        let of_namespaces = changed.namespaces.iter().flat_map(|namespace| world.pods_in(namespace));
+        let pods = of_pods.chain(of_namespaces);
+        let mut addresses: BTreeSet<IpAddr> = pods.flat_map(|pod| pod.addresses.iter().copied()).collect();
+        addresses.extend(&changed.addresses);
         let mut blocks = Vec::new();
         for policy in &pass.policies {
             for rule in policy.rules(self.direction).unwrap_or_default() {
                 let rule = ActiveRule::new(self.direction, &policy.name, rule);
-                namespaces.extend(
-                    world.namespaces_with_pods().filter(|name| self.reaches(&rule, world, name)).cloned(),
-                );
+                for namespace in world.namespaces_with_pods() {
+                    let selectors: Vec<_> = self.selectors(&rule, world, namespace).collect();
+                    let named =
+                        |pod: &&Arc<Pod>| selectors.iter().any(|selector| selector.matches(&pod.labels));
+                    let pods = (!selectors.is_empty()).then(|| world.pods_in(namespace).filter(named));
+                    addresses
+                        .extend(pods.into_iter().flatten().flat_map(|pod| pod.addresses.iter().copied()));
+                }
                 blocks.extend(rule.blocks.into_iter().map(|block| block.cidr));
             }
         }
-        let of_pods = changed.pods.iter().filter_map(|name| world.pod(name));
-        let of_namespaces = namespaces.iter().flat_map(|namespace| world.pods_in(namespace));
-        let pods = of_pods.chain(of_namespaces);
-        let mut addresses: BTreeSet<IpAddr> = pods.flat_map(|pod| pod.addresses.iter().copied()).collect();
-        addresses.extend(&changed.addresses);
         if !blocks.is_empty() {
-            let inside = |address: &IpAddr| blocks.iter().any(|block| block.contains(address));
+            let inside = |address: &IpAddr| blocks.iter().any(|block: &IpNet| block.contains(address));
             addresses.extend(world.owned_addresses().filter(inside));
         }
-        addresses
+        Regranted { addresses, blocks }
     }
 
-    /// Whether the rule can name pods of a namespace otherwise than by their addresses.
-    fn reaches(&self, rule: &ActiveRule, world: &World, namespace: &Arc<str>) -> bool {
-        rule.names_by_port(self.direction)
-            || rule.pods.iter().any(|(scope, _)| world.in_scope(scope, &rule.policy, namespace))
+    /// The selectors by which the rule names pods of a namespace otherwise than by their addresses.
+    fn selectors(
+        &self,
+        rule: &ActiveRule,
+        world: &World,
+        namespace: &Arc<str>,
+    ) -> impl Iterator<Item = Arc<LabelSelector>> {
+        let in_scope = rule.pods.iter().filter(|(scope, _)| world.in_scope(scope, &rule.policy, namespace));
+        let by_port = rule.names_by_port(self.direction).then(|| Arc::new(LabelSelector::everything()));
+        in_scope.map(|(_, selector)| selector.clone()).chain(by_port)
     }
 
     fn reaching(&mut self, world: &World, namespace: &Arc<str>) -> Arc<[Reaching]> {
         if let Some(reaching) = self.reaching.get(namespace) {
             return reaching.clone();
         }
-        let everything = Arc::new(LabelSelector::everything());
         let mut reaching = Vec::new();
         for (chain, rule) in &self.rules {
-            let in_scope =
-                rule.pods.iter().filter(|(scope, _)| world.in_scope(scope, &rule.policy, namespace));
-            let by_port = rule.names_by_port(self.direction).then_some(&everything);
-            let selectors = in_scope.map(|(_, selector)| selector).chain(by_port);
-            reaching.extend(
-                selectors.map(|selector| Reaching { rule: chain.clone(), selector: selector.clone() }),
-            );
+            let selectors = self.selectors(rule, world, namespace);
+            reaching.extend(selectors.map(|selector| Reaching { rule: chain.clone(), selector }));
         }
         let reaching: Arc<[Reaching]> = reaching.into();
         self.reaching.insert(namespace.clone(), reaching.clone());
@@ -94,7 +102,7 @@ impl Side {
     }
 
     /// What the rules grant to a pod's address, sorted by rule.
-    fn grants(&mut self, world: &World, address: IpAddr, owner: &Pod) -> Vec<Grant> {
+    pub(in crate::compile) fn grants(&mut self, world: &World, address: IpAddr, owner: &Pod) -> Vec<Grant> {
         let reaching = self.reaching(world, &owner.name.namespace);
         let by_labels = reaching.iter().filter(|reaching| reaching.selector.matches(&owner.labels));
         let by_block = self.blocks.iter().filter(|(block, _)| block.contains(address));
@@ -141,7 +149,7 @@ impl Side {
     }
 
     /// What a rule grants to an address in its blocks that belongs to no pod.
-    fn grant_to_outsider(&self, chain: &ChainName) -> Option<Grant> {
+    pub(super) fn grant_to_outsider(&self, chain: &ChainName) -> Option<Grant> {
         self.rules.get(chain)?.grant(self.direction, chain, None)
     }
 }

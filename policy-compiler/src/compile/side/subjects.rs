@@ -13,12 +13,12 @@ use crate::model::{Direction, NetworkPolicy, ObjectName, Pod};
 use crate::ruleset::{ChainName, Rule, Statement, Verdict};
 
 /// An isolated pod.
-pub(super) struct Subject {
-    pub(super) pod: Arc<Pod>,
+pub(in crate::compile) struct Subject {
+    pub(in crate::compile) pod: Arc<Pod>,
     pub(super) addresses: Vec<IpAddr>,
-    pub(super) policies: Vec<Arc<NetworkPolicy>>,
+    pub(in crate::compile) policies: Vec<Arc<NetworkPolicy>>,
     /// Whether all of them are in audit mode.
-    pub(super) audited: bool,
+    pub(in crate::compile) audited: bool,
     /// The chains of all rules of `policies`, sorted.
     pub(super) rules: Vec<ChainName>,
 }

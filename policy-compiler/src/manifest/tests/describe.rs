@@ -35,6 +35,7 @@ fn peer(peer: &Peer) -> String {
         Peer::Block(IpBlock { cidr, except }) => {
             except.iter().fold(cidr.to_string(), |block, hole| format!("{block} - {hole}"))
         }
+        Peer::OwnNode => "own node".to_owned(),
         Peer::Pods(pods) => match &pods.namespaces {
             NamespaceScope::Own => selector(&pods.pods),
             NamespaceScope::Matching(namespaces) => {

@@ -58,11 +58,11 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
             percentile(&mut writes, 50),
         ),
         Figure::time("the same, p99", "< 50 ms", percentile(&mut writes, 99)),
-        Figure {
-            what: "resident memory of the agent at 10,000 pods and 1,000 policies",
-            bar: "< 64 MiB",
-            measured: format!("{} MiB", memory >> 20),
-        },
+        Figure::new(
+            "resident memory of the agent at 10,000 pods and 1,000 policies",
+            "< 64 MiB",
+            format!("{} MiB", memory >> 20),
+        ),
     ])
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
     let mut alone = scene.cuts()?;
     // They stay for 30 s.
     for port in 0..PEER_PORTS {
-        send_new(&scene.client, ipv4(&scene.client)?, ipv4(&scene.other)?, PORTS, 10_000 + port)?;
+        send_new(&scene.client, (ipv4(&scene.client)?, 1024), (ipv4(&scene.other)?, 10_000 + port), PORTS)?;
     }
     let mut beside_many = scene.cuts()?;
     Ok(vec![

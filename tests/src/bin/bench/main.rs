@@ -1,5 +1,7 @@
 //! `make bench`: what a packet and a change cost, beside the bars that podfence sets itself.
 //!
+//! Every part (`packets`, `changes`, …) can be run alone: its name is an argument.
+//!
 //! Without Go, and without an API server on the machine, the part that needs one fails, as the last.
 //!
 //! Packets are measured as ratios inside one run, so that a slow machine does not matter; the rounds of the
@@ -8,6 +10,7 @@
 mod changes;
 mod cluster;
 mod connections;
+mod doors;
 mod dry_run;
 mod objects;
 mod packets;
@@ -16,7 +19,7 @@ use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 fn main() -> ExitCode {
     match lab::available().map_err(anyhow::Error::msg).and_then(|()| run()) {
@@ -28,13 +31,27 @@ fn main() -> ExitCode {
     }
 }
 
+/// A part of the benchmark: the name by which it can be asked for, and what measures it.
+type Part = (&'static str, fn() -> Result<Vec<Figure>>);
+
+const PARTS: [Part; 5] = [
+    ("packets", packets::measure),
+    ("changes", changes::measure),
+    ("connections", connections::measure),
+    ("dry-run", dry_run::measure),
+    ("cluster", cluster::measure),
+];
+
 fn run() -> Result<()> {
-    print(&format!("{:<76} {:>10} {:>12}\n", "", "bar", "measured"));
-    for measure in
-        [packets::measure, changes::measure, connections::measure, dry_run::measure, cluster::measure]
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let unknown = asked.iter().find(|part| PARTS.iter().all(|(name, _)| name != part));
+    ensure!(unknown.is_none(), "there is no part {}", unknown.map_or("", String::as_str));
+    print(&format!("{:<82} {:>10} {:>12}\n", "", "bar", "measured"));
+    for (_, measure) in
+        PARTS.into_iter().filter(|(name, _)| asked.is_empty() || asked.iter().any(|part| part == name))
     {
         for Figure { what, bar, measured } in measure()? {
-            print(&format!("{what:<76} {bar:>10} {measured:>12}\n"));
+            print(&format!("{what:<82} {bar:>10} {measured:>12}\n"));
         }
     }
     Ok(())
@@ -42,18 +59,22 @@ fn run() -> Result<()> {
 
 /// A line of the result.
 struct Figure {
-    what: &'static str,
+    what: String,
     bar: &'static str,
     measured: String,
 }
 
 impl Figure {
-    fn ratio(what: &'static str, bar: &'static str, ratio: f64) -> Self {
-        Self { what, bar, measured: format!("{ratio:.3}×") }
+    fn new(what: impl Into<String>, bar: &'static str, measured: impl Into<String>) -> Self {
+        Self { what: what.into(), bar, measured: measured.into() }
     }
 
-    fn time(what: &'static str, bar: &'static str, time: Duration) -> Self {
-        Self { what, bar, measured: format!("{:.3} ms", time.as_secs_f64() * 1e3) }
+    fn ratio(what: impl Into<String>, bar: &'static str, ratio: f64) -> Self {
+        Self::new(what, bar, format!("{ratio:.3}×"))
+    }
+
+    fn time(what: impl Into<String>, bar: &'static str, time: Duration) -> Self {
+        Self::new(what, bar, format!("{:.3} ms", time.as_secs_f64() * 1e3))
     }
 }
 

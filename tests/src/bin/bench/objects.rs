@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 pub(crate) const PODS: u16 = 10_000;
 pub(crate) const POLICIES: u16 = 1_000;
-const NODES: u16 = 100;
-const NAMESPACES: u16 = 100;
+pub(crate) const NODES: u16 = 100;
+pub(crate) const NAMESPACES: u16 = 100;
 
 pub(crate) fn namespaces() -> impl Iterator<Item = Value> {
     (0..NAMESPACES).map(|index| {

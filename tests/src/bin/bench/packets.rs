@@ -1,81 +1,123 @@
-//! The cost of a packet on its way through a node.
+//! The cost of a packet on its way through a node whose doors are guarded.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use controller::kernel::Kernel;
-use lab::{Lab, Pod, Topology, Underlay};
-use policy_compiler::compile::compile;
+use lab::{Lab, Node, Pod, Topology, Underlay};
+use policy_compiler::compile::Compiler;
 use policy_compiler::ruleset::{Chain, ChainName, Hook, Rule, Ruleset, Statement, Transaction, Verdict};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrV4, SocketType, ipproto, sendto, socket};
 use serde_json::{Value, json};
 
 use crate::objects::cluster;
-use crate::{Figure, percentile};
+use crate::{Figure, doors, percentile};
 
-/// Rounds of every ruleset; they take turns.
-const ROUNDS: usize = 11;
+/// Rounds of every ruleset; they take turns. Many short ones, since what else the machine does comes and goes.
+const ROUNDS: u16 = 100;
 
 /// New connections in a round, each from a source port of its own.
-const CONNECTIONS: u16 = 4_000;
+const CONNECTIONS: u16 = 400;
 
 /// Packets of one established connection in a round.
-const ESTABLISHED: u32 = 40_000;
+const ESTABLISHED: u32 = 4_000;
 
 const PORT: u16 = 8080;
 
 /// The round that counts, in per cent of all, the fastest first: what else the machine does only adds.
-const QUIET: usize = 20;
+const QUIET: usize = 10;
 
-/// A node between two pods.
+pub(crate) fn measure() -> Result<Vec<Figure>> {
+    let comparisons: Result<Vec<_>> = Topology::ALL.into_iter().map(Comparison::raise).collect();
+    let mut comparisons = comparisons?;
+    for round in 0..ROUNDS {
+        comparisons.iter_mut().try_for_each(|comparison| comparison.round(round))?;
+    }
+    Ok(comparisons.iter_mut().flat_map(Comparison::figures).collect())
+}
+
+/// What is compared on nodes of one topology. Each has a network of its own: what a table costs the kernel that is made
+/// or removed is not asked here.
+struct Comparison {
+    topology: Topology,
+    /// Tracks no connections.
+    bare: Router,
+    /// Tracks connections and does no more.
+    alone: Router,
+    one_rule: Router,
+    both_directions: Router,
+    thousand_rules: Router,
+}
+
+impl Comparison {
+    fn raise(topology: Topology) -> Result<Self> {
+        Ok(Self {
+            topology,
+            bare: Router::raise(topology)?,
+            alone: Router::tracking(topology)?,
+            one_rule: Router::enforcing(topology, 1, &["Ingress"])?,
+            both_directions: Router::enforcing(topology, 1, &["Ingress", "Egress"])?,
+            thousand_rules: Router::enforcing(topology, 1_000, &["Ingress"])?,
+        })
+    }
+
+    fn round(&mut self, round: u16) -> Result<()> {
+        for router in
+            [&mut self.alone, &mut self.one_rule, &mut self.both_directions, &mut self.thousand_rules]
+        {
+            router.open_connections(round)?;
+        }
+        for router in [&mut self.bare, &mut self.alone, &mut self.both_directions] {
+            router.send_established()?;
+        }
+        Ok(())
+    }
+
+    fn figures(&mut self) -> [Figure; 5] {
+        let (name, least) = match self.topology {
+            Topology::Routed => ("routed", "≥ 0.97×"),
+            Topology::Bridge => ("bridged", "≥ 0.95×"),
+        };
+        let new = |router: &mut Router| percentile(&mut router.new, QUIET);
+        let [alone, one, both, thousand] =
+            [&mut self.alone, &mut self.one_rule, &mut self.both_directions, &mut self.thousand_rules]
+                .map(new);
+        let established = |router: &mut Router| percentile(&mut router.established, QUIET);
+        let [bare, tracked, with] =
+            [&mut self.bare, &mut self.alone, &mut self.both_directions].map(established);
+        let of = |what: &str| format!("{name}: {what}");
+        [
+            Figure::ratio(
+                of("new connection, 1 rule on the pod, against conntrack alone"),
+                "≤ 1.2×",
+                one / alone,
+            ),
+            Figure::ratio(of("new connection, both directions isolated, the same"), "≤ 1.3×", both / alone),
+            Figure::ratio(
+                of("new connection, 1,000 rules on the pod, against one rule"),
+                "≤ 1.05×",
+                thousand / one,
+            ),
+            Figure::ratio(
+                of("established, packets per second against conntrack alone"),
+                least,
+                tracked / with,
+            ),
+            Figure::ratio(of("the same against a node that tracks no connections"), "", bare / with),
+        ]
+    }
+}
+
+/// A node between two pods, and what packets took on their way through it, in nanoseconds for each.
 struct Router {
     /// Holds the network.
     _lab: Lab,
+    node: Node,
     client: Pod,
     server: Pod,
-    /// Grows with every round, whose connections come from an address of its own, so that all are new.
-    round: u8,
-}
-
-pub(crate) fn measure() -> Result<Vec<Figure>> {
-    // Each ruleset has a network of its own: what a table costs the kernel that is made or removed is not asked here.
-    let policies =
-        |count: usize, types: &'static [&'static str]| move |router: &Router| router.ruleset(count, types);
-    let bare = Router::raise(|_| Ok(Ruleset::default()))?;
-    let mut routers = [
-        Router::raise(|_| Ok(conntrack_alone()))?,
-        Router::raise(policies(1, &["Ingress"]))?,
-        Router::raise(policies(1, &["Ingress", "Egress"]))?,
-        Router::raise(policies(1_000, &["Ingress"]))?,
-    ];
-    let mut new: Vec<Vec<f64>> = vec![Vec::new(); routers.len()];
-    let mut established: Vec<Vec<f64>> = vec![Vec::new(); 3];
-    for _ in 0..ROUNDS {
-        for (router, times) in routers.iter_mut().zip(&mut new) {
-            times.push(router.open_connections()?);
-        }
-        for (router, times) in [&bare, &routers[0], &routers[2]].into_iter().zip(&mut established) {
-            times.push(router.send_established()?);
-        }
-    }
-    let [alone, one, both, thousand] = [0, 1, 2, 3].map(|index| percentile(&mut new[index], QUIET));
-    let [bare, tracked, with] = [0, 1, 2].map(|index| percentile(&mut established[index], QUIET));
-    Ok(vec![
-        Figure::ratio("new connection, 1 rule on the pod, against conntrack alone", "≤ 1.2×", one / alone),
-        Figure::ratio(
-            "new connection, both directions isolated, against conntrack alone",
-            "≤ 1.3×",
-            both / alone,
-        ),
-        Figure::ratio("new connection, 1,000 rules on the pod, against one rule", "≤ 1.05×", thousand / one),
-        Figure::ratio(
-            "established traffic, packets per second against conntrack alone",
-            "≥ 0.98×",
-            tracked / with,
-        ),
-        Figure::ratio("the same against a node that tracks no connections", "", bare / with),
-    ])
+    new: Vec<f64>,
+    established: Vec<f64>,
 }
 
 /// What every stateful firewall costs at the least.
@@ -86,55 +128,48 @@ fn conntrack_alone() -> Ruleset {
 }
 
 impl Router {
-    /// Raises one whose node has a ruleset.
-    fn raise(ruleset: impl FnOnce(&Self) -> Result<Ruleset>) -> Result<Self> {
-        let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
+    fn raise(topology: Topology) -> Result<Self> {
+        let mut lab = Lab::new(topology, Underlay::HostGateway)?;
         let node = lab.node("node-1")?;
         let client = lab.pod(&node, "bench/client")?;
         let server = lab.pod(&node, "bench/server")?;
-        let router = Self { _lab: lab, client, server, round: 0 };
-        let ruleset = ruleset(&router)?;
-        node.namespace().run(|| Ok(Kernel::open()?.apply(&Transaction::replace(&ruleset))?))?;
+        Ok(Self { _lab: lab, node, client, server, new: Vec::new(), established: Vec::new() })
+    }
+
+    /// One whose node tracks connections.
+    fn tracking(topology: Topology) -> Result<Self> {
+        let router = Self::raise(topology)?;
+        let transaction = Transaction::replace(&conntrack_alone());
+        router.node.namespace().run(|| Ok(Kernel::open()?.apply(&transaction)?))?;
         Ok(router)
     }
 
-    /// The node's ruleset where so many policies select the pods, of which the last lets the client through.
-    fn ruleset(&self, policies: usize, types: &[&str]) -> Result<Ruleset> {
-        let policy = |index: usize| {
-            let other = json!([{"ipBlock": {"cidr": format!("172.16.{}.{}/32", index / 250, index % 250)}}]);
-            let last = index + 1 == policies;
-            let of = |app: &str| {
-                if last { json!([{"podSelector": {"matchLabels": {"app": app}}}]) } else { other.clone() }
-            };
-            let ports = json!([{"protocol": "UDP", "port": PORT}]);
-            json!({
-                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-                "metadata": {"namespace": "bench", "name": format!("policy-{index}")},
-                "spec": {
-                    "podSelector": {}, "policyTypes": types,
-                    "ingress": [{"from": of("client"), "ports": ports}],
-                    "egress": [{"to": of("server"), "ports": ports}],
-                },
-            })
-        };
-        let mut objects: Vec<Value> = (0..policies).map(policy).collect();
-        let mut client = self.client.manifest(&[("app", "client")], &[]);
-        let addresses = (0..=u8::MAX).map(client_address).chain([ipv4(&self.client)?]);
-        client["status"]["podIPs"] = addresses.map(|address| json!({"ip": address})).collect();
-        objects.extend([client, self.server.manifest(&[("app", "server")], &[])]);
-        Ok(compile(&cluster(objects.into_iter())?, Some("node-1")))
+    /// One whose node enforces so many policies that select the pods, of which the last lets the client through.
+    fn enforcing(topology: Topology, policies: usize, types: &[&str]) -> Result<Self> {
+        let router = Self::raise(topology)?;
+        let policies = (1..=policies).map(|number| policy(number, number == policies, types));
+        let client = router.client.manifest(&[("app", "client")], &[]);
+        let server = router.server.manifest(&[("app", "server")], &[]);
+        let cluster = cluster(policies.chain([client, server]))?;
+        let doors = doors::find(&router.node, &cluster)?;
+        router.node.namespace().run(|| {
+            let mut compiler = Compiler::of(&cluster, Some(router.node.name())).with_doors();
+            doors::program(&mut Kernel::open()?, &mut compiler, &doors)
+        })?;
+        Ok(router)
     }
 
-    /// Sends the first packets of new connections; nanoseconds for each.
-    fn open_connections(&mut self) -> Result<f64> {
-        self.round += 1;
-        let source = client_address(self.round);
-        let took = send_new(&self.client, source, ipv4(&self.server)?, CONNECTIONS, PORT)?;
-        Ok(took.as_secs_f64() * 1e9 / f64::from(CONNECTIONS))
+    /// Sends the first packets of new connections.
+    fn open_connections(&mut self, round: u16) -> Result<()> {
+        let (client, server) = (ipv4(&self.client)?, ipv4(&self.server)?);
+        let first = 1024 + round * CONNECTIONS;
+        let took = send_new(&self.client, (client, first), (server, PORT), CONNECTIONS)?;
+        self.new.push(took.as_secs_f64() * 1e9 / f64::from(CONNECTIONS));
+        Ok(())
     }
 
-    /// Sends packets of one connection that is established; nanoseconds for each.
-    fn send_established(&self) -> Result<f64> {
+    /// Sends packets of one connection that is established.
+    fn send_established(&mut self) -> Result<()> {
         let (client, server) = (ipv4(&self.client)?, ipv4(&self.server)?);
         let listening = self.server.namespace().run(|| Ok(UdpSocket::bind((server, PORT))?))?;
         let sending = self.client.namespace().run(|| Ok(UdpSocket::bind((client, 0))?))?;
@@ -148,21 +183,43 @@ impl Router {
             // Nobody reads, so most are dropped where they arrive, behind everything that is measured.
             sending.send(b"0123456789")?;
         }
-        Ok(begin.elapsed().as_secs_f64() * 1e9 / f64::from(ESTABLISHED))
+        self.established.push(begin.elapsed().as_secs_f64() * 1e9 / f64::from(ESTABLISHED));
+        Ok(())
     }
 }
 
-/// Sends the first UDP packets of so many connections, each from a port of its own; how long that took.
+/// One of many policies that select all pods: one lets the client through to the server, the others let through what is
+/// not there.
+fn policy(number: usize, lets_through: bool, types: &[&str]) -> Value {
+    let of = |app: &str| {
+        if lets_through {
+            json!([{"podSelector": {"matchLabels": {"app": app}}}])
+        } else {
+            json!([{"ipBlock": {"cidr": format!("172.16.{}.{}/32", number / 250, number % 250)}}])
+        }
+    };
+    let ports = json!([{"protocol": "UDP", "port": PORT}]);
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": "bench", "name": format!("policy-{number}")},
+        "spec": {
+            "podSelector": {}, "policyTypes": types,
+            "ingress": [{"from": of("client"), "ports": ports}],
+            "egress": [{"to": of("server"), "ports": ports}],
+        },
+    })
+}
+
+/// Sends the first UDP packets of so many connections, from this port and those behind it; how long that took.
 pub(crate) fn send_new(
     pod: &Pod,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    (source, first): (Ipv4Addr, u16),
+    (destination, port): (Ipv4Addr, u16),
     connections: u16,
-    port: u16,
 ) -> Result<Duration> {
     pod.namespace().run(|| {
         let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
-        let ports = 1024..1024 + connections;
+        let ports = first..first + connections;
         let packets: Vec<_> = ports.map(|from| udp_packet(source, destination, from, port)).collect();
         let begin = Instant::now();
         for packet in &packets {
@@ -170,11 +227,6 @@ pub(crate) fn send_new(
         }
         Ok(begin.elapsed())
     })
-}
-
-/// One of the addresses that the client's object has beside the one that the lab gave it.
-fn client_address(round: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 250, 0, round)
 }
 
 pub(crate) fn ipv4(pod: &Pod) -> Result<Ipv4Addr> {

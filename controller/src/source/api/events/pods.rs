@@ -9,15 +9,18 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use policy_compiler::model::ObjectName;
-use policy_compiler::ruleset::LogEvent;
+use policy_compiler::ruleset::{LogEvent, LogPrefix};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
 use super::{Content, Failures, event, shortened};
 use crate::allowance::Allowance;
-use crate::denials::{Denial, Notice};
+use crate::denials::{About, Notice};
 
-const REASON: &str = "PolicyDenied";
+/// The `reason` of an event: the policies deny, the pod sends what is not its own, or its door is unknown.
+const DENIED: &str = "PolicyDenied";
+const SPOOFED: &str = "Spoofed";
+const NO_DOOR: &str = "DoorNotFound";
 
 /// How many events a pod gets at once, and how soon another one.
 const OF_A_POD: (u32, Duration) = (25, Duration::from_secs(60));
@@ -53,7 +56,7 @@ pub(super) async fn publish(client: &Client, node: &str, mut denials: Receiver<N
 struct Publisher<'a> {
     client: &'a Client,
     node: &'a str,
-    told: HashMap<(ObjectName, Denial), Told>,
+    told: HashMap<(ObjectName, About), Told>,
     of_pods: HashMap<ObjectName, Allowance>,
     in_all: Allowance,
     failures: Failures,
@@ -78,10 +81,10 @@ impl Publisher<'_> {
         if !self.in_all.take(now) {
             return Ok(());
         }
-        let Notice { pod, denial, packets, message } = notice;
+        let Notice { pod, about, packets, message } = notice;
         let packets = i32::try_from(packets).unwrap_or(i32::MAX);
         let events = Api::<Event>::namespaced(self.client.clone(), &pod.namespace);
-        let key = (pod, denial);
+        let key = (pod, about);
         if let Some(told) = self.told.get_mut(&key) {
             let count = told.count.saturating_add(packets);
             let patch = json!({
@@ -103,11 +106,15 @@ impl Publisher<'_> {
             return Ok(());
         }
         let Some(object) = self.reference(&key.0).await? else { return Ok(()) };
-        let kind = match key.1.prefix.event {
-            LogEvent::Denied | LogEvent::StrictStart => "Warning",
-            LogEvent::Audited => "Normal",
+        let (kind, reason) = match key.1 {
+            About::NoDoor => ("Warning", NO_DOOR),
+            About::Denial(denial) => match denial.prefix {
+                LogPrefix::Judged { event: LogEvent::Audited, .. } => ("Normal", DENIED),
+                LogPrefix::Judged { .. } => ("Warning", DENIED),
+                LogPrefix::Spoofed(_) => ("Warning", SPOOFED),
+            },
         };
-        let content = Content { kind, reason: REASON, message, count: packets };
+        let content = Content { kind, reason, message, count: packets };
         let event = events.create(&PostParams::default(), &event(self.node, object, content)).await?;
         if let Some(name) = event.metadata.name {
             self.told.insert(key, Told { name, count: packets, at: now });

@@ -1,0 +1,421 @@
+//! What the addresses of a packet do not decide: who may send broadcast, multicast and link-local packets into an
+//! isolated pod, and what an isolated pod may send from its link-local addresses.
+//!
+//! The connections of such packets are not tracked where they are judged, so a packet that passes lets the answers
+//! to it pass the other way for a while ([`Statement::ExpectAnswer`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::guard::{go, rule};
+use crate::compile::access::Access;
+use crate::compile::draft::Draft;
+use crate::compile::names::{family_set, isolation_chain, isolation_comment};
+use crate::compile::rule::{Crowd, Grant};
+use crate::compile::side::subjects::Subject;
+use crate::compile::side::{Regranted, Side};
+use crate::compile::skeleton;
+use crate::compile::world::World;
+use crate::model::{Direction, Door, Doors, Family, ObjectName, Pod};
+use crate::ruleset::{
+    ChainName, Element, ElementKey, EtherType, Fields, FrameMatch, KeyType, LogEvent, Rule, SetKind, SetName,
+    Statement, Verdict,
+};
+
+/// The tuples of answers to packets that have passed.
+fn answers() -> SetName {
+    SetName::new("answers")
+}
+
+/// Where packets go on that pass: the answers to them pass too.
+fn pass() -> ChainName {
+    ChainName::new("link_pass")
+}
+
+/// What passes into every pod, whatever the policies say; it returns for the rest.
+fn always() -> ChainName {
+    ChainName::new("link_always")
+}
+
+/// The node's own link-local addresses at bridges.
+pub(super) fn node_link_local() -> SetName {
+    SetName::new("node_link_local")
+}
+
+/// The addresses of the node's pods, if a rule lets all pods in.
+fn pods(family: Family) -> SetName {
+    family_set("pods", family)
+}
+
+/// What judges the packets of one direction at a door: a chain that returns for what it does not let pass, and one
+/// where what is left goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Judging {
+    admit: ChainName,
+    rest: ChainName,
+}
+
+/// How a pod is isolated at its door.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Isolation {
+    ingress: Option<Judging>,
+    egress: Option<Judging>,
+}
+
+/// What is judged alike: pods that the same policies isolate, with the same numbers of named ports.
+#[derive(Default)]
+struct Group {
+    pods: BTreeSet<ObjectName>,
+    /// Where packets of each sender that is let in go on.
+    senders: BTreeMap<IpAddr, ChainName>,
+}
+
+/// The groups for ingress, and who may send to them.
+pub(super) struct Link {
+    groups: BTreeMap<String, Group>,
+    of_pods: BTreeMap<ObjectName, String>,
+    /// What the rules grant to each address of the node's pods, the link-local ones included. Nothing is known as long
+    /// as there is no group.
+    senders: BTreeMap<IpAddr, Vec<Grant>>,
+    /// The addresses among them of each pod.
+    sending: BTreeMap<ObjectName, Vec<IpAddr>>,
+}
+
+/// What an update is about.
+pub(super) struct Renewed<'a> {
+    /// The pods that have changed, or their doors, or what isolates them.
+    pub(super) pods: &'a BTreeSet<ObjectName>,
+    /// The addresses to which the rules may grant something else.
+    pub(super) granted: &'a Regranted,
+}
+
+impl Link {
+    pub(super) fn new(draft: &mut Draft) -> Self {
+        draft.put_set(&answers(), SetKind { key: KeyType::Answer, interval: false, verdicts: false });
+        for family in Family::BOTH {
+            let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: false };
+            draft.put_set(&pods(family), address);
+            draft.pin_set(&pods(family));
+        }
+        let address = SetKind { key: KeyType::Address(Family::Ipv6), interval: false, verdicts: false };
+        draft.put_set(&node_link_local(), address);
+        let accept = || Statement::Verdict(Verdict::Accept);
+        draft.put_chain(
+            &pass(),
+            None,
+            vec![Rule::new([Statement::ExpectAnswer(answers())]), Rule::new([accept()])],
+        );
+        draft.pin(&pass());
+        let mut rules = skeleton::LINK_UPKEEP.map(|upkeep| rule([upkeep], Verdict::Accept)).to_vec();
+        rules.push(Rule::new([Statement::SourceIsLocal, accept()]));
+        // The look-up before does not know to which device a link-local address belongs.
+        let source = Fields::Source(Family::Ipv6);
+        rules.push(Rule::new([Statement::InSet(source, node_link_local()), accept()]));
+        rules.push(Rule::new([is_answer(), accept()]));
+        draft.put_chain(&always(), None, rules);
+        draft.pin(&always());
+        Self {
+            groups: BTreeMap::new(),
+            of_pods: BTreeMap::new(),
+            senders: BTreeMap::new(),
+            sending: BTreeMap::new(),
+        }
+    }
+
+    /// Brings the maps of senders in step.
+    pub(super) fn update(
+        &mut self,
+        world: &World,
+        sides: &mut [Side; 2],
+        doors: &Doors,
+        renewed: &Renewed<'_>,
+        draft: &mut Draft,
+    ) {
+        let [_, ingress] = sides;
+        let mut groups = BTreeSet::new();
+        for name in renewed.pods {
+            let subject = ingress.subject(name).filter(|subject| {
+                doors.of_pods.get(name).is_some_and(|door| is_judged(world, &subject.pod, door))
+            });
+            let key = subject.map(|subject| ingress.group_key(subject));
+            self.join(name, key.clone());
+            groups.extend(key);
+        }
+        let changed = self.update_senders(world, ingress, doors, renewed, draft);
+        let keys: Vec<_> = if changed.is_empty() {
+            groups.iter().cloned().collect()
+        } else {
+            self.groups.keys().cloned().collect()
+        };
+        for key in keys {
+            let all = groups.contains(&key);
+            self.update_group(&key, ingress, if all { None } else { Some(&changed) }, draft);
+        }
+    }
+
+    /// Puts a pod into a group, out of the one that it was in.
+    fn join(&mut self, pod: &ObjectName, key: Option<String>) {
+        if let Some(before) = self.of_pods.remove(pod)
+            && let Some(group) = self.groups.get_mut(&before)
+        {
+            group.pods.remove(pod);
+            if group.pods.is_empty() && key.as_ref() != Some(&before) {
+                self.groups.remove(&before);
+            }
+        }
+        if let Some(key) = key {
+            self.groups.entry(key.clone()).or_default().pods.insert(pod.clone());
+            self.of_pods.insert(pod.clone(), key);
+        }
+    }
+
+    /// Works out anew what the senders are granted of whom that may have changed, and returns the addresses of which it
+    /// has.
+    fn update_senders(
+        &mut self,
+        world: &World,
+        ingress: &mut Side,
+        doors: &Doors,
+        renewed: &Renewed<'_>,
+        draft: &mut Draft,
+    ) -> BTreeSet<IpAddr> {
+        let names = self.senders_in_question(doors, renewed);
+        let mut before = BTreeMap::new();
+        for address in names.iter().filter_map(|name| self.sending.remove(name)).flatten() {
+            before.insert(address, self.senders.remove(&address));
+        }
+        for name in names.into_iter().filter(|_| !self.groups.is_empty()) {
+            let pod = world.pod(&name).filter(|pod| world.is_local(pod) && !pod.addresses.is_empty());
+            let Some((pod, door)) = pod.zip(doors.of_pods.get(&name)) else { continue };
+            let link_local = door.link_local.iter().map(|address| IpAddr::V6(*address));
+            let addresses: Vec<_> = world.addresses(pod).chain(link_local).collect();
+            for address in &addresses {
+                before.entry(*address).or_insert(None);
+                self.senders.insert(*address, ingress.grants(world, *address, pod));
+            }
+            self.sending.insert(name, addresses);
+        }
+        let differs =
+            |(address, before): &(IpAddr, Option<Vec<Grant>>)| before.as_ref() != self.senders.get(address);
+        let changed: BTreeSet<_> = before.into_iter().filter(differs).map(|(address, _)| address).collect();
+        for address in &changed {
+            draft.list_address(&pods(Family::of(*address)), *address, self.senders.contains_key(address));
+        }
+        changed
+    }
+
+    /// The pods to whose addresses something else may be granted than is known.
+    fn senders_in_question(&self, doors: &Doors, renewed: &Renewed<'_>) -> BTreeSet<ObjectName> {
+        if self.groups.is_empty() || self.sending.is_empty() {
+            return doors.of_pods.keys().chain(self.sending.keys()).cloned().collect();
+        }
+        let regranted =
+            |addresses: &Vec<IpAddr>| addresses.iter().any(|address| renewed.granted.concerns(*address));
+        let sending = self.sending.iter().filter(|(_, addresses)| regranted(addresses));
+        sending.map(|(name, _)| name).chain(renewed.pods).cloned().collect()
+    }
+
+    /// Looks at the given senders of a group anew, or at all of them.
+    fn update_group(
+        &mut self,
+        key: &str,
+        ingress: &Side,
+        changed: Option<&BTreeSet<IpAddr>>,
+        draft: &mut Draft,
+    ) {
+        let Some(group) = self.groups.get_mut(key) else { return };
+        let Some(subject) = group.pods.first().and_then(|pod| ingress.subject(pod)) else { return };
+        for family in Family::BOTH {
+            let kind = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
+            draft.put_set(&family_set(key, family), kind);
+        }
+        let addresses: BTreeSet<_> = match changed {
+            Some(changed) => changed.clone(),
+            None => group.senders.keys().chain(self.senders.keys()).copied().collect(),
+        };
+        for address in addresses {
+            let grants = self.senders.get(&address);
+            let access = grants.and_then(|grants| ingress.granted(subject, grants));
+            let chain = access.map(|access| put_access(ingress, draft, &access));
+            let (set, element) = (family_set(key, Family::of(address)), ElementKey::Address(address));
+            if let Some(chain) = chain {
+                draft.put_element(&set, element, Element { target: Some(chain.clone()), comment: None });
+                group.senders.insert(address, chain);
+            } else if group.senders.remove(&address).is_some() {
+                draft.remove_element(&set, element);
+            }
+        }
+    }
+
+    /// Puts the chains that judge at a pod's door.
+    pub(super) fn isolation(
+        &self,
+        world: &World,
+        sides: &[Side; 2],
+        pod: &Pod,
+        door: &Door,
+        draft: &mut Draft,
+    ) -> Isolation {
+        let [egress, ingress] = sides;
+        let mut isolation = Isolation::default();
+        if !is_judged(world, pod, door) {
+            return isolation;
+        }
+        if let Some(subject) = egress.subject(&pod.name) {
+            let key = egress.group_key(subject);
+            let admit = put_admitting(egress, draft, &key, subject, false);
+            isolation.egress = Some(Judging { admit, rest: put_rest(egress, draft, subject) });
+        }
+        if let Some((subject, key)) = ingress.subject(&pod.name).zip(self.of_pods.get(&pod.name)) {
+            let admit = put_admitting(ingress, draft, key, subject, true);
+            isolation.ingress = Some(Judging { admit, rest: put_rest(ingress, draft, subject) });
+        }
+        isolation
+    }
+}
+
+/// Whether packets come to a pod's door, or leave it, that the addresses in them do not decide.
+fn is_judged(world: &World, pod: &Pod, door: &Door) -> bool {
+    door.bridged || !world.allowed_sources(&pod.name.namespace).is_empty()
+}
+
+fn is_answer() -> Statement {
+    Statement::InSet(Fields::Tuple(Family::Ipv6), answers())
+}
+
+/// Makes sure of a chain that passes what `access` allows and returns for the rest.
+fn put_access(side: &Side, draft: &mut Draft, access: &Access) -> ChainName {
+    match access {
+        Access::Everything(rule) => {
+            put_rule(draft, rule);
+            rule.clone()
+        }
+        Access::Ports(ports) => {
+            for port in ports {
+                put_rule(draft, port.rule());
+            }
+            let map = side.put_ports(draft, ports);
+            let chain = ChainName::new(map.as_str());
+            draft.put_chain(
+                &chain,
+                None,
+                vec![Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, map)])],
+            );
+            chain
+        }
+    }
+}
+
+/// Makes sure of a rule's chain, which counts what the rule lets pass.
+fn put_rule(draft: &mut Draft, rule: &ChainName) {
+    let count = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Goto(pass()))]);
+    draft.put_chain(rule, None, vec![count]);
+}
+
+/// Makes sure of the chain that looks who is at the other end, a pod of the node or an address in a block.
+fn put_admitting(side: &Side, draft: &mut Draft, key: &str, subject: &Subject, pods: bool) -> ChainName {
+    let mut rules = Vec::new();
+    for family in Family::BOTH {
+        let peer = skeleton::peer_field(side.direction(), family);
+        if pods {
+            rules.push(Rule::new([Statement::VerdictMap(peer, family_set(key, family))]));
+        }
+        let blocks = side.granted_blocks(subject, family);
+        if blocks.is_empty() {
+            continue;
+        }
+        let elements: BTreeMap<_, _> = blocks
+            .into_iter()
+            .map(|(first, last, access)| {
+                let target = Some(put_access(side, draft, &access));
+                (ElementKey::AddressRange(first, last), Element { target, comment: None })
+            })
+            .collect();
+        let map = family_set(&format!("{key}_blocks"), family);
+        draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: true, verdicts: true });
+        draft.replace_elements(&map, elements);
+        rules.push(Rule::new([Statement::VerdictMap(peer, map)]));
+    }
+    let chain = ChainName::new(key);
+    draft.put_chain(&chain, None, rules);
+    chain
+}
+
+/// Makes sure of the chain where packets go on whose other end no rule names: what is open to all, and the denial.
+fn put_rest(side: &Side, draft: &mut Draft, subject: &Subject) -> ChainName {
+    let mut open = |crowd| {
+        side.crowd_access(subject, crowd).map(|access| match access {
+            Access::Everything(rule) => {
+                put_rule(draft, &rule);
+                Statement::Verdict(Verdict::Goto(rule))
+            }
+            Access::Ports(ports) => {
+                for port in &ports {
+                    put_rule(draft, port.rule());
+                }
+                Statement::VerdictMap(Fields::ProtocolAndPort, side.put_ports(draft, &ports))
+            }
+        })
+    };
+    let mut rules = Vec::new();
+    rules.extend(open(Crowd::Everybody).map(|open| Rule::new([open])));
+    if side.direction() == Direction::Ingress
+        && let Some(open) = open(Crowd::Pods)
+    {
+        rules.extend(skeleton::with_peers(side.direction(), pods, &open));
+    }
+    let audited = subject.audited;
+    let (event, verdict) =
+        if audited { (LogEvent::Audited, Verdict::Goto(pass())) } else { (LogEvent::Denied, Verdict::Drop) };
+    rules.push(skeleton::log(side.direction(), event));
+    let rest = Rule::new([Statement::Counter, Statement::Verdict(verdict)]);
+    let policies = || subject.policies.iter().map(|policy| &policy.name);
+    rules.push(rest.comment(isolation_comment(audited, policies())));
+    let policies = policies().map(ToString::to_string);
+    let content: Vec<String> = rules.iter().map(ToString::to_string).chain(policies).collect();
+    let name = isolation_chain(side.direction(), audited, content.iter().map(String::as_str));
+    draft.put_chain(&name, None, rules);
+    name
+}
+
+impl Isolation {
+    /// What becomes of packets that leave the door with a source that the other table does not know as the pod's.
+    pub(super) fn out_of_door(&self, source: &Statement) -> Vec<Rule> {
+        let go = |verdict| Rule::new([source.clone(), Statement::Verdict(verdict)]);
+        match (&self.egress, &self.ingress) {
+            (None, None) => vec![go(Verdict::Accept)],
+            (None, Some(_)) => vec![go(Verdict::Goto(pass()))],
+            (Some(Judging { admit, rest }), _) => {
+                let answer = Rule::new([source.clone(), is_answer(), Statement::Verdict(Verdict::Accept)]);
+                vec![answer, go(Verdict::Jump(admit.clone())), go(Verdict::Goto(rest.clone()))]
+            }
+        }
+    }
+
+    /// What every frame meets that goes into the door; `None` where none has to.
+    ///
+    /// Packets to the pod's own addresses are judged in the other table, which knows their connections.
+    pub(super) fn at_entry(&self, door: &Door, addresses: &[IpAddr]) -> Option<Vec<Rule>> {
+        if self.ingress.is_none() && self.egress.is_none() {
+            return None;
+        }
+        let to_pod =
+            addresses.iter().map(|address| rule([FrameMatch::Destination(*address)], Verdict::Accept));
+        let mut rules: Vec<_> = to_pod.collect();
+        rules.push(rule([FrameMatch::Protocol(EtherType::Arp)], Verdict::Accept));
+        if let Some(own) = door.link_address {
+            rules.push(rule([FrameMatch::From(own)], Verdict::Accept));
+            // A bridge that has forgotten where somebody is asks at all of its ports.
+            rules.push(rule([FrameMatch::NotTo(own), FrameMatch::Unicast], Verdict::Drop));
+        }
+        rules.push(go(Verdict::Jump(always())));
+        match &self.ingress {
+            Some(Judging { admit, rest }) => {
+                rules.push(go(Verdict::Jump(admit.clone())));
+                rules.push(go(Verdict::Goto(rest.clone())));
+            }
+            None => rules.push(go(Verdict::Goto(pass()))),
+        }
+        Some(rules)
+    }
+}
