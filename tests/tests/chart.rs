@@ -26,6 +26,8 @@ const EVERYTHING: &[&str] = &[
     "keepConnections=true",
     "defaultDeny=env=prod",
     "defaultDenyAllowDns=true",
+    "requireDoors=true",
+    "allowPodTunnels=true",
     "podsToNode=policy",
     "serviceMonitor.enabled=true",
     "serviceMonitor.labels.release=prometheus",
@@ -140,6 +142,9 @@ fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
         (&["keepConnections=true"], "--keep-connections"),
         (&["defaultDeny=env=prod\\,tier in (web\\,api)"], "--default-deny=env=prod,tier in (web,api)"),
         (&["defaultDeny=!open", "defaultDenyAllowDns=true"], "--default-deny-allow-dns"),
+        (&["doors=false"], "--no-doors"),
+        (&["requireDoors=true"], "--require-doors"),
+        (&["allowPodTunnels=true"], "--allow-pod-tunnels"),
         (&["podsToNode=policy"], "--pods-to-node=policy"),
     ] {
         let objects = render(values)?;
@@ -195,6 +200,9 @@ fn wrong_values_are_refused() -> Result<()> {
         (&["maxUnavailable=half"], "maxUnavailable"),
         (&["dashboard.label=x"], "dashboard"),
         (&["defaultDeny=1"], "defaultDeny"),
+        (&["doors=no"], "doors"),
+        (&["doors=false", "requireDoors=true"], "requireDoors"),
+        (&["doors=false", "allowPodTunnels=true"], "allowPodTunnels"),
         (&["podsToNode=deny"], "podsToNode"),
         (&["defaultDenyAllowDns=true"], "defaultDeny"),
         (&["serviceMonitor.enabled=true"], "listen"),

@@ -139,7 +139,9 @@ fn what_debugging_md_says_works() -> Result<()> {
             _ if command.starts_with("podfence explain") => {
                 (1, "pod client has app=client (needs app=friend)")
             }
-            _ if command.contains("get events") => (0, "pod client has app=client (needs app=friend)"),
+            _ if command.contains("reason=PolicyDenied") => {
+                (0, "pod client has app=client (needs app=friend)")
+            }
             _ if command.contains("status") => (0, "isolated by shop/web: denied"),
             _ => (0, ""),
         };
