@@ -1,13 +1,14 @@
 //! Both tables at once: what is applied is applied to both or to none, and others are kept away from both.
 
-use controller::kernel::{Error, Kernel, Watch};
+use controller::kernel::{Error, Kernel};
 use policy_compiler::ruleset::{ChainName, Operation, Ruleset, TableFamily, Transaction};
 
 use crate::rulesets::{raise_devices, small, small_at_device};
 use crate::support::{
-    end, in_namespace, ip, kernel_with_all, listing, nft, present, replace_all, take_over_all, tamper,
+    are_present, end, in_namespace, ip, kernel_with_all, listing, nft, replace_all, take_over_all, tamper,
     try_nft,
 };
+use crate::tampering::check_repairs;
 
 /// What nft is told to do to the table at devices.
 const TAMPERING: &[&str] = &[
@@ -46,10 +47,6 @@ fn with_both(test: impl FnOnce([&Ruleset; 2]) + Send) {
     });
 }
 
-fn is_present(kernel: &mut Kernel, rulesets: [&Ruleset; 2]) -> bool {
-    rulesets.into_iter().all(|ruleset| present(kernel, ruleset) == *ruleset)
-}
-
 fn empty(table: TableFamily) -> Ruleset {
     Ruleset { table, ..Ruleset::default() }
 }
@@ -67,11 +64,11 @@ fn a_refusal_in_either_table_keeps_both_as_they_were() {
             assert!(error.to_string().contains("delete chain no_such"), "{error}");
             assert_eq!(listing(), before);
         }
-        assert!(is_present(&mut kernel, rulesets));
+        assert!(are_present(&mut kernel, &rulesets));
         let transactions = rulesets.map(|old| Transaction::between(old, &empty(old.table)));
         kernel.apply_all(&transactions).unwrap();
         let empty = TableFamily::BOTH.map(empty);
-        assert!(is_present(&mut kernel, empty.each_ref()));
+        assert!(are_present(&mut kernel, &empty.each_ref()));
     });
 }
 
@@ -82,7 +79,7 @@ fn a_device_that_is_not_there_is_named_and_changes_nothing() {
         let mut kernel = Kernel::open().unwrap();
         let Err(error) = kernel.apply_all(&replace_all(&rulesets)) else {
             // Since Linux 6.16 a chain waits for its device.
-            return assert!(is_present(&mut kernel, rulesets));
+            return assert!(are_present(&mut kernel, &rulesets));
         };
         assert_eq!(error.to_string(), "the kernel refuses to add chain forward");
         assert_eq!(nft(&["list", "tables"], ""), "");
@@ -106,22 +103,7 @@ fn both_tables_are_deleted() {
 
 #[test]
 fn what_others_do_to_the_table_at_devices_is_noticed_and_repaired() {
-    with_both(|rulesets| {
-        end(kernel_with_all(&rulesets));
-        let right = listing();
-        for command in TAMPERING {
-            let mut kernel = Kernel::open().unwrap();
-            let mut watch = Watch::open(&kernel).unwrap();
-            tamper(command);
-            assert!(watch.changed().unwrap(), "unnoticed: {command}");
-            assert!(!is_present(&mut kernel, rulesets), "not seen: {command}");
-            take_over_all(&mut kernel, &rulesets).unwrap();
-            assert!(is_present(&mut kernel, rulesets), "not repaired: {command}");
-            assert_eq!(listing(), right, "not repaired as nft sees it: {command}");
-            assert!(!watch.changed().unwrap(), "the repair woke the watch: {command}");
-            end(kernel);
-        }
-    });
+    with_both(|rulesets| check_repairs(&rulesets, TAMPERING));
 }
 
 #[test]

@@ -80,6 +80,11 @@ pub(crate) fn present(kernel: &mut Kernel, expected: &Ruleset) -> Ruleset {
     table.map_or_else(nothing, |table| table.as_ruleset(expected))
 }
 
+/// Whether the kernel has these rulesets.
+pub(crate) fn are_present(kernel: &mut Kernel, rulesets: &[&Ruleset]) -> bool {
+    rulesets.iter().all(|ruleset| present(kernel, ruleset) == **ruleset)
+}
+
 /// Runs nft and returns what it prints.
 pub(crate) fn nft(arguments: &[&str], input: &str) -> String {
     try_nft(arguments, input).unwrap_or_else(|errors| panic!("nft {arguments:?}: {errors}\n{input}"))

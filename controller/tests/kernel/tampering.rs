@@ -5,7 +5,8 @@ use policy_compiler::ruleset::{Ruleset, Transaction};
 
 use crate::rulesets::small;
 use crate::support::{
-    end, in_namespace, kernel_with, kernel_with_orphan, listing, present, take_over, tamper,
+    are_present, end, in_namespace, kernel_with, kernel_with_all, kernel_with_orphan, listing, present,
+    take_over_all, tamper,
 };
 
 /// What nft is told to do to the small ruleset.
@@ -75,23 +76,26 @@ const TAMPERING: &[&str] = &[
 
 #[test]
 fn tampering_is_noticed_and_repaired_and_the_repair_is_not_noticed() {
-    in_namespace(|| {
-        let ruleset = small();
-        end(kernel_with(&ruleset));
-        let right = listing();
-        for command in TAMPERING {
-            let mut kernel = Kernel::open().unwrap();
-            let mut watch = Watch::open(&kernel).unwrap();
-            tamper(command);
-            assert!(watch.changed().unwrap(), "unnoticed: {command}");
-            assert_ne!(present(&mut kernel, &ruleset), ruleset, "not seen: {command}");
-            take_over(&mut kernel, &ruleset).unwrap();
-            assert_eq!(present(&mut kernel, &ruleset), ruleset, "not repaired: {command}");
-            assert_eq!(listing(), right, "not repaired as nft sees it: {command}");
-            assert!(!watch.changed().unwrap(), "the repair woke the watch: {command}");
-            end(kernel);
-        }
-    });
+    in_namespace(|| check_repairs(&[&small()], TAMPERING));
+}
+
+/// Checks that whatever nft is told to do to the rulesets is noticed and repaired, and the repair not noticed.
+#[track_caller]
+pub(crate) fn check_repairs(rulesets: &[&Ruleset], commands: &[&str]) {
+    end(kernel_with_all(rulesets));
+    let right = listing();
+    for command in commands {
+        let mut kernel = Kernel::open().unwrap();
+        let mut watch = Watch::open(&kernel).unwrap();
+        tamper(command);
+        assert!(watch.changed().unwrap(), "unnoticed: {command}");
+        assert!(!are_present(&mut kernel, rulesets), "not seen: {command}");
+        take_over_all(&mut kernel, rulesets).unwrap();
+        assert!(are_present(&mut kernel, rulesets), "not repaired: {command}");
+        assert_eq!(listing(), right, "not repaired as nft sees it: {command}");
+        assert!(!watch.changed().unwrap(), "the repair woke the watch: {command}");
+        end(kernel);
+    }
 }
 
 #[test]
