@@ -14,7 +14,7 @@ const IPV4_RULE: u32 = 8;
 const IPV6_ROUTE: u32 = 11;
 const IPV6_RULE: u32 = 19;
 
-/// Tells when devices or routes of a network namespace change.
+/// Reports when devices or routes of a network namespace change.
 ///
 /// The descriptor becomes readable when there is something; [`Watch::changed`] then takes it.
 pub struct Watch {
