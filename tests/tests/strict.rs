@@ -127,6 +127,9 @@ fn a_pod_waits_until_it_is_known(topology: Topology) -> Result<()> {
     scene.wait_in_step()?;
     let totals = others.stop()?;
     assert_eq!(totals.wrong_denials, 0, "{totals:?}");
+    // The newcomer's door was one of the other devices each time before its pod was known.
+    let log = agent.log()?;
+    ensure!(!log.contains("spoofed"), "{log}");
     Ok(())
 }
 

@@ -149,6 +149,7 @@ pub(super) fn expressions(
             Statement::Dhcp(family) => encoder.dhcp(*family),
             Statement::SourceIsLocal => encoder.is_local(FIB_SOURCE),
             Statement::DestinationIsLocal => encoder.is_local(FIB_DESTINATION),
+            Statement::InputDevice(device) => encoder.input_device(device),
             Statement::TcpSyn => encoder.tcp_syn(),
             Statement::SctpInit => encoder.sctp_init(),
             Statement::InSet(fields, set) => encoder.look_up(*fields, set, false, intervals(set)),
@@ -219,6 +220,13 @@ impl Encoder {
     fn is_local(&mut self, flags: u32) {
         self.push(Expression::Fib { result: FIB_RESULT_ADDRESS_TYPE, flags, register: FIRST });
         self.compare(uapi::NFT_CMP_EQ, &ADDRESS_TYPE_LOCAL.to_ne_bytes());
+    }
+
+    fn input_device(&mut self, device: &str) {
+        self.meta(uapi::NFT_META_IIFNAME, FIRST);
+        let mut name = device.as_bytes().to_vec();
+        name.resize(uapi::IFNAMSIZ, 0);
+        self.compare(uapi::NFT_CMP_EQ, &name);
     }
 
     fn tcp_syn(&mut self) {

@@ -254,6 +254,8 @@ pub enum Statement {
     SourceIsLocal,
     /// `fib daddr type local`: the destination is an address of the node.
     DestinationIsLocal,
+    /// `iifname "eth0"`: the packet comes in at this device.
+    InputDevice(Arc<str>),
     /// `tcp flags syn / fin,syn,rst,ack`: the packet asks for a connection.
     TcpSyn,
     /// `meta l4proto sctp @th,96,8 0x1`: the packet asks for an association, its only chunk is INIT (RFC 9260,

@@ -79,6 +79,7 @@ impl Ruleset {
                 | Statement::Transport(_)
                 | Statement::Dhcp(_)
                 | Statement::SourceIsLocal
+                | Statement::InputDevice(_)
                 | Statement::Frame(_) => false,
                 Statement::DestinationIsLocal => *hook == Hook::Input,
                 Statement::TcpSyn => matches!(packet.port, Some((Protocol::Tcp, _))),

@@ -163,6 +163,7 @@ impl Display for Statement {
             }
             Self::SourceIsLocal => f.write_str("fib saddr type local"),
             Self::DestinationIsLocal => f.write_str("fib daddr type local"),
+            Self::InputDevice(device) => write!(f, "iifname \"{device}\""),
             Self::TcpSyn => f.write_str("tcp flags syn / fin,syn,rst,ack"),
             Self::SctpInit => f.write_str("meta l4proto sctp @th,96,8 0x1"),
             Self::InSet(fields, set) => write!(f, "{fields} @{set}"),

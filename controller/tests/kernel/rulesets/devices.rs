@@ -120,6 +120,8 @@ fn combined_rules() -> Vec<Rule> {
         vec![Statement::TcpSyn],
         vec![Statement::SctpInit],
         vec![Statement::SourceIsLocal],
+        vec![Statement::InputDevice(DEVICES[0].into())],
+        vec![Statement::InputDevice(DEVICES[1].into())],
     ];
     all.extend([133, 134, 135, 136, 137, 143].map(|kind| vec![icmp6(kind)]));
     all.extend([2, 4, 41, 47, 58].map(|protocol| vec![Statement::Transport(protocol)]));

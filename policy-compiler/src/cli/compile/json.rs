@@ -160,7 +160,7 @@ fn statement(statement: &Statement) -> Vec<Value> {
             "prefix": prefix.to_string(), "group": LOG_GROUP, "snaplen": LOG_SNAP_LENGTH,
         } }),
         // Of the table that guards devices: no dry run has it.
-        Statement::Frame(_) | Statement::ExpectAnswer(_) => return Vec::new(),
+        Statement::Frame(_) | Statement::InputDevice(_) | Statement::ExpectAnswer(_) => return Vec::new(),
         Statement::Counter => json!({ "counter": null }),
         Statement::Verdict(Verdict::Accept) => json!({ "accept": null }),
         Statement::Verdict(Verdict::Drop) => json!({ "drop": null }),

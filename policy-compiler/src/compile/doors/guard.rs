@@ -51,8 +51,7 @@ impl<'a> AtDoor<'a> {
     pub(super) fn put(&self, draft: &mut Draft) -> Vec<Base> {
         let own = self.put_sources(draft);
         draft.put_chain(&self.chain("door_rest"), None, self.rest(&own));
-        let elsewhere = drop_spoofed(&[], SpoofReason::Elsewhere, &self.pod.name.to_string());
-        draft.put_chain(&elsewhere_chain(self.door), None, elsewhere);
+        draft.put_chain(&elsewhere_chain(self.door), None, self.elsewhere());
         draft.put_chain(&self.chain("door_own6"), None, self.own6(&own));
         draft.put_chain(&self.chain("door_speaks"), None, self.speaks());
         draft.put_chain(&self.chain("door_discovery"), None, self.discovery());
@@ -220,6 +219,17 @@ impl<'a> AtDoor<'a> {
             rules.extend(self.drop_spoofed(&[FrameMatch::Protocol(kind).into()], reason));
         }
         rules.extend(self.drop_spoofed(&[], SpoofReason::EtherType));
+        rules
+    }
+
+    /// What comes in with a source of the pod at a device that is no pod's.
+    ///
+    /// The door itself is such a device until the pod is known. The chain that it had as one is deleted behind the
+    /// change ([`in_steps`](crate::ruleset::in_steps)), so packets may still traverse that while the address is here.
+    fn elsewhere(&self) -> Vec<Rule> {
+        let at_door = Statement::InputDevice(self.door.device.clone());
+        let mut rules = vec![rule([at_door], Verdict::Accept)];
+        rules.extend(self.drop_spoofed(&[], SpoofReason::Elsewhere));
         rules
     }
 
