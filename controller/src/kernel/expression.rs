@@ -117,6 +117,9 @@ const LINK_DESTINATION: u32 = 0;
 const LINK_SOURCE: u32 = 6;
 const LINK_TYPE: u32 = 12;
 
+/// Where the source stands in the header of IPv4 (RFC 791, section 3.1).
+const IPV4_SOURCE: u32 = 12;
+
 /// Where the sender's addresses stand in an ARP packet for IPv4 over Ethernet (RFC 826).
 const ARP_LINK_SOURCE: u32 = 8;
 const ARP_SOURCE: u32 = 14;
@@ -279,7 +282,7 @@ impl Encoder {
     fn address(&mut self, family: Family, side: Side, register: u32) {
         self.require(family);
         let (offset, length) = match (family, side) {
-            (Family::Ipv4, Side::Source) => (12, 4),
+            (Family::Ipv4, Side::Source) => (IPV4_SOURCE, 4),
             (Family::Ipv4, Side::Destination) => (16, 4),
             (Family::Ipv6, Side::Source) => (8, 16),
             (Family::Ipv6, Side::Destination) => (24, 16),
@@ -365,6 +368,10 @@ impl Encoder {
                 self.compare(uapi::NFT_CMP_EQ, &[0; 6]);
             }
             FrameMatch::Source(address) => self.address_is(Side::Source, address),
+            FrameMatch::SourceOfIpv4(address) => {
+                self.payload(uapi::NFT_PAYLOAD_NETWORK_HEADER, IPV4_SOURCE, 4, FIRST);
+                self.compare(uapi::NFT_CMP_EQ, &address.octets());
+            }
             FrameMatch::Destination(address) => self.address_is(Side::Destination, address),
             FrameMatch::ArpSource(address) => {
                 self.arp_source();

@@ -54,6 +54,9 @@ pub enum FrameMatch {
     Unicast,
     /// `ip saddr 10.0.0.1`, or the same of `ip6`
     Source(IpAddr),
+    /// `@nh,96,32 0xa000001`: the source of a packet that a match before has found to be IPv4. `ip saddr` would ask for
+    /// that again.
+    SourceOfIpv4(Ipv4Addr),
     /// `ip daddr 10.0.0.1`, or the same of `ip6`
     Destination(IpAddr),
     /// `arp saddr ip 10.0.0.1`: the address that the sender speaks for
@@ -87,6 +90,7 @@ impl fmt::Display for FrameMatch {
             Self::NotTo(address) => write!(f, "ether daddr != {address}"),
             Self::Unicast => f.write_str("ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00"),
             Self::Source(address) => write!(f, "{} saddr {address}", header(address)),
+            Self::SourceOfIpv4(address) => write!(f, "@nh,96,32 0x{:x}", address.to_bits()),
             Self::Destination(address) => write!(f, "{} daddr {address}", header(address)),
             Self::ArpSource(address) => write!(f, "arp saddr ip {address}"),
             Self::NotArpFrom(address) => write!(f, "arp saddr ether != {address}"),

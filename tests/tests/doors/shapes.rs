@@ -49,12 +49,14 @@ const TAGS: [Tags; 6] = [
 fn tagged_frames(topology: Topology) -> Result<()> {
     let scene = Scene::raise(topology)?;
     let mut tags = EMPTY_TAGS.to_vec();
+    let mut ways = ways(&scene).to_vec();
     if scene.bridged() {
         tags.extend(TAGS);
+        // At a bridge tags are dropped whether a policy isolates somebody or not.
+        ways.push((&scene.stranger, &scene.open));
     }
     let mut tries = Vec::new();
-    // Tags are dropped whether a policy isolates somebody or not.
-    for (attacker, victim) in ways(&scene).into_iter().chain([(&scene.stranger, &scene.open)]) {
+    for (attacker, victim) in ways {
         let (wire, links) =
             (Scene::wire(attacker)?, (attacker.link_address(), scene.next_hop(attacker, victim)?));
         for tags in &tags {

@@ -99,6 +99,8 @@ fn combined_rules() -> Vec<Rule> {
     let neighbour = |kind| Statement::from(FrameMatch::Neighbour(kind, "fd00::1".parse().unwrap()));
     let mut all = vec![
         vec![header(EtherType::Ipv4), FrameMatch::Source(ip("10.0.0.1")).into()],
+        vec![header(EtherType::Ipv4), FrameMatch::SourceOfIpv4("10.0.0.1".parse().unwrap()).into()],
+        vec![header(EtherType::Ipv4), FrameMatch::SourceOfIpv4("255.255.255.255".parse().unwrap()).into()],
         vec![header(EtherType::Ipv6), Statement::Transport(58)],
         vec![FrameMatch::Type(EtherType::Ipv4).into(), FrameMatch::Source(ip("10.0.0.1")).into()],
         vec![FrameMatch::Protocol(EtherType::Ipv4).into(), FrameMatch::Source(ip("10.0.0.1")).into()],

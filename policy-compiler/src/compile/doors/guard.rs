@@ -81,12 +81,9 @@ impl<'a> AtDoor<'a> {
             rule([encapsulated], Verdict::Goto(self.chain("door_tunnel")))
         }));
         let header = |kind| self.header(kind);
-        let ipv4 = self.addresses.iter().filter(|address| address.is_ipv4());
-        rules.extend(
-            ipv4.map(|address| {
-                rule([header(EtherType::Ipv4), FrameMatch::Source(*address)], Verdict::Accept)
-            }),
-        );
+        rules.extend(self.addresses4().map(|address| {
+            rule([header(EtherType::Ipv4), FrameMatch::SourceOfIpv4(address)], Verdict::Accept)
+        }));
         rules.extend(self.let_sources_pass(sources, Family::Ipv4));
         let icmp6 = [header(EtherType::Ipv6).into(), Statement::Transport(ICMP6)];
         rules.push(rule(icmp6, Verdict::Goto(self.chain("door_discovery"))));
@@ -94,6 +91,14 @@ impl<'a> AtDoor<'a> {
         let rest = go(Verdict::Goto(self.chain("door_rest")));
         rules.push(rest.comment(comment(&self.pod.name.to_string())));
         rules
+    }
+
+    /// The pod's own IPv4 addresses.
+    fn addresses4(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        })
     }
 
     /// The link address that frames must come from. On a routed link it means nothing to others, and a virtual machine
@@ -112,13 +117,13 @@ impl<'a> AtDoor<'a> {
         others.flat_map(drop).collect()
     }
 
-    /// The frame is the pod's, has no tag, and carries this.
+    /// The frame is the pod's and carries this. At a bridge it has no tag: others would strip it. On a routed link only
+    /// the node does, whose policies then judge the packet as any other.
     fn header(&self, kind: EtherType) -> FrameMatch {
         match (self.door.bridged, self.door.link_address) {
             (true, Some(address)) => FrameMatch::Header(address, kind),
-            (true, None) | (false, Some(_)) => FrameMatch::Type(kind),
-            // A device without a link address has no header where the type could stand.
-            (false, None) => FrameMatch::Protocol(kind),
+            (true, None) => FrameMatch::Type(kind),
+            (false, _) => FrameMatch::Protocol(kind),
         }
     }
 
@@ -200,11 +205,7 @@ impl<'a> AtDoor<'a> {
         rules.push(rule([unspecified.into(), Statement::GROUP_MANAGEMENT], Verdict::Accept));
         let dhcp = [unspecified.into(), broadcast.into(), Statement::Dhcp(Family::Ipv4)];
         rules.push(rule(dhcp, Verdict::Accept));
-        let spoken_for = self.addresses.iter().filter_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        for address in spoken_for.chain([Ipv4Addr::UNSPECIFIED]) {
+        for address in self.addresses4().chain([Ipv4Addr::UNSPECIFIED]) {
             rules.push(rule([FrameMatch::ArpSource(address)], Verdict::Accept));
         }
         for (_, set) in sources.iter().filter(|(family, _)| *family == Family::Ipv4) {
