@@ -15,18 +15,20 @@ use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::cutter::Cutter;
+use crate::cutter::{Cutter, NodeAddresses};
 use crate::datapath::{Examiner, LocalPods};
-use crate::denials::Explainer;
+use crate::denials::{self, Denial, Explainer};
 use crate::doors::{DoorKeeper, Finder};
-use crate::enforcer::{Enforcer, Message};
-use crate::health::{self, Health};
-use crate::kernel::{Kernel, Watch};
+use crate::enforcer::Enforcer;
+use crate::events::{self, News};
+use crate::health::Health;
+use crate::http;
+use crate::kernel::{Connection, Kernel, Watch, routes};
+use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
-use crate::rtnetlink;
+use crate::source::Changes;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
-use crate::source::{Changes, News};
 
 /// How many problems of the data path wait at the most until somebody is told.
 const COMPLAINTS: usize = 16;
@@ -89,7 +91,7 @@ pub fn run(options: Options) -> Result<()> {
 
     let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
     let watch = Watch::open(&kernel)?;
-    let routes = rtnetlink::Socket::open().context("cannot reach rtnetlink")?;
+    let socket = routes::Socket::open().context("cannot reach rtnetlink")?;
     let (pods, addresses) = mpsc::channel();
     let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
     let (notices, denials) = tokio::sync::mpsc::channel(NOTICES);
@@ -99,13 +101,13 @@ pub fn run(options: Options) -> Result<()> {
     });
     let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
     follow(&source, &node_name, &metrics, News { problems, denials }, tell)?;
-    let examiner = Examiner::new(routes, health.clone(), metrics.clone(), complaints);
+    let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
     spawn("datapath", move || examiner.run(&addresses))?;
-    let explainer = Explainer::new(sender.clone(), notices, metrics.clone(), pods_to_node);
+    let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
     spawn("denials", move || explainer.run())?;
     let told = sender.clone();
     spawn("watch", move || report(watch, Watch::changed, &told, || Message::TableChanged))?;
-    let start_cutter = || Cutter::start(sender.clone(), metrics.clone(), pods_to_node);
+    let start_cutter = || Cutter::start(judge(sender.clone()), metrics.clone(), pods_to_node);
     let cutter = (!keep_connections).then(start_cutter).transpose().context("cannot start a thread")?;
     let compiler = match default_deny {
         // A pod under default deny is isolated before anything is known of it, as far as the node tells.
@@ -135,7 +137,7 @@ pub fn run(options: Options) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let serving = async {
             match listen {
-                Some(address) => health::serve(address, health, metrics)
+                Some(address) => http::serve(address, health, metrics)
                     .await
                     .with_context(|| format!("cannot listen on {address}")),
                 None => std::future::pending().await,
@@ -163,6 +165,27 @@ fn tell(pods: LocalPods, enforcer: Sender<Message>) -> impl Fn(Changes) -> bool 
     }
 }
 
+/// Has the enforcer judge connections.
+fn judge(
+    enforcer: Sender<Message>,
+) -> impl Fn(Vec<Connection>, &NodeAddresses) -> Option<Vec<Connection>> + Send + 'static {
+    move |connections, own| {
+        let (denied, verdict) = mpsc::channel();
+        // Without an enforcer, `denied` is dropped with the message.
+        let _ = enforcer.send(Message::Judge(Case { connections, own: own.clone(), denied }));
+        verdict.recv().ok()
+    }
+}
+
+/// Asks the enforcer what decides about packets.
+fn ask(enforcer: Sender<Message>) -> impl Fn(Denial) -> denials::Answer + Send + 'static {
+    move |denial| {
+        let (answer, findings) = mpsc::channel();
+        enforcer.send(Message::Explain(Question { denial, answer })).map_err(|_| denials::Ended)?;
+        Ok(findings.recv().ok())
+    }
+}
+
 /// Starts to follow a source. Where it has somebody to tell, it tells the news.
 fn follow(
     source: &Source,
@@ -181,7 +204,9 @@ fn follow(
         Source::InCluster => ApiServer::of_service_account()?,
     };
     let (node, metrics) = (node.to_owned(), metrics.clone());
-    spawn("api", move || server.follow(&node, &metrics, news, tell))?;
+    spawn("api", move || {
+        server.follow(&node, &metrics, tell, |client| events::publish(client, &node, news));
+    })?;
     Ok(())
 }
 
@@ -198,7 +223,7 @@ fn find_doors(
 ) -> Result<Option<Finder>> {
     let open = || {
         ensure!(kernel.has_netdev(), "the kernel has no nf_tables of the family netdev (Linux 5.16)");
-        Ok((Finder::open(node)?, rtnetlink::Watch::open()?))
+        Ok((Finder::open(node)?, routes::Watch::open()?))
     };
     let (finder, links) = match open() {
         Ok(opened) => opened,
@@ -214,7 +239,7 @@ fn find_doors(
         }
     };
     let enforcer = enforcer.clone();
-    spawn("links", move || report(links, rtnetlink::Watch::changed, &enforcer, || Message::LinksChanged))?;
+    spawn("links", move || report(links, routes::Watch::changed, &enforcer, || Message::LinksChanged))?;
     Ok(Some(finder))
 }
 

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEnc
 use prometheus_client::metrics::MetricType;
 use tracing::warn;
 
-use crate::enforcer::chain;
+use crate::error::chain;
 use crate::kernel::{Counter, RuleCounter, list_counters};
 
 /// Who asks again within this time gets the same answer.

@@ -21,7 +21,7 @@ use policy_compiler::compile::{Concerned, Ends};
 use policy_compiler::model::{Family, PodsToNode};
 use tracing::{info, warn};
 
-use crate::enforcer::{Message, chain};
+use crate::error::chain;
 use crate::kernel::{self, Connection, Which, forget_connections, list_connections};
 use crate::metrics::Metrics;
 
@@ -40,17 +40,8 @@ pub(crate) struct Cutter {
     changes: Sender<Concerned>,
 }
 
-/// Connections that wait for the enforcer's verdict.
-#[derive(Debug)]
-pub(crate) struct Case {
-    /// The connections.
-    pub(crate) connections: Vec<Connection>,
-    /// The addresses of the node: what goes to one of them is not forwarded.
-    pub(crate) own: Arc<HashSet<IpAddr>>,
-    /// Takes those that are denied, when their way is barred. To drop it is to adjourn the case: the enforcer
-    /// will have all connections examined later.
-    pub(crate) denied: Sender<Vec<Connection>>,
-}
+/// The addresses of the node: what goes to one of them is not forwarded.
+pub(crate) type NodeAddresses = Arc<HashSet<IpAddr>>;
 
 /// Why not all connections that may have to be cut were examined.
 #[derive(Debug, thiserror::Error)]
@@ -64,18 +55,19 @@ enum Error {
 }
 
 impl Cutter {
-    /// Starts the thread, which asks by `enforcer`.
+    /// Starts the thread, which has connections judged by `judge`: it is given some and the addresses of the node,
+    /// and returns those that are denied when their way is barred; `None` if it cannot judge now.
     ///
     /// # Errors
     ///
     /// If there can be no thread.
     pub(crate) fn start(
-        enforcer: Sender<Message>,
+        judge: impl Fn(Vec<Connection>, &NodeAddresses) -> Option<Vec<Connection>> + Send + 'static,
         metrics: Arc<Metrics>,
         pods_to_node: PodsToNode,
     ) -> io::Result<Self> {
         let (changes, concerned) = mpsc::channel();
-        let examiner = Examiner { enforcer, metrics, pods_to_node };
+        let examiner = Examiner { judge, metrics, pods_to_node };
         thread::Builder::new().name("cutter".to_owned()).spawn(move || examiner.run(&concerned))?;
         Ok(Self { changes })
     }
@@ -89,13 +81,13 @@ impl Cutter {
     }
 }
 
-struct Examiner {
-    enforcer: Sender<Message>,
+struct Examiner<J> {
+    judge: J,
     metrics: Arc<Metrics>,
     pods_to_node: PodsToNode,
 }
 
-impl Examiner {
+impl<J: Fn(Vec<Connection>, &NodeAddresses) -> Option<Vec<Connection>>> Examiner<J> {
     fn run(&self, changes: &Receiver<Concerned>) {
         let mut failed: Option<Concerned> = None;
         loop {
@@ -143,7 +135,7 @@ impl Examiner {
     fn pass(
         &self,
         which: Which,
-        own: &Arc<HashSet<IpAddr>>,
+        own: &NodeAddresses,
         judged: impl Fn(IpAddr, IpAddr) -> bool,
     ) -> Result<usize, Error> {
         let (mut portion, mut cut) = (Vec::new(), 0);
@@ -159,14 +151,11 @@ impl Examiner {
     }
 
     /// Cuts those of the connections that are denied, and returns how many.
-    fn cut(&self, connections: Vec<Connection>, own: &Arc<HashSet<IpAddr>>) -> Result<usize, Error> {
+    fn cut(&self, connections: Vec<Connection>, own: &NodeAddresses) -> Result<usize, Error> {
         if connections.is_empty() {
             return Ok(0);
         }
-        let (denied, verdict) = mpsc::channel();
-        // Without an enforcer, `denied` is dropped with the message.
-        let _ = self.enforcer.send(Message::Judge(Case { connections, own: own.clone(), denied }));
-        let denied = verdict.recv().map_err(|_| Error::Adjourned)?;
+        let denied = (self.judge)(connections, own).ok_or(Error::Adjourned)?;
         let cut = forget_connections(&denied)?;
         self.metrics.cut(cut);
         Ok(cut)

@@ -8,30 +8,15 @@ use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
-use crate::cutter::{Case, Cutter};
-use crate::denials::{Findings, Question};
+use crate::cutter::Cutter;
+use crate::denials::Findings;
 use crate::doors::DoorKeeper;
+use crate::error::chain;
 use crate::health::{Condition, Health};
 use crate::kernel::{self, Connection, Kernel, Table};
+use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
-use crate::source::{Changes, Knowledge, Update};
-
-/// What the thread is told.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// Objects have changed.
-    Changes(Changes),
-    /// Somebody else may have changed a table.
-    TableChanged,
-    /// Devices or routes of the node have changed.
-    LinksChanged,
-    /// Connections are open that a change may deny.
-    Judge(Case),
-    /// Packets are dropped, and somebody asks why.
-    Explain(Question),
-    /// The agent ends. The rules stay.
-    Stop,
-}
+use crate::source::{Knowledge, Update};
 
 /// The first wait after a failure; it doubles up to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(5);
@@ -391,10 +376,4 @@ fn adopt(found: Option<&Table>, expected: &Ruleset) -> Transaction {
         Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(expected), expected),
         _ => Transaction::replace(expected),
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -2,17 +2,19 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
-mod allowance;
 mod counters;
 mod cutter;
 mod datapath;
 mod denials;
 pub mod doors;
 mod enforcer;
+mod error;
+mod events;
 mod health;
+mod http;
 pub mod kernel;
+mod message;
 mod metrics;
-mod netlink;
-mod rtnetlink;
 mod source;
 pub mod status;
+mod token_bucket;

@@ -1,6 +1,5 @@
 //! The agent's numbers, as `/metrics` shows them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -10,7 +9,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::counters::Counters;
-use crate::datapath::Problem;
 
 /// All metrics; every name starts with `podfence_`.
 pub(crate) struct Metrics {
@@ -118,7 +116,6 @@ impl Default for Metrics {
             "Reasons why packets of pods do not come past the rules",
             metrics.datapath_problems.clone(),
         );
-        metrics.datapath(&BTreeSet::new());
         registry.register_collector(Box::new(Counters::default()));
         Self { registry, ..metrics }
     }
@@ -167,13 +164,10 @@ impl Metrics {
         self.repairs.inc();
     }
 
-    /// This is wrong with the way of packets now.
-    pub(crate) fn datapath(&self, problems: &BTreeSet<Problem>) {
-        for kind in Problem::KINDS {
-            let count = problems.iter().filter(|problem| problem.kind() == kind).count();
-            let gauge = self.datapath_problems.get_or_create(&[("problem", kind)]);
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
+    /// So many problems of a kind the data path has now.
+    pub(crate) fn datapath(&self, kind: &'static str, problems: usize) {
+        let gauge = self.datapath_problems.get_or_create(&[("problem", kind)]);
+        gauge.set(i64::try_from(problems).unwrap_or(i64::MAX));
     }
 
     /// Conntrack has listed so many entries because a change may deny them.

@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::health::{Condition, Health};
+use crate::kernel::routes::{Link, Socket};
 use crate::metrics::Metrics;
-use crate::rtnetlink::{Link, Socket};
 use crate::source::Update;
 
 pub(crate) use problem::Problem;
@@ -82,7 +82,9 @@ impl Examiner {
         metrics: Arc<Metrics>,
         complaints: mpsc::Sender<Problem>,
     ) -> Self {
-        Self { socket, health, metrics, complaints, problems: BTreeSet::new() }
+        let examiner = Self { socket, health, metrics, complaints, problems: BTreeSet::new() };
+        examiner.count();
+        examiner
     }
 
     /// Examines whenever the addresses of the pods change, and now and then, until nobody tells of pods.
@@ -164,7 +166,6 @@ impl Examiner {
             // Not every source of objects has somebody to tell, and one that is busy will hear of it again.
             let _ = self.complaints.try_send(problem.clone());
         }
-        self.metrics.datapath(&problems);
         if problems.is_empty() {
             self.health.good(Condition::Datapath);
         } else {
@@ -172,6 +173,14 @@ impl Examiner {
             self.health.bad(Condition::Datapath, all.join("; "));
         }
         self.problems = problems;
+        self.count();
+    }
+
+    fn count(&self) {
+        for kind in Problem::KINDS {
+            let of_kind = self.problems.iter().filter(|problem| problem.kind() == kind);
+            self.metrics.datapath(kind, of_kind.count());
+        }
     }
 }
 

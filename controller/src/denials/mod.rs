@@ -12,7 +12,6 @@ mod tally;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tracing::warn;
 
-use crate::enforcer::{Message, chain};
+use crate::error::chain;
 use crate::kernel::{self, LoggedPacket, PacketLog};
 use crate::metrics::Metrics;
 use explanation::Explanation;
@@ -102,15 +101,6 @@ pub(crate) enum About {
     NoDoor,
 }
 
-/// Asks the enforcer for what decides about packets.
-#[derive(Debug)]
-pub(crate) struct Question {
-    /// The packets.
-    pub(crate) denial: Denial,
-    /// Takes the answer. To drop it is to say that the objects are not known yet.
-    pub(crate) answer: Sender<Findings>,
-}
-
 /// What decides about packets.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
@@ -123,9 +113,16 @@ pub(crate) struct Findings {
     pub(crate) device: Option<Arc<str>>,
 }
 
+/// The findings, or `None` where the objects are not known yet.
+pub(crate) type Answer = Result<Option<Findings>, Ended>;
+
+/// The agent ends: nobody is left to ask.
+#[derive(Debug)]
+pub(crate) struct Ended;
+
 /// Reads the packet log and explains it.
-pub(crate) struct Explainer {
-    enforcer: Sender<Message>,
+pub(crate) struct Explainer<A> {
+    ask: A,
     notices: tokio::sync::mpsc::Sender<Notice>,
     metrics: Arc<Metrics>,
     pods_to_node: PodsToNode,
@@ -133,19 +130,16 @@ pub(crate) struct Explainer {
     swept: Instant,
 }
 
-/// Nobody is left to ask.
-struct Ended;
-
-impl Explainer {
-    /// Asks by `enforcer`. What is told to pods goes into `notices`, as far as there is room.
+impl<A: Fn(Denial) -> Answer> Explainer<A> {
+    /// Asks by `ask` what decides about packets. What is told to pods goes into `notices`, as far as there is room.
     pub(crate) fn new(
-        enforcer: Sender<Message>,
+        ask: A,
         notices: tokio::sync::mpsc::Sender<Notice>,
         metrics: Arc<Metrics>,
         pods_to_node: PodsToNode,
     ) -> Self {
         let now = Instant::now();
-        Self { enforcer, notices, metrics, pods_to_node, tally: Tally::new(now), swept: now }
+        Self { ask, notices, metrics, pods_to_node, tally: Tally::new(now), swept: now }
     }
 
     /// Explains until the agent ends.
@@ -210,11 +204,9 @@ impl Explainer {
     }
 
     fn tell(&self, denial: Denial, packets: u64) -> Result<(), Ended> {
-        let (answer, findings) = mpsc::channel();
-        self.enforcer.send(Message::Explain(Question { denial, answer })).map_err(|_| Ended)?;
-        let explanation = match findings.recv() {
-            Ok(findings) => Explanation::of(&denial, findings, self.pods_to_node),
-            Err(_) => Explanation::unknown(),
+        let explanation = match (self.ask)(denial)? {
+            Some(findings) => Explanation::of(&denial, findings, self.pods_to_node),
+            None => Explanation::unknown(),
         };
         explanation.log(&denial, packets);
         if let Some(pod) = explanation.subject(&denial) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{Denial, Subject};
-use crate::allowance::Allowance;
+use crate::token_bucket::TokenBucket;
 
 /// How long a denial that has been told is only counted; twice as long each time that it goes on.
 const FIRST_SILENCE: Duration = Duration::from_secs(5);
@@ -23,8 +23,8 @@ const MEMORY: usize = 1024;
 pub(super) struct Tally {
     told: HashMap<Denial, Told>,
     /// Of the pods of which something has been told lately.
-    of_pods: HashMap<Subject, Allowance>,
-    in_all: Allowance,
+    of_pods: HashMap<Subject, TokenBucket>,
+    in_all: TokenBucket,
 }
 
 struct Told {
@@ -48,7 +48,7 @@ pub(super) enum Treatment {
 impl Tally {
     pub(super) fn new(now: Instant) -> Self {
         let (most, interval) = IN_ALL;
-        Self { told: HashMap::new(), of_pods: HashMap::new(), in_all: Allowance::new(most, interval, now) }
+        Self { told: HashMap::new(), of_pods: HashMap::new(), in_all: TokenBucket::new(most, interval, now) }
     }
 
     /// Takes a packet in.
@@ -59,7 +59,7 @@ impl Tally {
         }
         let (most, interval) = OF_A_POD;
         let of_pod =
-            self.of_pods.entry(denial.subject()).or_insert_with(|| Allowance::new(most, interval, now));
+            self.of_pods.entry(denial.subject()).or_insert_with(|| TokenBucket::new(most, interval, now));
         if self.told.len() < MEMORY && of_pod.take(now) && self.in_all.take(now) {
             self.told.insert(denial, Told { at: now, silence: FIRST_SILENCE, repeated: 0 });
             Treatment::Tell
@@ -83,7 +83,7 @@ impl Tally {
             }
             !over || told.repeated > 0
         });
-        self.of_pods.retain(|_, allowance| !allowance.is_full(now));
+        self.of_pods.retain(|_, bucket| !bucket.is_full(now));
         due
     }
 

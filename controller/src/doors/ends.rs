@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use policy_compiler::model::{LinkAddress, ObjectName};
 
 use super::Finder;
-use crate::rtnetlink::{End, Link};
+use crate::kernel::routes::{End, Link};
 
 /// A door, and what its other end is known by.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use policy_compiler::model::{Door, Doors, ObjectName, Pod};
 
-pub use crate::rtnetlink::Watch;
+pub use crate::kernel::routes::Watch;
 pub use assignment::Missing;
 use assignment::{Claim, Finding, Lead, assign};
 use ends::Held;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use policy_compiler::model::{LinkAddress, Tunnel};
 
 use super::assignment::{Candidate, Lead};
-use crate::rtnetlink::{Link, Socket};
+use crate::kernel::routes::{Link, Socket};
 
 /// The kinds of devices that container runtimes put pods behind: a pair with one end in the pod, and the taps of
 /// virtual machines. A route to any other leads to no pod: hardware and tunnels lead out of the node, and

@@ -14,7 +14,7 @@ use policy_compiler::ruleset::{
 use super::error::Unfit;
 use super::expression::verdict;
 use super::uapi;
-use crate::netlink::{Attributes, text};
+use crate::kernel::netlink::{Attributes, text};
 
 /// The bytes of a key. Each part of a concatenation begins at a multiple of four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

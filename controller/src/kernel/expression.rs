@@ -11,7 +11,7 @@ use policy_compiler::ruleset::{
 };
 
 use super::uapi;
-use crate::netlink::Attributes;
+use crate::kernel::netlink::Attributes;
 
 /// One instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]

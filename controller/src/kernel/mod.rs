@@ -14,8 +14,10 @@ mod conntrack;
 mod element;
 mod error;
 mod expression;
+mod netlink;
 mod packet_log;
 mod read;
+pub(crate) mod routes;
 mod set;
 mod sys;
 mod table;
@@ -26,7 +28,7 @@ pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
 pub use packet_log::{LoggedPacket, PacketLog};
 pub use read::{RuleCounter, list_counters};
-pub(crate) use sys::check_strictly;
+use sys::check_strictly;
 pub use table::{Chain, Counter, Place, Rule, Table, Tables};
 pub use watch::Watch;
 
@@ -35,10 +37,9 @@ use std::io;
 use nftnl::nftnl_sys::libc;
 use policy_compiler::ruleset::{Operation, TableFamily, Transaction};
 
-use crate::netlink::messages;
-
 use batch::{Batch, Kinds, Reply};
 use channel::Channel;
+use netlink::messages;
 use sys::Received;
 
 /// The kernel hands out lists in parts of at most 32 KiB.

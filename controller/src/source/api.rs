@@ -4,7 +4,6 @@
 //! objects are listed again, and those that are gone from the list are told as gone. Whatever fails, what has
 //! been told stays told.
 
-mod events;
 mod objects;
 #[cfg(test)]
 mod tests;
@@ -25,7 +24,7 @@ use tracing::{info, warn};
 
 use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
 use self::told::Told;
-use super::{Changes, Knowledge, News, Update};
+use super::{Changes, Knowledge, Update};
 use crate::metrics::Metrics;
 
 /// How long a silent connection counts as alive. A watch of which nothing is heard gets a bookmark about once
@@ -109,24 +108,30 @@ impl ApiServer {
     }
 
     /// Tells all objects, of nodes only the one of this name, and then each change of what is read of them at
-    /// once, until `tell` returns false. The news become events.
-    pub(crate) fn follow(self, node: &str, metrics: &Metrics, news: News, tell: impl Fn(Changes) -> bool) {
+    /// once, until `tell` returns false. What `beside` makes of the client runs beside that.
+    pub(crate) fn follow<B: Future<Output = ()>>(
+        self,
+        node: &str,
+        metrics: &Metrics,
+        tell: impl Fn(Changes) -> bool,
+        beside: impl FnOnce(Client) -> B,
+    ) {
         // The node is none of them: the policies are enforced without it.
         let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
-        let publishing = events::publish(self.client.clone(), node, news);
+        let beside = beside(self.client.clone());
         let follower =
             Follower { client: self.client, metrics, tell, missing: RefCell::new(BTreeMap::from(missing)) };
         let all = watcher::Config::default();
         let own = all.clone().fields(&format!("metadata.name={node}"));
         self.runtime.block_on(async {
-            // Whether or not somebody still has news, the objects are followed.
-            let publishing = async {
-                publishing.await;
+            // The objects are followed when that is over, too.
+            let beside = async {
+                beside.await;
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                () = publishing => {}
+                () = beside => {}
                 Ended = follower.follow::<Namespace>(&all) => {}
                 Ended = follower.follow::<NetworkPolicy>(&all) => {}
                 Ended = follower.follow::<Node>(&own) => {}

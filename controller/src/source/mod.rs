@@ -7,19 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use policy_compiler::model::{Namespace, NetworkPolicy, Node, ObjectName, Pod};
-use tokio::sync::mpsc::Receiver;
-
-use crate::datapath::Problem;
-use crate::denials::Notice;
-
-/// What becomes events where an API server is followed.
-#[derive(Debug)]
-pub(crate) struct News {
-    /// On the node.
-    pub(crate) problems: Receiver<Problem>,
-    /// On pods.
-    pub(crate) denials: Receiver<Notice>,
-}
 
 /// An object as it is now; `None` if it is gone.
 #[derive(Debug, Clone, Hash)]

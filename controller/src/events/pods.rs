@@ -14,8 +14,8 @@ use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
 use super::{Content, Failures, event, shortened};
-use crate::allowance::Allowance;
 use crate::denials::{About, Notice};
+use crate::token_bucket::TokenBucket;
 
 /// The `reason` of an event: the policies deny, the pod sends what is not its own, or its door is unknown.
 const DENIED: &str = "PolicyDenied";
@@ -42,7 +42,7 @@ pub(super) async fn publish(client: &Client, node: &str, mut denials: Receiver<N
         node,
         told: HashMap::new(),
         of_pods: HashMap::new(),
-        in_all: Allowance::new(most, interval, now),
+        in_all: TokenBucket::new(most, interval, now),
         failures: Failures::default(),
     };
     while let Some(notice) = denials.recv().await {
@@ -57,8 +57,8 @@ struct Publisher<'a> {
     client: &'a Client,
     node: &'a str,
     told: HashMap<(ObjectName, About), Told>,
-    of_pods: HashMap<ObjectName, Allowance>,
-    in_all: Allowance,
+    of_pods: HashMap<ObjectName, TokenBucket>,
+    in_all: TokenBucket,
     failures: Failures,
 }
 
@@ -73,7 +73,7 @@ impl Publisher<'_> {
     fn forget(&mut self) {
         let now = Instant::now();
         self.told.retain(|_, told| now.saturating_duration_since(told.at) < LIFETIME);
-        self.of_pods.retain(|_, allowance| !allowance.is_full(now));
+        self.of_pods.retain(|_, bucket| !bucket.is_full(now));
     }
 
     async fn tell(&mut self, notice: Notice) -> kube::Result<()> {
@@ -101,7 +101,8 @@ impl Publisher<'_> {
             }
         }
         let (most, interval) = OF_A_POD;
-        let of_pod = self.of_pods.entry(key.0.clone()).or_insert_with(|| Allowance::new(most, interval, now));
+        let of_pod =
+            self.of_pods.entry(key.0.clone()).or_insert_with(|| TokenBucket::new(most, interval, now));
         if self.told.len() >= MEMORY || !of_pod.take(now) {
             return Ok(());
         }

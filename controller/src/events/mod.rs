@@ -8,9 +8,11 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use tokio::sync::mpsc::Receiver;
 use tracing::warn;
 
-use crate::source::News;
+use crate::datapath::Problem;
+use crate::denials::Notice;
 
 const COMPONENT: &str = "podfence-controller";
 
@@ -20,8 +22,17 @@ const NAMESPACE: &str = "default";
 /// The longest `message` that the API server takes, bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Makes events of the news until there are none to come.
-pub(super) async fn publish(client: Client, node: &str, News { problems, denials }: News) {
+/// What becomes Events.
+#[derive(Debug)]
+pub(crate) struct News {
+    /// On the node.
+    pub(crate) problems: Receiver<Problem>,
+    /// On pods.
+    pub(crate) denials: Receiver<Notice>,
+}
+
+/// Makes Events of the news until there are none to come.
+pub(crate) async fn publish(client: Client, node: &str, News { problems, denials }: News) {
     futures::future::join(node::publish(&client, node, problems), pods::publish(&client, node, denials))
         .await;
 }

@@ -3,7 +3,7 @@
 
 mod addresses;
 mod links;
-mod routes;
+mod route;
 mod socket;
 mod tunnels;
 mod watch;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// So many at once, and then one in every so often.
+/// A token bucket: so many at once, and then one in every so often.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+pub(crate) struct TokenBucket {
     most: u32,
     interval: Duration,
     left: u32,
@@ -12,7 +12,7 @@ pub(crate) struct Allowance {
     at: Instant,
 }
 
-impl Allowance {
+impl TokenBucket {
     /// `most` at once, of which one comes back every `interval`.
     pub(crate) fn new(most: u32, interval: Duration, now: Instant) -> Self {
         Self { most, interval, left: most, at: now }
@@ -52,10 +52,10 @@ mod tests {
     fn what_is_taken_comes_back_one_by_one() {
         let start = Instant::now();
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut allowance = Allowance::new(2, Duration::from_millis(10), start);
-        assert_eq!([0, 0, 0].map(|at| allowance.take(after(at))), [true, true, false]);
-        assert_eq!([9, 10, 11, 19].map(|at| allowance.take(after(at))), [false, true, false, false]);
-        assert_eq!([20, 39].map(|at| allowance.is_full(after(at))), [false, true]);
-        assert_eq!([1000, 1000, 1000].map(|at| allowance.take(after(at))), [true, true, false]);
+        let mut bucket = TokenBucket::new(2, Duration::from_millis(10), start);
+        assert_eq!([0, 0, 0].map(|at| bucket.take(after(at))), [true, true, false]);
+        assert_eq!([9, 10, 11, 19].map(|at| bucket.take(after(at))), [false, true, false, false]);
+        assert_eq!([20, 39].map(|at| bucket.is_full(after(at))), [false, true]);
+        assert_eq!([1000, 1000, 1000].map(|at| bucket.take(after(at))), [true, true, false]);
     }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use nftnl::nftnl_sys::libc;
 
 use super::{End, Socket};
-use crate::netlink::Message;
+use crate::kernel::netlink::Message;
 
 /// The length of `struct ifaddrmsg`, and where the index of the device stands.
 const ADDRESS: usize = 8;
