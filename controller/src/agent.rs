@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
-use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use policy_compiler::compile::Compiler;
@@ -22,6 +21,7 @@ use crate::doors::{DoorKeeper, Finder};
 use crate::enforcer::Enforcer;
 use crate::events::{self, News};
 use crate::health::Health;
+use crate::heard::Heard;
 use crate::http;
 use crate::kernel::{Connection, Kernel, Watch, routes};
 use crate::message::{Case, Message, Question};
@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::source::Changes;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
+use crate::threads::Threads;
 
 /// How many problems of the data path wait at the most until somebody is told.
 const COMPLAINTS: usize = 16;
@@ -86,7 +87,9 @@ pub enum Source {
 pub fn run(options: Options) -> Result<()> {
     let Options { node_name, source, strict_start, default_deny, pods_to_node, audit, .. } = options;
     let Options { listen, keep_connections, doors, .. } = options;
-    let (health, metrics) = (Health::default(), Arc::new(Metrics::default()));
+    let heard = Heard::default();
+    let (health, metrics) = (Health::default(), Arc::new(Metrics::new(heard.clone())));
+    let threads = Threads::new(health.clone(), metrics.clone());
     let (sender, messages) = mpsc::channel();
 
     let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
@@ -95,20 +98,22 @@ pub fn run(options: Options) -> Result<()> {
     let (pods, addresses) = mpsc::channel();
     let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
     let (notices, denials) = tokio::sync::mpsc::channel(NOTICES);
-    let finder = doors.map(|options| find_doors(&kernel, &node_name, options, &sender)).transpose()?;
+    let finder =
+        doors.map(|options| find_doors(&kernel, &node_name, options, &sender, &threads)).transpose()?;
     let keeper = doors.zip(finder.flatten()).map(|(DoorOptions { allow_tunnels, .. }, finder)| {
         DoorKeeper::new(finder, allow_tunnels, notices.clone(), metrics.clone())
     });
     let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
-    follow(&source, &node_name, &metrics, News { problems, denials }, tell)?;
+    let follower = Follower { node: &node_name, heard, metrics: &metrics, threads: &threads };
+    follower.follow(&source, News { problems, denials }, tell)?;
     let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
-    spawn("datapath", move || examiner.run(&addresses))?;
+    threads.spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
-    spawn("denials", move || explainer.run())?;
+    threads.spawn("denials", move || explainer.run())?;
     let told = sender.clone();
-    spawn("watch", move || report(watch, Watch::changed, &told, || Message::TableChanged))?;
-    let start_cutter = || Cutter::start(judge(sender.clone()), metrics.clone(), pods_to_node);
-    let cutter = (!keep_connections).then(start_cutter).transpose().context("cannot start a thread")?;
+    threads.spawn("watch", move || report(watch, Watch::changed, &told, || Message::TableChanged))?;
+    let start_cutter = || Cutter::start(judge(sender.clone()), metrics.clone(), pods_to_node, &threads);
+    let cutter = (!keep_connections).then(start_cutter).transpose()?;
     let compiler = match default_deny {
         // A pod under default deny is isolated before anything is known of it, as far as the node tells.
         Some(default_deny) => Compiler::strict(&node_name).with_default_deny(default_deny),
@@ -125,7 +130,7 @@ pub fn run(options: Options) -> Result<()> {
     let enforcer =
         Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), strict_start);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let enforcing = spawn("enforcer", move || {
+    let enforcing = threads.spawn("enforcer", move || {
         let _end = end;
         enforcer.run(&messages);
     })?;
@@ -150,6 +155,7 @@ pub fn run(options: Options) -> Result<()> {
             _ = ended => Err(anyhow!("nothing is left to enforce for: the source has ended")),
         }
     });
+    threads.stop();
     // The receiver is gone only if the thread is, and then it need not be told.
     let _ = sender.send(Message::Stop);
     enforcing.join().map_err(|_| anyhow!("the thread that enforces has panicked"))?;
@@ -186,32 +192,38 @@ fn ask(enforcer: Sender<Message>) -> impl Fn(Denial) -> denials::Answer + Send +
     }
 }
 
-/// Starts to follow a source. Where it has somebody to tell, it tells the news.
-fn follow(
-    source: &Source,
-    node: &str,
-    metrics: &Arc<Metrics>,
-    news: News,
-    tell: impl Fn(Changes) -> bool + Send + 'static,
-) -> Result<()> {
-    let server = match source {
-        Source::Manifests(directory) => {
-            let manifests = Manifests::watch(directory)?;
-            spawn("manifests", move || manifests.follow(tell))?;
-            return Ok(());
-        }
-        Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path)?,
-        Source::InCluster => ApiServer::of_service_account()?,
-    };
-    let (node, metrics) = (node.to_owned(), metrics.clone());
-    spawn("api", move || {
-        server.follow(&node, &metrics, tell, |client| events::publish(client, &node, news));
-    })?;
-    Ok(())
+/// What it takes to follow a source of objects.
+struct Follower<'a> {
+    node: &'a str,
+    heard: Heard,
+    metrics: &'a Arc<Metrics>,
+    threads: &'a Threads,
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name(name.to_owned()).spawn(body).context("cannot start a thread")
+impl Follower<'_> {
+    /// Starts to follow a source. Where it is an API server, the news become Events.
+    fn follow(
+        self,
+        source: &Source,
+        news: News,
+        tell: impl Fn(Changes) -> bool + Send + 'static,
+    ) -> Result<()> {
+        let heard = self.heard;
+        let server = match source {
+            Source::Manifests(directory) => {
+                let manifests = Manifests::watch(directory)?;
+                self.threads.spawn("manifests", move || manifests.follow(tell))?;
+                return Ok(());
+            }
+            Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path, heard)?,
+            Source::InCluster => ApiServer::of_service_account(heard)?,
+        };
+        let (node, metrics) = (self.node.to_owned(), self.metrics.clone());
+        self.threads.spawn("api", move || {
+            server.follow(&node, &metrics, tell, |client| events::publish(client, &node, news));
+        })?;
+        Ok(())
+    }
 }
 
 /// Begins to look for doors; `None` where the kernel cannot guard them and they are not required.
@@ -220,6 +232,7 @@ fn find_doors(
     node: &str,
     options: DoorOptions,
     enforcer: &Sender<Message>,
+    threads: &Threads,
 ) -> Result<Option<Finder>> {
     let open = || {
         ensure!(kernel.has_netdev(), "the kernel has no nf_tables of the family netdev (Linux 5.16)");
@@ -239,7 +252,8 @@ fn find_doors(
         }
     };
     let enforcer = enforcer.clone();
-    spawn("links", move || report(links, routes::Watch::changed, &enforcer, || Message::LinksChanged))?;
+    threads
+        .spawn("links", move || report(links, routes::Watch::changed, &enforcer, || Message::LinksChanged))?;
     Ok(Some(finder))
 }
 

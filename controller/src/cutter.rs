@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::error::chain;
 use crate::kernel::{self, Connection, Which, forget_connections, list_connections};
 use crate::metrics::Metrics;
+use crate::threads::Threads;
 
 /// How many connections the enforcer judges, and bars, between two changes: about a millisecond's work.
 const PORTION: usize = 500;
@@ -65,10 +66,11 @@ impl Cutter {
         judge: impl Fn(Vec<Connection>, &NodeAddresses) -> Option<Vec<Connection>> + Send + 'static,
         metrics: Arc<Metrics>,
         pods_to_node: PodsToNode,
-    ) -> io::Result<Self> {
+        threads: &Threads,
+    ) -> anyhow::Result<Self> {
         let (changes, concerned) = mpsc::channel();
         let examiner = Examiner { judge, metrics, pods_to_node };
-        thread::Builder::new().name("cutter".to_owned()).spawn(move || examiner.run(&concerned))?;
+        threads.spawn("cutter", move || examiner.run(&concerned))?;
         Ok(Self { changes })
     }
 

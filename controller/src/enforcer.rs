@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
+use policy_compiler::model::Pod;
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
@@ -101,6 +102,7 @@ impl Enforcer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            self.health.busy(true);
             // What has piled up becomes one change of the table.
             for message in first.into_iter().chain(messages.try_iter().take(BURST)) {
                 if !self.take(message) {
@@ -111,6 +113,7 @@ impl Enforcer {
             if retry_at.is_none_or(|at| at <= Instant::now()) {
                 retry_at = self.enforce().is_err().then(|| Instant::now() + self.next_retry());
             }
+            self.health.busy(false);
         }
     }
 
@@ -164,6 +167,7 @@ impl Enforcer {
     fn learn(&mut self, knowledge: &Knowledge) {
         match knowledge {
             Knowledge::Complete => self.health.good(Condition::Source),
+            Knowledge::Stale(reason) => self.health.bad(Condition::Source, reason.clone()),
             Knowledge::Pending(missing) => return self.health.bad(Condition::Source, missing.clone()),
             Knowledge::Partial(missing) => {
                 self.health.bad(Condition::Source, missing.clone());
@@ -175,9 +179,31 @@ impl Enforcer {
             }
         }
         self.examine_strictness();
-        if self.standing == Standing::Waiting && !self.would_stop_guarding() {
+        if self.standing == Standing::Waiting && self.is_right_node() && !self.would_stop_guarding() {
             self.standing = Standing::Unknown;
         }
+    }
+
+    /// Whether the pods behind the node's devices are those of the node that this agent was told to enforce. With the
+    /// name of another node it would isolate nobody, and undo what an agent before it has programmed.
+    fn is_right_node(&mut self) -> bool {
+        let Some(doors) = &mut self.doors else { return true };
+        doors.find(&mut self.compiler);
+        let pod = doors.pod_of_another_node(&self.compiler);
+        let Some(Pod { name, node, .. }) = pod else {
+            self.health.good(Condition::NodeName);
+            return true;
+        };
+        let node = node.unwrap_or_default();
+        let reason = format!(
+            "the pods behind this node's devices are bound to other nodes ({name} to {node}): --node-name (NODE_NAME) \
+             has to be the name that they have in spec.nodeName"
+        );
+        if self.health.is_good(Condition::NodeName) {
+            warn!("{reason}; what the kernel holds stays");
+        }
+        self.health.bad(Condition::NodeName, reason);
+        false
     }
 
     /// Whether an agent before this one guards pod ranges, and the node does not name any now: its table stays

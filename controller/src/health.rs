@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What can keep the agent from enforcing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,13 +13,24 @@ pub(crate) enum Condition {
     Kernel,
     /// Whether strict start, if it is asked for, knows the addresses to guard.
     PodRanges,
-    /// Whether packets of pods come past the rules.
+    /// Whether packets of pods traverse the rules.
     Datapath,
+    /// Whether the node is the one of its name.
+    NodeName,
+    /// Whether a thread of the agent runs, by its name.
+    Thread(&'static str),
 }
+
+/// How long the enforcer may be busy with one change before it counts as hanging.
+const LONGEST_CHANGE: Duration = Duration::from_secs(30);
 
 /// Whether the agent enforces, and if not, why; shared by all who know.
 #[derive(Clone)]
-pub(crate) struct Health(Arc<Mutex<BTreeMap<Condition, String>>>);
+pub(crate) struct Health {
+    reasons: Arc<Mutex<BTreeMap<Condition, String>>>,
+    /// Since when the enforcer has been busy with a change; `None` while it waits for one.
+    busy_since: Arc<Mutex<Option<Instant>>>,
+}
 
 impl Default for Health {
     /// Not ready: nothing is known and nothing is enforced.
@@ -27,7 +39,7 @@ impl Default for Health {
             (Condition::Source, "the objects have not been read yet".to_owned()),
             (Condition::Kernel, "the kernel has not been programmed yet".to_owned()),
         ];
-        Self(Arc::new(Mutex::new(BTreeMap::from(reasons))))
+        Self { reasons: Arc::new(Mutex::new(BTreeMap::from(reasons))), busy_since: Arc::default() }
     }
 }
 
@@ -42,15 +54,34 @@ impl Health {
         self.reasons(|reasons| reasons.insert(condition, reason));
     }
 
+    /// Whether a condition holds.
+    pub(crate) fn is_good(&self, condition: Condition) -> bool {
+        self.reasons(|reasons| !reasons.contains_key(&condition))
+    }
+
     /// Why the agent is not ready; nothing if it is.
     pub(crate) fn why_not_ready(&self) -> Option<String> {
+        let busy = self
+            .busy_for()
+            .filter(|busy| *busy > LONGEST_CHANGE)
+            .map(|busy| format!("the enforcer has been busy with one change for {} seconds", busy.as_secs()));
         self.reasons(|reasons| {
-            let all: Vec<&str> = reasons.values().map(String::as_str).collect();
+            let all: Vec<&str> = reasons.values().map(String::as_str).chain(busy.as_deref()).collect();
             (!all.is_empty()).then(|| all.join("; "))
         })
     }
 
+    /// The enforcer begins with a change, or is done with it.
+    pub(crate) fn busy(&self, busy: bool) {
+        *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner) = busy.then(Instant::now);
+    }
+
+    /// How long the enforcer has been busy with a change; `None` while it waits for one.
+    fn busy_for(&self) -> Option<Duration> {
+        self.busy_since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
+
     fn reasons<T>(&self, action: impl FnOnce(&mut BTreeMap<Condition, String>) -> T) -> T {
-        action(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        action(&mut self.reasons.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use controller::agent::{self, DoorOptions, Options, Source};
 use controller::kernel::Kernel;
 use controller::status::Status;
+use controller::threads::end_process_on_panic;
 use policy_compiler::manifest::label_selector;
 use policy_compiler::model::{DefaultDeny, LabelSelector, PodsToNode};
 use tracing_subscriber::EnvFilter;
@@ -129,6 +130,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Run) -> Result<()> {
+    end_process_on_panic();
     // Fails only if there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let source = match (arguments.manifests, arguments.kubeconfig) {

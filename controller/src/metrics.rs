@@ -1,5 +1,6 @@
 //! The agent's numbers, as `/metrics` shows them.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -9,11 +10,15 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::counters::Counters;
+use crate::heard::Heard;
 
 /// All metrics; every name starts with `podfence_`.
 pub(crate) struct Metrics {
     registry: Registry,
+    heard: Heard,
     ready: Gauge,
+    source_age: Family<[(&'static str, String); 1], Gauge<f64, AtomicU64>>,
+    threads: Family<[(&'static str, &'static str); 1], Gauge>,
     /// From the moment a change was heard of to its commit in the kernel.
     commit: Histogram,
     transactions: Counter,
@@ -35,9 +40,19 @@ pub(crate) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(Heard::default())
+    }
+}
+
+impl Metrics {
+    /// Metrics of an agent that notes in `heard` what it hears of objects.
+    pub(crate) fn new(heard: Heard) -> Self {
         let mut registry = Registry::with_prefix("podfence");
         let metrics = Self {
+            heard,
             ready: Gauge::default(),
+            source_age: Family::default(),
+            threads: Family::default(),
             // 50 µs to 1.6 s
             commit: Histogram::new(exponential_buckets(50e-6, 2.0, 16)),
             transactions: Counter::default(),
@@ -111,17 +126,26 @@ impl Default for Metrics {
         ] {
             registry.register(name, help, gauge.clone());
         }
+        registry.register_with_unit(
+            "source_age",
+            "How long nothing has been heard of a kind of objects, no bookmark and no end of a watch either",
+            Unit::Seconds,
+            metrics.source_age.clone(),
+        );
+        registry.register(
+            "thread_running",
+            "Whether a thread of the agent runs: 1 or 0",
+            metrics.threads.clone(),
+        );
         registry.register(
             "datapath_problems",
-            "Reasons why packets of pods do not come past the rules",
+            "Reasons why packets of pods bypass the rules, or why that is not known",
             metrics.datapath_problems.clone(),
         );
         registry.register_collector(Box::new(Counters::default()));
         Self { registry, ..metrics }
     }
-}
 
-impl Metrics {
     /// Whether the policies are enforced.
     pub(crate) fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
@@ -200,8 +224,16 @@ impl Metrics {
         self.denials_unexplained.inc();
     }
 
+    /// A thread of the agent runs, or has ended.
+    pub(crate) fn thread(&self, name: &'static str, running: bool) {
+        self.threads.get_or_create(&[("thread", name)]).set(running.into());
+    }
+
     /// All of them in the text format of `OpenMetrics`. What the kernel counts is read from it.
     pub(crate) fn text(&self) -> String {
+        for (kind, age) in self.heard.ages() {
+            self.source_age.get_or_create(&[("kind", kind)]).set(age.as_secs_f64());
+        }
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             Ok(()) => text,

@@ -49,10 +49,22 @@ impl Agent {
     /// # Errors
     /// The program is not built, or cannot be started.
     pub fn start_with(node: &Node, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Result<Self> {
+        Self::start_as(node, node.name(), arguments)
+    }
+
+    /// The same, with a name that may be another than the node's.
+    ///
+    /// # Errors
+    /// The program is not built, or cannot be started.
+    pub fn start_as(
+        node: &Node,
+        name: &str,
+        arguments: impl IntoIterator<Item: AsRef<OsStr>>,
+    ) -> Result<Self> {
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         let mut command = node.namespace().command(program("podfence-controller")?);
-        command.args(["run", "--node-name", node.name(), "--listen", &listen.to_string()]).args(arguments);
+        command.args(["run", "--node-name", name, "--listen", &listen.to_string()]).args(arguments);
         Self::of_command(node, listen, command)
     }
 

@@ -6,6 +6,7 @@
 mod api;
 mod credentials;
 mod daemon;
+mod proxy;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 pub use api::Api;
 pub use credentials::User;
 pub use daemon::Daemon;
+pub use proxy::{Proxy, Treatment};
 
 use crate::namespace::Namespace;
 use crate::programs::{self, Program};
@@ -45,7 +47,7 @@ pub struct ControlPlane {
     pub etcd: Daemon,
     api: Api,
     credentials: Credentials,
-    server: String,
+    server: SocketAddr,
     folder: TempDir,
 }
 
@@ -96,8 +98,8 @@ impl ControlPlane {
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ];
         api_server.extend(credentials.api_server_arguments());
-        let server = format!("https://{}", SocketAddr::new(address, SECURE_PORT));
-        let api = Api::new(namespace.clone(), server.clone(), &credentials);
+        let server = SocketAddr::new(address, SECURE_PORT);
+        let api = Api::new(namespace.clone(), format!("https://{server}"), &credentials);
         let mut plane = Self {
             etcd: Daemon::start(namespace, &etcd_path, etcd, folder.path())?,
             api_server: Daemon::start(namespace, &api_server_path, api_server, folder.path())?,
@@ -140,7 +142,7 @@ impl ControlPlane {
     /// # Errors
     /// The file cannot be written.
     pub fn kubeconfig(&self, user: User) -> Result<PathBuf> {
-        self.write_kubeconfig(&format!("{user:?}"), &self.credentials.of(user))
+        self.write_kubeconfig(&format!("{user:?}"), &self.url(), &self.credentials.of(user))
     }
 
     /// The path of a kubeconfig with the token of a service account, as its pods are given one.
@@ -149,17 +151,37 @@ impl ControlPlane {
     /// There is no such account, or the file cannot be written.
     pub fn kubeconfig_of_account(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let token = self.api.token(namespace, account)?;
-        self.write_kubeconfig(&format!("{namespace}-{account}"), &json!({"token": token}))
+        self.write_kubeconfig(&format!("{namespace}-{account}"), &self.url(), &json!({"token": token}))
     }
 
-    fn write_kubeconfig(&self, name: &str, user: &Value) -> Result<PathBuf> {
+    /// Starts a proxy in a namespace from which the API server can be reached.
+    ///
+    /// # Errors
+    /// The namespace has no loopback device that is up.
+    pub fn proxy(&self, namespace: &Namespace) -> Result<Proxy> {
+        Proxy::start(namespace, self.server, self.credentials.authority_pem())
+    }
+
+    /// The path of a kubeconfig with which an agent reaches the API server by a proxy.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn kubeconfig_by(&self, proxy: &Proxy) -> Result<PathBuf> {
+        self.write_kubeconfig("proxy", &proxy.url(), &self.credentials.of(User::Agent))
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.server)
+    }
+
+    fn write_kubeconfig(&self, name: &str, server: &str, user: &Value) -> Result<PathBuf> {
         let path = self.folder.path().join(format!("{name}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "lab",
             "clusters": [{"name": "lab", "cluster": {
-                "server": self.server,
+                "server": server,
                 "certificate-authority": self.credentials.authority(),
             }}],
             "users": [{"name": "user", "user": user}],

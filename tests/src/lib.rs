@@ -49,7 +49,7 @@ pub mod testbed;
 mod wire;
 
 pub use agent::{Agent, program};
-pub use control_plane::{Api, ControlPlane, Daemon, User};
+pub use control_plane::{Api, ControlPlane, Daemon, Proxy, Treatment, User};
 pub use endpoint::Endpoint;
 pub use lab::{Lab, Topology, Underlay};
 pub use link::LinkAddress;

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use controller::kernel::Kernel;
 use lab::programs::is_there;
 use lab::testbed::{listen, namespace};
-use lab::{Agent, ControlPlane, Lab, Node, Pod, Probe, Prober, Protocol, Topology, Underlay, User};
+use lab::{
+    Agent, ControlPlane, Lab, Node, Pod, Probe, Prober, Protocol, Topology, Treatment, Underlay, User,
+};
 use policy_compiler::compile::Compiler;
 use policy_compiler::manifest;
 use policy_compiler::ruleset::{Ruleset, Transaction};
@@ -385,5 +387,77 @@ fn wait_for(what: &str, condition: impl Fn() -> Result<bool>) -> Result<()> {
         ensure!(begin.elapsed() < BOUND, "not within {BOUND:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
+}
+
+/// A node name that is wrong must not look like a node without pods: nothing would be isolated.
+#[test]
+fn a_node_name_that_nothing_has_is_never_ready() -> Result<()> {
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    shop(&mut cluster)?;
+    drop(cluster.ready_agent()?);
+
+    let kubeconfig = cluster.plane.kubeconfig(User::Agent)?;
+    let source = ["--kubeconfig".as_ref(), kubeconfig.as_os_str()];
+    let named = |name: &str| Agent::start_as(&cluster.node, name, source);
+    let mut agent = named("node-1.example.org")?;
+    agent.wait_unready("no Node is named node-1.example.org", BOUND)?;
+    ensure!(cluster.difference()?.is_empty(), "the agent with the wrong name has changed the table");
+    drop(agent);
+
+    // A name that is late: the Node comes, and the agent is ready.
+    let mut agent = named("node-3")?;
+    agent.wait_unready("no Node is named node-3", BOUND)?;
+    cluster.plane.api().put(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-3"}}))?;
+    agent.wait_ready(BOUND)
+}
+
+/// The name of another node: its pods are elsewhere, and those behind the devices of this node are another's.
+#[test]
+fn the_name_of_another_node_is_never_ready() -> Result<()> {
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    let node = cluster.node.clone();
+    let web = cluster.lab.pod(&node, "shop/web")?;
+    cluster.put(namespace("shop", &json!({})))?;
+    cluster.put(web.manifest(&[("app", "web")], &[]))?;
+    cluster.put(policy("closed", &json!({"podSelector": {"matchLabels": {"app": "client"}}})))?;
+    cluster.plane.api().put(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-2"}}))?;
+    drop(cluster.ready_agent()?);
+
+    let kubeconfig = cluster.plane.kubeconfig(User::Agent)?;
+    let source = ["--kubeconfig".as_ref(), kubeconfig.as_os_str()];
+    let mut agent = Agent::start_as(&node, "node-2", source)?;
+    agent.wait_unready("shop/web to node-1", BOUND)?;
+    ensure!(cluster.difference()?.is_empty(), "the agent with the wrong name has changed the table");
+    Ok(())
+}
+
+/// A watch that says nothing, no bookmark either, is noticed in the time that docs/operating.md promises; what it has
+/// not said is learned from a list meanwhile.
+#[test]
+fn a_silent_watch_makes_the_agent_not_ready_until_it_says_something() -> Result<()> {
+    const PROMISED: Duration = Duration::from_secs(150 + 10);
+    // The watch says something at the latest when it ends.
+    const WATCH: Duration = Duration::from_secs(100 + 10);
+    let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
+    shop(&mut cluster)?;
+    let proxy = cluster.plane.proxy(cluster.node.namespace())?;
+    let kubeconfig = cluster.plane.kubeconfig_by(&proxy)?;
+    let mut agent = Agent::start_with(&cluster.node, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])?;
+    agent.wait_ready(BOUND)?;
+
+    proxy.treat("networkpolicies", Treatment::Silence);
+    cluster.put(policy("unheard", &json!({"podSelector": {"matchLabels": {"app": "other"}}})))?;
+    agent.wait_unready("nothing has been heard of networkpolicies for 150 seconds", PROMISED)?;
+    ensure!(agent.log()?.contains("nothing has been heard of networkpolicies"), "{}", agent.log()?);
+    let age = "podfence_source_age_seconds{kind=\"networkpolicies\"}";
+    let metrics = agent.get("/metrics")?.1;
+    let shown = metrics.lines().find_map(|line| line.strip_prefix(age)).context("no age")?;
+    ensure!(shown.trim().parse::<f64>()? >= 150.0, "{age} {shown}");
+    cluster.wait_in_step(&agent).context("a new list says what the watch does not")?;
+
+    proxy.treat("networkpolicies", Treatment::Pass);
+    agent.wait_ready(WATCH)?;
+    ensure!(agent.log()?.contains("something is heard of networkpolicies again"), "{}", agent.log()?);
     Ok(())
 }

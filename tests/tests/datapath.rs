@@ -1,4 +1,4 @@
-//! Nodes whose packets do not come past the rules: the agent mends what it can, and says the rest.
+//! Nodes whose packets bypass the rules: the agent mends what it can, and reports the rest.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The way of packets: whether those of the node's pods come past the hooks of the table at all.
+//! The data path: whether packets of the node's pods traverse the hooks of the table at all.
 //!
 //! What the kernel is configured to keep away from the hooks is let through whatever the table says. That is
 //! noticed here, in a thread of its own, and mended where that takes no more than a bridge's own setting.
@@ -27,6 +27,25 @@ pub(crate) use problem::Problem;
 
 /// How long nothing is examined at the most: nobody tells when a setting changes.
 const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// The kinds of devices whose packets traverse the node's own network: those that pods are behind, and those that a
+/// route leads to as long as a pod has no device yet (hardware has no kind).
+const KNOWN: [&str; 14] = [
+    "",
+    "veth",
+    "netkit",
+    "tun",
+    "vlan",
+    "bond",
+    "team",
+    "dummy",
+    "vxlan",
+    "geneve",
+    "ipip",
+    "sit",
+    "gre",
+    "wireguard",
+];
 
 /// How long nothing is examined at the least, however often pods come and go.
 const SHORTEST_REST: Duration = Duration::from_secs(1);
@@ -129,7 +148,8 @@ impl Examiner {
             "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => {
                 Some(Problem::Device { device: link.name.to_string(), kind: link.kind })
             }
-            _ => None,
+            kind if KNOWN.contains(&kind) => None,
+            _ => Some(Problem::UnknownDevice { device: link.name.to_string(), kind: link.kind }),
         }
     }
 
@@ -145,10 +165,7 @@ impl Examiner {
         match self.socket.call_netfilter(link.index, family) {
             Ok(()) => {
                 let family = problem::name(family);
-                warn!(
-                    bridge,
-                    family, "packets between pods did not come past the rules; now the bridge shows them"
-                );
+                warn!(bridge, family, "packets between pods bypassed the rules; now the bridge shows them");
                 None
             }
             Err(error) => Some(Problem::BlindBridge { bridge, family, reason: error.to_string() }),
@@ -157,7 +174,11 @@ impl Examiner {
 
     fn report(&mut self, problems: BTreeSet<Problem>) {
         for problem in problems.difference(&self.problems) {
-            error!(%problem, "packets of pods do not come past the rules");
+            if problem.is_certain() {
+                error!(%problem, "packets of pods bypass the rules");
+            } else {
+                warn!(%problem, "packets of pods may bypass the rules");
+            }
         }
         for problem in self.problems.difference(&problems) {
             info!(%problem, "this is over");
@@ -166,11 +187,12 @@ impl Examiner {
             // Not every source of objects has somebody to tell, and one that is busy will hear of it again.
             let _ = self.complaints.try_send(problem.clone());
         }
-        if problems.is_empty() {
+        let certain: Vec<_> =
+            problems.iter().filter(|problem| problem.is_certain()).map(ToString::to_string).collect();
+        if certain.is_empty() {
             self.health.good(Condition::Datapath);
         } else {
-            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            self.health.bad(Condition::Datapath, all.join("; "));
+            self.health.bad(Condition::Datapath, certain.join("; "));
         }
         self.problems = problems;
         self.count();

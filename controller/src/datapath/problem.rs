@@ -1,10 +1,10 @@
-//! What can be wrong with the way of packets.
+//! What can be wrong with the data path.
 
 use std::fmt;
 
 use policy_compiler::model::Family;
 
-/// Why packets of pods do not come past the rules, or do not come through at all.
+/// Why packets of pods bypass the rules, or may do so, or do not come through at all.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Problem {
     /// A bridge with pods on it, and no `br_netfilter` to show their packets to netfilter.
@@ -15,22 +15,32 @@ pub(crate) enum Problem {
     NoForwarding(Family),
     /// A device whose packets bypass the node's own network.
     Device { device: String, kind: String },
+    /// A device of a kind of which that is not known.
+    UnknownDevice { device: String, kind: String },
 }
 
 impl Problem {
     /// All kinds, as the metric names them.
-    pub(crate) const KINDS: [&str; 4] =
-        ["no_bridge_netfilter", "blind_bridge", "no_forwarding", "unsupported_device"];
+    pub(crate) const KINDS: [&str; 5] =
+        ["no_bridge_netfilter", "blind_bridge", "no_forwarding", "unsupported_device", "unknown_device"];
 
     /// Which of [`Problem::KINDS`] it is.
     pub(crate) fn kind(&self) -> &'static str {
-        let [no_bridge_netfilter, blind_bridge, no_forwarding, unsupported_device] = Self::KINDS;
+        let [no_bridge_netfilter, blind_bridge, no_forwarding, unsupported_device, unknown_device] =
+            Self::KINDS;
         match self {
             Self::NoBridgeNetfilter { .. } => no_bridge_netfilter,
             Self::BlindBridge { .. } => blind_bridge,
             Self::NoForwarding(_) => no_forwarding,
             Self::Device { .. } => unsupported_device,
+            Self::UnknownDevice { .. } => unknown_device,
         }
+    }
+
+    /// Whether it is known that nothing is enforced or forwarded. What may be fine does not take the node out of
+    /// service.
+    pub(crate) fn is_certain(&self) -> bool {
+        !matches!(self, Self::UnknownDevice { .. })
     }
 
     /// What an event on the node gives as its `reason`.
@@ -40,6 +50,7 @@ impl Problem {
                 "DatapathBypassed"
             }
             Self::NoForwarding(_) => "ForwardingDisabled",
+            Self::UnknownDevice { .. } => "DatapathUnknown",
         }
     }
 }
@@ -75,6 +86,11 @@ impl fmt::Display for Problem {
                     name(*family)
                 )
             }
+            Self::UnknownDevice { device, kind } => write!(
+                f,
+                "it is not known whether packets of pods behind {device} traverse the rules: {kind} is a kind of device \
+                 that podfence has not been tried with"
+            ),
             Self::Device { device, kind } => write!(
                 f,
                 "nothing is enforced for pods behind {device}: packets of {kind} devices bypass the node; \

@@ -120,6 +120,27 @@ impl DoorKeeper {
         }
     }
 
+    /// A pod that is bound to another node and is behind a device of this one, while no pod of this node has a door.
+    /// Then this node is probably not the one whose name it was given.
+    pub(crate) fn pod_of_another_node(&mut self, compiler: &Compiler) -> Option<Pod> {
+        if !self.finder.doors().of_pods.is_empty() {
+            return None;
+        }
+        let shown = match self.finder.shown_by_others() {
+            Ok(shown) => shown,
+            Err(error) => {
+                warn!(%error, "cannot examine whether the node's name is right");
+                return None;
+            }
+        };
+        let cluster = compiler.excerpt(shown.iter().copied(), []);
+        let has_shown = |pod: &&Pod| {
+            let elsewhere = pod.node.as_deref().is_some_and(|node| !self.finder.is_node(node));
+            elsewhere && !pod.host_network && pod.addresses.iter().any(|address| shown.contains(address))
+        };
+        cluster.pods().values().find(has_shown).cloned()
+    }
+
     /// Finds what the addresses of packets do not say: at which device they were dropped, and which pods are at their
     /// ends.
     pub(crate) fn examine(&mut self, denial: &Denial, findings: &mut Findings) {

@@ -10,6 +10,7 @@ mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,11 @@ impl Finder {
     /// found, as far as pods and devices are still there.
     pub fn recall(&mut self, doors: impl IntoIterator<Item = (ObjectName, Arc<str>)>) {
         self.recalled.extend(doors);
+    }
+
+    /// Whether this is the node's name.
+    pub fn is_node(&self, name: &str) -> bool {
+        self.pods.is_node(name)
     }
 
     /// Takes in a pod as it is now; `None` if it is gone. Pods of other nodes cost nothing.
@@ -134,6 +140,22 @@ impl Finder {
     /// The node's pods that have no door, and why.
     pub fn missing(&self) -> &BTreeMap<ObjectName, Missing> {
         &self.missing
+    }
+
+    /// The addresses that the other ends of devices show which could be doors and are none.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to answer.
+    pub fn shown_by_others(&mut self) -> io::Result<BTreeSet<IpAddr>> {
+        let held: BTreeSet<u32> = self.held.values().map(|held| held.device).collect();
+        let others: Vec<u32> =
+            self.network.candidates().into_keys().filter(|device| !held.contains(device)).collect();
+        let mut shown = BTreeSet::new();
+        for device in others {
+            shown.extend(self.network.end(device)?.addresses);
+        }
+        Ok(shown)
     }
 
     /// How long it is until [`find`](Self::find) is to be called again if nothing happens. While a pod lacks its

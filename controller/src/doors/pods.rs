@@ -29,6 +29,11 @@ impl Pods {
         Self { node: node.to_owned(), local: BTreeMap::new(), addresses: BTreeMap::new() }
     }
 
+    /// Whether this is the name of the node.
+    pub(super) fn is_node(&self, name: &str) -> bool {
+        self.node == name
+    }
+
     /// Takes in a pod as it is now; `None` if it is gone.
     pub(super) fn note(&mut self, name: &ObjectName, pod: Option<&Pod>) -> Noted {
         let local = pod.filter(|pod| {

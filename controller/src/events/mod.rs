@@ -1,4 +1,4 @@
-//! Events: what `kubectl describe` says of packets that do not come past the rules, and of packets that the policies
+//! Events: what `kubectl describe` says of packets that bypass the rules, and of packets that the policies
 //! deny.
 
 mod node;

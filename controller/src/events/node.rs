@@ -1,4 +1,4 @@
-//! Events on the node: packets do not come past the rules.
+//! Events on the node: packets bypass the rules.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -163,7 +163,7 @@ pub struct RuleCounter {
     pub chain: ChainName,
     /// What stands beside the rule.
     pub comment: Option<Arc<str>>,
-    /// What has come past it.
+    /// What has traversed it.
     pub counter: Counter,
 }
 

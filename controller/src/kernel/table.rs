@@ -77,7 +77,7 @@ pub struct Rule {
     pub(super) expressions: Option<Vec<Expression>>,
 }
 
-/// What has come past a rule.
+/// What has traversed a rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counter {
     /// The number of packets.

@@ -4,13 +4,16 @@
 //! objects are listed again, and those that are gone from the list are told as gone. Whatever fails, what has
 //! been told stays told.
 
+mod listener;
+mod node;
 mod objects;
 #[cfg(test)]
 mod tests;
 mod told;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -22,14 +25,25 @@ use kube::{Api, Client};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
+use self::node::OwnNode;
 use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
 use self::told::Told;
 use super::{Changes, Knowledge, Update};
+use crate::heard::Heard;
 use crate::metrics::Metrics;
 
-/// How long a silent connection counts as alive. A watch of which nothing is heard gets a bookmark about once
-/// a minute.
-const LONGEST_SILENCE: Duration = Duration::from_secs(90);
+/// How long a watch lasts, seconds; then the server ends it, and it begins anew where it was. So something is heard of
+/// every kind, also of one that nobody changes: of such a kind not every server sends bookmarks.
+const WATCH_LENGTH: u32 = 100;
+
+/// How long a silent connection counts as alive.
+const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+
+/// How old what is known of a kind may be, unless a watch has said since that nothing has changed.
+const LONGEST_AGE: Duration = Duration::from_secs(150);
+
+/// How often ages are looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The wait after the first failure; it doubles up to [`LONGEST_RETRY`], and up to a half of it is left out by
 /// chance, so that not all nodes come back at once.
@@ -66,6 +80,7 @@ pub(crate) enum Error {
 /// A cluster's API server.
 pub(crate) struct ApiServer {
     client: Client,
+    heard: Heard,
     runtime: Runtime,
 }
 
@@ -75,13 +90,13 @@ impl ApiServer {
     /// # Errors
     ///
     /// If the file is no usable kubeconfig. Whether the server answers is not asked.
-    pub(crate) fn of_kubeconfig(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn of_kubeconfig(path: &Path, heard: Heard) -> Result<Self, Error> {
         let error = |source| Error::Kubeconfig { path: path.to_owned(), source };
         let kubeconfig = Kubeconfig::read_from(path).map_err(error)?;
         let runtime = runtime()?;
         let options = KubeConfigOptions::default();
         let config = runtime.block_on(Config::from_custom_kubeconfig(kubeconfig, &options)).map_err(error)?;
-        Self::new(config, runtime)
+        Self::new(config, runtime, heard)
     }
 
     /// The one whose service account this process has been given.
@@ -89,11 +104,11 @@ impl ApiServer {
     /// # Errors
     ///
     /// If there is no service account. Whether the server answers is not asked.
-    pub(crate) fn of_service_account() -> Result<Self, Error> {
-        Self::new(Config::incluster().map_err(Error::InCluster)?, runtime()?)
+    pub(crate) fn of_service_account(heard: Heard) -> Result<Self, Error> {
+        Self::new(Config::incluster().map_err(Error::InCluster)?, runtime()?, heard)
     }
 
-    fn new(mut config: Config, runtime: Runtime) -> Result<Self, Error> {
+    fn new(mut config: Config, runtime: Runtime, heard: Heard) -> Result<Self, Error> {
         let server = config.cluster_url.to_string();
         config.read_timeout = Some(LONGEST_SILENCE);
         config.reset_reader_on_write = true;
@@ -101,10 +116,13 @@ impl ApiServer {
         config.default_retry = false;
         let client = {
             let _inside = runtime.enter();
-            Client::try_from(config).map_err(|source| Error::Client { server: server.clone(), source })?
+            let namespace = config.default_namespace.clone();
+            let client = Client::try_from(config)
+                .map_err(|source| Error::Client { server: server.clone(), source })?;
+            listener::noting(client, namespace, heard.clone())
         };
         info!(server, "follows the API server");
-        Ok(Self { client, runtime })
+        Ok(Self { client, heard, runtime })
     }
 
     /// Tells all objects, of nodes only the one of this name, and then each change of what is read of them at
@@ -116,13 +134,20 @@ impl ApiServer {
         tell: impl Fn(Changes) -> bool,
         beside: impl FnOnce(Client) -> B,
     ) {
-        // The node is none of them: the policies are enforced without it.
-        let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
+        let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Node>(), plural::<Pod>()]
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
         let beside = beside(self.client.clone());
-        let follower =
-            Follower { client: self.client, metrics, tell, missing: RefCell::new(BTreeMap::from(missing)) };
-        let all = watcher::Config::default();
+        let follower = Follower {
+            client: self.client,
+            heard: self.heard,
+            metrics,
+            tell,
+            missing: RefCell::new(BTreeMap::from(missing)),
+            silent: RefCell::default(),
+            node: RefCell::new(OwnNode::new(node)),
+            complete: Cell::new(false),
+        };
+        let all = watcher::Config::default().timeout(WATCH_LENGTH);
         let own = all.clone().fields(&format!("metadata.name={node}"));
         self.runtime.block_on(async {
             // The objects are followed when that is over, too.
@@ -136,6 +161,7 @@ impl ApiServer {
                 Ended = follower.follow::<NetworkPolicy>(&all) => {}
                 Ended = follower.follow::<Node>(&own) => {}
                 Ended = follower.follow::<Pod>(&all) => {}
+                Ended = follower.look_at_ages() => {}
             }
         });
     }
@@ -153,10 +179,16 @@ fn plural<K: Kind>() -> String {
 /// Follows all kinds.
 struct Follower<'m, F> {
     client: Client,
+    heard: Heard,
     metrics: &'m Metrics,
     tell: F,
     /// The kinds that have not been listed yet, and why.
     missing: RefCell<BTreeMap<String, String>>,
+    /// The kinds of which nothing has been heard for [`LONGEST_AGE`].
+    silent: RefCell<BTreeSet<String>>,
+    node: RefCell<OwnNode>,
+    /// Whether all that exists has been told once.
+    complete: Cell<bool>,
 }
 
 /// Nobody listens any more.
@@ -181,11 +213,23 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
         retries: &mut Retries,
     ) -> Result<(), Ended> {
         let mut events = pin!(watcher(Api::<K>::all(self.client.clone()), which.clone()));
-        while let Some(event) = events.next().await {
+        let begin = Instant::now();
+        loop {
+            let event = match tokio::time::timeout(LOOK, events.next()).await {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                // A watch that has become silent may have lost what it should say.
+                Err(_) if self.is_silent::<K>() && begin.elapsed() > LONGEST_AGE => break,
+                Err(_) => continue,
+            };
             let received = Instant::now();
             match event {
                 Ok(event) => {
+                    let listed = matches!(event, watcher::Event::InitDone);
                     let Some(updates) = told.take(event) else { continue };
+                    if listed && !self.is_silent::<K>() {
+                        self.heard.note(&plural::<K>());
+                    }
                     if retries.end() {
                         info!("{} are followed again", plural::<K>());
                     }
@@ -219,19 +263,76 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
         if retries.is_new(&reason) {
             warn!("{reason}; what is known stays enforced");
         }
-        match self.missing.borrow_mut().get_mut(&plural::<K>()) {
-            Some(missing) => *missing = reason,
-            None => return Ok(()),
+        match self.missing.borrow_mut().entry(plural::<K>()) {
+            // The policies are enforced without the node, where it may not be read.
+            Entry::Occupied(missing) if K::READ_IF_ALLOWED && is_forbidden(error) => {
+                missing.remove();
+                self.node.borrow_mut().forbid();
+            }
+            Entry::Occupied(mut missing) => drop(missing.insert(reason)),
+            Entry::Vacant(_) => return Ok(()),
         }
         self.tell(Vec::new(), received)
     }
 
-    fn tell(&self, updates: Vec<Update>, received: Instant) -> Result<(), Ended> {
+    /// Looks now and then whether nothing has been heard of a kind for too long.
+    async fn look_at_ages(&self) -> Ended {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let ages = self.heard.ages().into_iter();
+            let silent: BTreeSet<_> =
+                ages.filter(|(_, age)| *age > LONGEST_AGE).map(|(kind, _)| kind).collect();
+            let before = self.silent.replace(silent.clone());
+            for kind in silent.difference(&before) {
+                warn!("{}; what is known stays enforced", why_silent(kind));
+            }
+            for kind in before.difference(&silent) {
+                info!("something is heard of {kind} again");
+            }
+            if silent != before
+                && let Err(ended) = self.tell(Vec::new(), Instant::now())
+            {
+                return ended;
+            }
+        }
+    }
+
+    fn knowledge(&self) -> Knowledge {
         let missing: Vec<String> = self.missing.borrow().values().cloned().collect();
-        let knowledge =
-            if missing.is_empty() { Knowledge::Complete } else { Knowledge::Pending(missing.join("; ")) };
+        if !missing.is_empty() {
+            return Knowledge::Pending(missing.join("; "));
+        }
+        if let Some(reason) = self.node.borrow().why_unknown() {
+            return if self.complete.get() { Knowledge::Stale(reason) } else { Knowledge::Pending(reason) };
+        }
+        self.complete.set(true);
+        let silent: Vec<_> = self.silent.borrow().iter().map(|kind| why_silent(kind)).collect();
+        if silent.is_empty() { Knowledge::Complete } else { Knowledge::Stale(silent.join("; ")) }
+    }
+
+    fn is_silent<K: Kind>(&self) -> bool {
+        self.silent.borrow().contains(&plural::<K>())
+    }
+
+    fn tell(&self, updates: Vec<Update>, received: Instant) -> Result<(), Ended> {
+        self.node.borrow_mut().note(&updates);
+        let knowledge = self.knowledge();
         if (self.tell)(Changes { updates, received, knowledge }) { Ok(()) } else { Err(Ended) }
     }
+}
+
+fn why_silent(kind: &str) -> String {
+    format!("nothing has been heard of {kind} for {} seconds", LONGEST_AGE.as_secs())
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(cause)
+    | watcher::Error::WatchStartFailed(cause)
+    | watcher::Error::WatchFailed(cause)) = error
+    else {
+        return false;
+    };
+    matches!(cause, kube::Error::Api(status) if status.code == 403)
 }
 
 /// What failed, and the cause at the bottom of it.

@@ -26,6 +26,8 @@ pub(crate) enum Update {
 pub(crate) enum Knowledge {
     /// Every object that exists has been told.
     Complete,
+    /// Every object that existed has been told, but changes may be missed; this says why.
+    Stale(String),
     /// Not every object that exists has been told yet, and this is why; the rest is still to come.
     Pending(String),
     /// Something that exists cannot be read, and never could be since the source began; this says what.

@@ -28,6 +28,9 @@ pub(super) trait Kind:
     /// Tells one object of the kind from all others.
     type Name: Clone + Eq + Hash;
 
+    /// Whether the policies are enforced without the kind where it may not be read.
+    const READ_IF_ALLOWED: bool = false;
+
     /// The object's name.
     fn name(&self) -> Self::Name;
 
@@ -175,6 +178,8 @@ struct NodeAddress {
 
 impl Kind for Node {
     type Name = Arc<str>;
+
+    const READ_IF_ALLOWED: bool = true;
 
     fn name(&self) -> Arc<str> {
         self.metadata.name.as_deref().unwrap_or_default().into()
