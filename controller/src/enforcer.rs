@@ -14,6 +14,7 @@ use crate::doors::DoorKeeper;
 use crate::health::{Condition, Health};
 use crate::kernel::{self, Connection, Kernel, Table};
 use crate::metrics::Metrics;
+use crate::refused::RefusedAddresses;
 use crate::source::{Changes, Knowledge, Update};
 
 /// What the thread is told.
@@ -57,6 +58,7 @@ pub(crate) struct Enforcer {
     must_guard: bool,
     /// Whether strict start has been found to lack pod ranges.
     idle_strictness: bool,
+    refused: RefusedAddresses,
     /// When the oldest change that is not in the kernel was heard of.
     waiting_since: Option<Instant>,
     retry: Duration,
@@ -96,6 +98,7 @@ impl Enforcer {
             programmed: false,
             must_guard,
             idle_strictness: false,
+            refused: RefusedAddresses::default(),
             waiting_since: None,
             retry: FIRST_RETRY,
         }
@@ -153,6 +156,7 @@ impl Enforcer {
                     self.waiting_since.get_or_insert(changes.received);
                 }
                 changes.updates.into_iter().for_each(|update| self.put(update));
+                self.refused.report(self.compiler.refused_addresses(), &self.metrics);
                 self.learn(&changes.knowledge);
             }
         }
@@ -162,9 +166,7 @@ impl Enforcer {
     fn put(&mut self, update: Update) {
         match update {
             Update::Namespace(name, namespace) => self.compiler.put_namespace(&name, namespace),
-            // A node that is made anew has no pod range for a moment: what is guarded stays guarded.
-            Update::Node(_, Some(node)) if !node.pod_ranges.is_empty() => self.compiler.put_node(node),
-            Update::Node(..) => {}
+            Update::Node(name, node) => self.compiler.put_node(&name, node),
             Update::Pod(name, pod) => {
                 if let Some(doors) = &mut self.doors {
                     doors.note(&name, pod.as_ref());

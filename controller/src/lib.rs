@@ -13,6 +13,7 @@ mod health;
 pub mod kernel;
 mod metrics;
 mod netlink;
+mod refused;
 mod rtnetlink;
 mod source;
 pub mod status;
