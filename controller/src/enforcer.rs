@@ -17,6 +17,7 @@ use crate::health::{Condition, Health};
 use crate::kernel::{self, Connection, Kernel, Table};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
+use crate::refused::RefusedAddresses;
 use crate::source::{Knowledge, Update};
 
 /// The first wait after a failure; it doubles up to [`LONGEST_RETRY`].
@@ -43,6 +44,7 @@ pub(crate) struct Enforcer {
     must_guard: bool,
     /// Whether strict start has been found to lack pod ranges.
     idle_strictness: bool,
+    refused: RefusedAddresses,
     /// When the oldest change that is not in the kernel was heard of.
     waiting_since: Option<Instant>,
     retry: Duration,
@@ -82,6 +84,7 @@ impl Enforcer {
             programmed: false,
             must_guard,
             idle_strictness: false,
+            refused: RefusedAddresses::default(),
             waiting_since: None,
             retry: FIRST_RETRY,
         }
@@ -141,6 +144,7 @@ impl Enforcer {
                     self.waiting_since.get_or_insert(changes.received);
                 }
                 changes.updates.into_iter().for_each(|update| self.put(update));
+                self.refused.report(self.compiler.refused_addresses(), &self.metrics);
                 self.learn(&changes.knowledge);
             }
         }
@@ -150,9 +154,7 @@ impl Enforcer {
     fn put(&mut self, update: Update) {
         match update {
             Update::Namespace(name, namespace) => self.compiler.put_namespace(&name, namespace),
-            // A node that is made anew has no pod range for a moment: what is guarded stays guarded.
-            Update::Node(_, Some(node)) if !node.pod_ranges.is_empty() => self.compiler.put_node(node),
-            Update::Node(..) => {}
+            Update::Node(name, node) => self.compiler.put_node(&name, node),
             Update::Pod(name, pod) => {
                 if let Some(doors) = &mut self.doors {
                     doors.note(&name, pod.as_ref());

@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     chains: Gauge,
     doors: Gauge,
     without_door: Gauge,
+    refused_addresses: Gauge,
     datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
     examined: Counter,
     examination_failures: Counter,
@@ -63,6 +64,7 @@ impl Metrics {
             chains: Gauge::default(),
             doors: Gauge::default(),
             without_door: Gauge::default(),
+            refused_addresses: Gauge::default(),
             datapath_problems: Family::default(),
             examined: Counter::default(),
             examination_failures: Counter::default(),
@@ -123,6 +125,11 @@ impl Metrics {
             ("chains", "Chains in the tables", &metrics.chains),
             ("doors", "Pods of the node whose doors are guarded", &metrics.doors),
             ("pods_without_door", "Pods of the node whose doors are unknown", &metrics.without_door),
+            (
+                "refused_addresses",
+                "Addresses of nodes that pods show which are not in their nodes' network: no policy applies to them",
+                &metrics.refused_addresses,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -171,6 +178,11 @@ impl Metrics {
     pub(crate) fn doors(&self, known: usize, unknown: usize) {
         self.doors.set(i64::try_from(known).unwrap_or(i64::MAX));
         self.without_door.set(i64::try_from(unknown).unwrap_or(i64::MAX));
+    }
+
+    /// So many addresses of nodes are shown by pods that are not in their nodes' network.
+    pub(crate) fn refused_addresses(&self, addresses: usize) {
+        self.refused_addresses.set(i64::try_from(addresses).unwrap_or(i64::MAX));
     }
 
     /// The kernel could not be read or has not taken a transaction.

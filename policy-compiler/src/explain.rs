@@ -1,5 +1,6 @@
 //! Why a connection is allowed or denied, in the words of `podfence explain`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -85,6 +86,9 @@ impl Word {
 impl Side {
     /// What a direction says of a connection, and why.
     pub fn new<'a>(judge: &Judge<'a>, direction: Direction, connection: &Connection<'a>) -> Self {
+        let shared = [connection.from, connection.to].into_iter().filter(Party::is_shared);
+        let shared: Vec<_> = shared.flat_map(|end| end.addresses().to_vec()).collect();
+        let connection = &judge.deciding(direction, connection);
         let (subject, _) = connection.subject_and_peer(direction);
         let ruling = judge.ruling(direction, connection);
         let allowed = ruling.allowed();
@@ -107,6 +111,10 @@ impl Side {
                 policies.sort_by_key(|policy| policy.rules.first().map_or(usize::MAX, |rule| rule.distance));
                 (format!("{isolated}, {outcome}"), policies)
             }
+        };
+        let reason = match shared.as_slice() {
+            [] => reason,
+            _ => format!("{reason} ({})", several_show(&shared, connection)),
         };
         Self { direction, verdict: Word::of(allowed), audited, reason, policies }
     }
@@ -164,6 +172,16 @@ impl fmt::Display for Rule {
         let misses: Vec<_> = self.peers.iter().cloned().chain(ports).collect();
         write!(f, " ({})", misses.join("; "))
     }
+}
+
+/// That a connection must pass whoever has an address that several pods show.
+fn several_show(addresses: &[IpAddr], connection: &Connection<'_>) -> String {
+    let addresses: BTreeSet<_> = addresses.iter().map(IpAddr::to_string).collect();
+    let addresses = addresses.into_iter().collect::<Vec<_>>().join(" and ");
+    format!(
+        "several pods show {addresses}, and it must be allowed for each of them: here from {} to {}",
+        connection.from, connection.to
+    )
 }
 
 /// Why a connection passes that no rule covers.

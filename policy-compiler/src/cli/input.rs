@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use policy_compiler::manifest::{self, Problem};
-use policy_compiler::model::{Cluster, DefaultDeny};
+use policy_compiler::model::{Cluster, DefaultDeny, LabelSelector, NamespaceScope, Origin, Peer, PodPeer};
 
 use super::args::Manifests;
 
@@ -14,13 +15,36 @@ const WARNINGS_SHOWN: usize = 5;
 /// Reads every object.
 pub(crate) fn read(manifests: &Manifests) -> anyhow::Result<Cluster> {
     let mut read = manifest::read(&manifests.inputs)?;
+    let mut warnings = read.warnings;
+    warnings.extend(undeclared(&read.undeclared, &read.cluster, manifests.default_deny.as_ref()));
     if let Some(namespaces) = manifests.default_deny.clone() {
         let Manifests { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *manifests;
         DefaultDeny { namespaces, allow_dns, pods_to_node }.apply(&mut read.cluster);
     }
     // Without standard error there is nobody to tell, and the answer stands all the same.
-    let _ = report(&read.ignored, &read.warnings);
+    let _ = report(&read.ignored, &warnings);
     Ok(read.cluster)
+}
+
+/// A warning for each namespace that nothing declares, if anything asks for labels that it may have.
+fn undeclared<'a>(
+    undeclared: &'a BTreeMap<Arc<str>, Origin>,
+    cluster: &'a Cluster,
+    default_deny: Option<&'a LabelSelector>,
+) -> impl Iterator<Item = Problem> + 'a {
+    let policies = cluster.policies().values();
+    let rules = policies.flat_map(|policy| [&policy.ingress, &policy.egress]).flatten().flatten();
+    let peers = rules.flat_map(|rule| rule.peers.iter().flatten());
+    let selectors = peers.filter_map(|peer| match peer {
+        Peer::Pods(PodPeer { namespaces: NamespaceScope::Matching(selector), .. }) => Some(selector),
+        _ => None,
+    });
+    let asked = selectors.chain(default_deny).any(LabelSelector::asks_beyond_name);
+    undeclared.iter().filter(move |_| asked).map(|(name, origin)| Problem {
+        origin: origin.clone(),
+        field: String::new(),
+        message: format!("namespace {name} is not declared: it is taken to have no labels but its name"),
+    })
 }
 
 fn report(ignored: &BTreeMap<String, usize>, warnings: &[Problem]) -> io::Result<()> {

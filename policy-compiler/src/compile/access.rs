@@ -75,6 +75,33 @@ impl Access {
     }
 }
 
+impl Access {
+    /// What both of them allow; `None` if that is nothing. The rules of `self` say so.
+    fn and(&self, other: &Self) -> Option<Self> {
+        let (ours, theirs) = match (self, other) {
+            (_, Self::Everything(_)) => return Some(self.clone()),
+            (Self::Everything(_), Self::Ports(_)) => return Some(other.clone()),
+            (Self::Ports(ours), Self::Ports(theirs)) => (ours, theirs),
+        };
+        let mut ports = Vec::new();
+        for our in ours {
+            for their in theirs.iter().filter(|their| their.protocol == our.protocol) {
+                let (first, last) = (our.first.max(their.first), our.last.min(their.last));
+                if first <= last {
+                    ports.push(Opening { first, last, ..our.clone() });
+                }
+            }
+        }
+        (!ports.is_empty()).then_some(Self::Ports(ports))
+    }
+
+    /// What all of them allow; `None` if that is nothing, or there is none of them.
+    pub(super) fn common(mut all: impl Iterator<Item = Option<Self>>) -> Option<Self> {
+        let first = all.next()??;
+        all.try_fold(first, |common, next| common.and(&next?))
+    }
+}
+
 /// The map that open ports become.
 pub(super) fn port_map(ports: &[Opening]) -> (SetKind, BTreeMap<ElementKey, Element>) {
     let interval = ports.iter().any(|port| port.first != port.last);
@@ -110,6 +137,34 @@ mod tests {
     use super::*;
 
     type Ranges<'a> = &'a [(u16, u16, &'a ChainName)];
+
+    fn ports(rule: &ChainName, ranges: &[(Protocol, u16, u16)]) -> Option<Access> {
+        let opening = |(protocol, first, last)| Opening { protocol, first, last, rule: rule.clone() };
+        Some(Access::Ports(ranges.iter().copied().map(opening).collect()))
+    }
+
+    #[test]
+    fn what_is_common_to_several_is_what_each_allows() {
+        use Protocol::{Tcp, Udp};
+        let [a, b] = ["a", "b"].map(ChainName::new);
+        let everything = |rule: &ChainName| Some(Access::Everything(rule.clone()));
+        let cases = [
+            (everything(&a), everything(&b), everything(&a)),
+            (everything(&a), ports(&b, &[(Tcp, 80, 80)]), ports(&b, &[(Tcp, 80, 80)])),
+            (ports(&a, &[(Tcp, 80, 80)]), everything(&b), ports(&a, &[(Tcp, 80, 80)])),
+            (
+                ports(&a, &[(Tcp, 50, 60), (Tcp, 70, 80), (Udp, 1, 9)]),
+                ports(&b, &[(Tcp, 60, 75), (Udp, 3, 4)]),
+                ports(&a, &[(Tcp, 60, 60), (Tcp, 70, 75), (Udp, 3, 4)]),
+            ),
+            (ports(&a, &[(Tcp, 80, 80)]), ports(&b, &[(Udp, 80, 80)]), None),
+            (everything(&a), None, None),
+        ];
+        for (one, other, common) in cases {
+            assert_eq!(Access::common([one.clone(), other.clone()].into_iter()), common, "{one:?} {other:?}");
+        }
+        assert_eq!(Access::common(std::iter::empty()), None);
+    }
 
     #[test]
     fn overlapping_ranges_are_cut_in_favour_of_the_first() {

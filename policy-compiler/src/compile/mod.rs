@@ -21,6 +21,7 @@
 
 mod access;
 mod blocks;
+mod claims;
 mod connections;
 mod doors;
 mod draft;
@@ -160,8 +161,8 @@ impl Compiler {
 
     /// All objects of a cluster as they are now.
     pub fn put_cluster(&mut self, cluster: &Cluster) {
-        for node in cluster.nodes().values() {
-            self.put_node(node.clone());
+        for (name, node) in cluster.nodes() {
+            self.put_node(name, Some(node.clone()));
         }
         for (name, namespace) in cluster.namespaces() {
             self.put_namespace(name, Some(namespace.clone()));
@@ -174,12 +175,13 @@ impl Compiler {
         }
     }
 
-    /// A node as it is now. Only the own one matters, and only with [`Self::strict`] start.
-    pub fn put_node(&mut self, node: Node) {
-        self.world.put_node(node, &mut self.changed);
+    /// A node as it is now; `None` if it is gone. No pod has an address of one. What the own one said of its addresses
+    /// and pod ranges holds until it says something else.
+    pub fn put_node(&mut self, name: &Arc<str>, node: Option<Node>) {
+        self.world.put_node(name, node, &mut self.changed);
     }
 
-    /// A namespace as it is now; `None` if it is gone.
+    /// A namespace as it is now; `None` if it is gone, or not known yet.
     pub fn put_namespace(&mut self, name: &Arc<str>, namespace: Option<Namespace>) {
         self.world.put_namespace(name, namespace, &mut self.changed);
     }
@@ -189,7 +191,8 @@ impl Compiler {
         self.world.put_pod(name, pod, &mut self.changed);
     }
 
-    /// A policy as it is now; `None` if it is gone.
+    /// A policy as it is now; `None` if it is gone. One that goes while its namespace is being deleted, or while only
+    /// pods are known of its namespace, holds until the last of those pods is gone or the namespace is made anew.
     pub fn put_policy(&mut self, name: &ObjectName, policy: Option<NetworkPolicy>) {
         self.world.put_policy(name, policy, &mut self.changed);
     }
@@ -199,6 +202,11 @@ impl Compiler {
         if let Some(table) = &mut self.doors {
             table.put(doors);
         }
+    }
+
+    /// The pods that show an address of a node, and which: it is not theirs, and no policy judges it.
+    pub fn refused_addresses(&self) -> impl Iterator<Item = (&ObjectName, IpAddr)> {
+        self.world.refused()
     }
 
     /// Whether strict start is asked for and has nothing to guard: no pod range of the node is known.

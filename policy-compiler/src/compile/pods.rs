@@ -22,17 +22,14 @@ impl AllPods {
         if std::mem::replace(&mut self.listed, named) == named {
             if named {
                 for address in &changed.addresses {
-                    draft.list_address(
-                        &pods(Family::of(*address)),
-                        *address,
-                        world.owner(*address).is_some(),
-                    );
+                    draft.list_address(&pods(Family::of(*address)), *address, world.is_claimed(*address));
                 }
             }
             return;
         }
         for family in Family::BOTH {
-            let addresses = world.owned_addresses().filter(|address| named && Family::of(*address) == family);
+            let addresses =
+                world.claimed_addresses().filter(|address| named && Family::of(*address) == family);
             let elements = addresses.map(|address| (ElementKey::Address(address), Element::BARE));
             draft.replace_elements(&pods(family), elements.collect());
         }

@@ -45,11 +45,53 @@ pub(super) struct Grant {
     named: Resolved,
 }
 
+/// What the rules grant to an address: to each pod that may have it, sorted by rule, one for each. Of an address that
+/// belongs to no pod there is one list too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Grants(Vec<Vec<Grant>>);
+
+impl Grants {
+    /// What is granted to these pods. Of those that are granted the same, one counts.
+    pub(super) fn to_each(pods: impl Iterator<Item = Vec<Grant>>) -> Self {
+        let mut each: Vec<_> = Vec::new();
+        for grants in pods {
+            if !each.contains(&grants) {
+                each.push(grants);
+            }
+        }
+        Self(each)
+    }
+
+    /// What is granted to whoever no rule names.
+    pub(super) fn none() -> Self {
+        Self::to_one(Vec::new())
+    }
+
+    /// What is granted to an address that one pod has, or none.
+    pub(super) fn to_one(grants: Vec<Grant>) -> Self {
+        Self(vec![grants])
+    }
+
+    /// Whether nothing is granted to one of the pods, so that nothing can be granted to the address; or there is no pod.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty() || self.0.iter().any(Vec::is_empty)
+    }
+
+    /// What is granted to each pod.
+    pub(super) fn each(&self) -> impl Iterator<Item = &[Grant]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+
+    /// The rules that grant anything to any of the pods.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &ChainName> {
+        self.0.iter().flatten().map(|grant| &grant.rule)
+    }
+}
+
 /// All that the rules grant to an address. Addresses with equal grants share one chain.
 pub(super) struct Identity {
     pub(super) chain: ChainName,
-    /// Sorted by rule, one for each.
-    pub(super) grants: Vec<Grant>,
+    pub(super) grants: Grants,
 }
 
 impl ActiveRule {
@@ -132,49 +174,44 @@ impl ActiveRule {
     }
 }
 
-/// What the rules allow between `subject` and whoever has these grants.
+/// What `rules`, which isolate `subject`, allow between it and whoever has these grants or is one of these crowds.
 pub(super) fn access<'a>(
     direction: Direction,
     subject: &Pod,
-    grants: impl Iterator<Item = (&'a ActiveRule, &'a Grant)>,
+    rules: impl Iterator<Item = (&'a ChainName, &'a ActiveRule)>,
+    grants: &[Grant],
+    crowds: &[Crowd],
 ) -> Option<Access> {
-    Access::of(grants.map(|(rule, grant)| {
+    Access::of(rules.filter_map(|(chain, rule)| {
+        let grant = granted_by(grants, chain);
         let named = match direction {
+            _ if grant.is_none() && !crowds.iter().any(|crowd| rule.has_crowd(*crowd)) => return None,
             Direction::Ingress => rule.resolve(subject),
-            Direction::Egress => grant.named.clone(),
+            Direction::Egress => grant.map(|grant| grant.named.clone()).unwrap_or_default(),
         };
-        (&grant.rule, rule.ports.as_deref(), named)
+        Some((chain, rule.ports.as_deref(), named))
     }))
 }
 
-/// What those of the rules whose peers are this crowd allow between `subject` and the crowd.
-pub(super) fn crowd_access<'a>(
-    direction: Direction,
-    subject: &Pod,
-    crowd: Crowd,
-    rules: impl Iterator<Item = (&'a ChainName, &'a ActiveRule)>,
-) -> Option<Access> {
-    Access::of(rules.filter(|(_, rule)| rule.has_crowd(crowd)).map(|(chain, rule)| {
-        let named = match direction {
-            Direction::Ingress => rule.resolve(subject),
-            Direction::Egress => Vec::new(),
-        };
-        (chain, rule.ports.as_deref(), named)
-    }))
+/// The grant of a rule, among grants that are sorted by rule.
+fn granted_by<'g>(grants: &'g [Grant], rule: &ChainName) -> Option<&'g Grant> {
+    let index = grants.binary_search_by(|grant| grant.rule.cmp(rule)).ok()?;
+    grants.get(index)
 }
 
 impl Identity {
-    /// The identity of these grants, which are sorted by rule.
-    pub(super) fn new(direction: Direction, grants: Vec<Grant>) -> Self {
-        let numbers: Vec<String> = grants.iter().map(|grant| format!("{:?}", grant.named)).collect();
-        let content = grants.iter().zip(&numbers).flat_map(|(grant, numbers)| [grant.rule.as_str(), numbers]);
+    /// The identity of these grants.
+    pub(super) fn new(direction: Direction, grants: Grants) -> Self {
+        let mut content = Vec::new();
+        for (index, each) in grants.each().enumerate() {
+            if index > 0 {
+                content.push("and".to_owned());
+            }
+            content
+                .extend(each.iter().flat_map(|grant| [grant.rule.to_string(), format!("{:?}", grant.named)]));
+        }
+        let content = content.iter().map(String::as_str);
         let chain = ChainName::new(of_content(&format!("{direction}_peer"), content));
         Self { chain, grants }
-    }
-
-    /// The grant of a rule.
-    pub(super) fn grant(&self, rule: &ChainName) -> Option<&Grant> {
-        let index = self.grants.binary_search_by(|grant| grant.rule.cmp(rule)).ok()?;
-        self.grants.get(index)
     }
 }

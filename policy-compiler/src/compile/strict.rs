@@ -89,7 +89,7 @@ pub(super) fn update(world: &World, changed: &Changed, draft: &mut Draft) {
         let ranges =
             pieces.iter().map(|piece| (ElementKey::AddressRange(piece.first, piece.last), Element::BARE));
         draft.replace_elements(&pod_ranges(family), ranges.collect());
-        let addresses = world.owned_addresses().chain(world.node_addresses());
+        let addresses = world.claimed_addresses().chain(world.node_addresses());
         let of_ranges = addresses
             .filter(|address| Family::of(*address) == family && world.is_known_in_pod_ranges(*address));
         let elements = of_ranges.map(|address| (ElementKey::Address(address), Element::BARE));

@@ -1,26 +1,28 @@
 //! The objects that the compiler knows, with the look-ups it needs.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::claims::Claims;
 use crate::model::{
-    Cluster, DefaultDeny, Direction, Labels, Namespace, NamespaceScope, NetworkPolicy, Node, ObjectName, Pod,
+    Cluster, DefaultDeny, Direction, Namespace, NamespaceScope, NetworkPolicy, Node, ObjectName, Pod,
 };
 
 /// The cluster as one node sees it.
 pub(super) struct World {
     /// The node that is compiled for; `None`: one node runs every pod.
     node: Option<Arc<str>>,
-    /// The object of that node.
-    node_object: Option<Node>,
+    nodes: BTreeMap<Arc<str>, Node>,
     namespaces: HashMap<Arc<str>, Namespace>,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     /// Those of [`DefaultDeny`] included.
     policies: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
+    /// Those among them whose objects are gone, and which hold as long as pods of their namespaces are left
+    /// (CVE-2024-7598).
+    outliving: BTreeSet<ObjectName>,
     default_deny: Option<DefaultDeny>,
     /// Whether all policies are in audit mode.
     audit: bool,
@@ -28,8 +30,7 @@ pub(super) struct World {
     own_node_judged: bool,
     /// How many pods live in each namespace.
     population: BTreeMap<Arc<str>, usize>,
-    /// The pods that have an address: one, unless a pod that is on its way out still shows it.
-    claims: HashMap<IpAddr, BTreeSet<ObjectName>>,
+    claims: Claims,
 }
 
 /// What has changed since the last update.
@@ -59,15 +60,16 @@ impl World {
     pub(super) fn new(node: Option<Arc<str>>) -> Self {
         Self {
             node,
-            node_object: None,
+            nodes: BTreeMap::new(),
             namespaces: HashMap::new(),
             pods: BTreeMap::new(),
             policies: BTreeMap::new(),
+            outliving: BTreeSet::new(),
             default_deny: None,
             audit: false,
             own_node_judged: false,
             population: BTreeMap::new(),
-            claims: HashMap::new(),
+            claims: Claims::default(),
         }
     }
 
@@ -91,12 +93,45 @@ impl World {
         self.own_node_judged
     }
 
-    /// Takes in the object of the node that is compiled for, and no other's.
-    pub(super) fn put_node(&mut self, node: Node, changed: &mut Changed) {
-        if self.node.as_ref() == Some(&node.name) && self.node_object.as_ref() != Some(&node) {
-            self.node_object = Some(node);
-            changed.node = true;
+    /// Takes in a node. The own one that is made anew says nothing of itself for a moment, or is not there: what it
+    /// said before still holds.
+    pub(super) fn put_node(&mut self, name: &Arc<str>, node: Option<Node>, changed: &mut Changed) {
+        let old = self.nodes.get(name);
+        let is_own = self.node.as_ref() == Some(name);
+        let new = match (node, old.filter(|_| is_own)) {
+            (None, Some(_)) => return,
+            (Some(mut node), Some(old)) => {
+                if node.addresses.is_empty() {
+                    node.addresses.clone_from(&old.addresses);
+                }
+                if node.pod_ranges.is_empty() {
+                    node.pod_ranges.clone_from(&old.pod_ranges);
+                }
+                Some(node)
+            }
+            (node, None) => node,
+        };
+        if old == new.as_ref() {
+            return;
         }
+        for address in self.claims.put_node(old, new.as_ref()) {
+            self.note_address(address, changed);
+        }
+        match new {
+            Some(node) => drop(self.nodes.insert(name.clone(), node)),
+            None => drop(self.nodes.remove(name)),
+        }
+        changed.node |= is_own;
+    }
+
+    /// Notes that it may be somebody else's policies that judge an address, or that name it.
+    fn note_address(&self, address: IpAddr, changed: &mut Changed) {
+        changed.pods.extend(self.claims.showing(address).cloned());
+        changed.addresses.insert(address);
+    }
+
+    fn own_node(&self) -> Option<&Node> {
+        self.nodes.get(self.node.as_ref()?)
     }
 
     pub(super) fn put_namespace(
@@ -117,6 +152,29 @@ impl World {
                 changed.pods.extend(self.pods_in(name).map(|pod| pod.name.clone()));
             }
             self.update_default_deny(name, changed);
+            self.end_outliving(name, changed);
+        }
+    }
+
+    /// Whether policies of a namespace hold although their objects are gone: it is being deleted, or it is not known
+    /// and pods of it are.
+    fn outlives_policies(&self, namespace: &Arc<str>) -> bool {
+        match self.namespaces.get(namespace) {
+            Some(namespace) => namespace.is_terminating(),
+            None => self.population.contains_key(namespace),
+        }
+    }
+
+    /// Ends what only holds as long as a namespace [outlives its policies](Self::outlives_policies).
+    fn end_outliving(&mut self, namespace: &Arc<str>, changed: &mut Changed) {
+        if self.outliving.is_empty() || self.outlives_policies(namespace) {
+            return;
+        }
+        let ended: Vec<_> =
+            self.outliving.iter().filter(|name| name.namespace == *namespace).cloned().collect();
+        for name in ended {
+            self.outliving.remove(&name);
+            self.set_policy(&name, None, changed);
         }
     }
 
@@ -128,7 +186,7 @@ impl World {
             None if self.population.contains_key(namespace) => default_deny.policy_of_unknown(namespace),
             None => None,
         };
-        self.put_policy(&DefaultDeny::policy_name(namespace), policy, changed);
+        self.set_policy(&DefaultDeny::policy_name(namespace), policy, changed);
     }
 
     pub(super) fn put_pod(&mut self, name: &ObjectName, pod: Option<Pod>, changed: &mut Changed) {
@@ -154,22 +212,10 @@ impl World {
         }
         if old.is_some() != new.is_some() {
             self.update_default_deny(&name.namespace, changed);
+            self.end_outliving(&name.namespace, changed);
         }
-        for address in claimed(old.as_deref()) {
-            if let Some(claimants) = self.claims.get_mut(&address) {
-                claimants.remove(name);
-                if claimants.is_empty() {
-                    self.claims.remove(&address);
-                }
-            }
-        }
-        for address in claimed(new.as_deref()) {
-            self.claims.entry(address).or_default().insert(name.clone());
-        }
-        for address in claimed(old.as_deref()).chain(claimed(new.as_deref())) {
-            // Whoever shares the address may gain or lose it by this.
-            changed.pods.extend(self.claims.get(&address).into_iter().flatten().cloned());
-            changed.addresses.insert(address);
+        for address in self.claims.put_pod(old.as_deref(), new.as_deref()) {
+            self.note_address(address, changed);
         }
         changed.pods.insert(name.clone());
     }
@@ -180,6 +226,16 @@ impl World {
         policy: Option<NetworkPolicy>,
         changed: &mut Changed,
     ) {
+        if policy.is_some() {
+            self.outliving.remove(name);
+        } else if self.policies.contains_key(name) && self.outlives_policies(&name.namespace) {
+            self.outliving.insert(name.clone());
+            return;
+        }
+        self.set_policy(name, policy, changed);
+    }
+
+    fn set_policy(&mut self, name: &ObjectName, policy: Option<NetworkPolicy>, changed: &mut Changed) {
         if self.policies.get(name).map(AsRef::as_ref) == policy.as_ref() {
             return;
         }
@@ -213,50 +269,92 @@ impl World {
         self.namespaces.get(namespace).map_or(&[], Namespace::allowed_sources)
     }
 
-    /// Every address that a pod has.
-    pub(super) fn owned_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.claims.keys().copied()
+    /// Every address that a pod which lives has.
+    pub(super) fn claimed_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.claims.claimed()
+    }
+
+    /// Whether a pod that lives has an address.
+    pub(super) fn is_claimed(&self, address: IpAddr) -> bool {
+        self.claims.is_claimed(address)
     }
 
     /// The ranges from which the node's pods have their addresses.
     pub(super) fn pod_ranges(&self) -> &[IpNet] {
-        self.node_object.as_ref().map_or(&[], |node| &node.pod_ranges)
+        self.own_node().map_or(&[], |node| &node.pod_ranges)
     }
 
     /// The node's own addresses.
     pub(super) fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.node_object.iter().flat_map(|node| node.addresses.iter().copied())
+        self.own_node().into_iter().flat_map(|node| node.addresses.iter().copied())
     }
 
     /// Whether an address lies in the node's pod ranges, and a pod or the node itself has it.
     pub(super) fn is_known_in_pod_ranges(&self, address: IpAddr) -> bool {
         self.pod_ranges().iter().any(|range| range.contains(&address))
-            && (self.claims.contains_key(&address) || self.node_addresses().any(|own| own == address))
+            && (self.is_claimed(address) || self.node_addresses().any(|own| own == address))
     }
 
     /// Whether a peer of `policy` looks into a namespace.
     pub(super) fn in_scope(&self, scope: &NamespaceScope, policy: &ObjectName, namespace: &Arc<str>) -> bool {
         match scope {
             NamespaceScope::Own => policy.namespace == *namespace,
-            NamespaceScope::Matching(selector) => selector.matches(&self.namespace_labels(namespace)),
+            NamespaceScope::Matching(selector) => {
+                selector.matches_namespace(namespace, self.namespaces.get(namespace))
+            }
         }
     }
 
-    /// The pod that packets from or to an address belong to. Where several pods show it, only one can have
-    /// it; the choice does not depend on the order of events.
-    pub(super) fn owner(&self, address: IpAddr) -> Option<&Arc<Pod>> {
-        let claimants = self.claims.get(&address)?.iter().filter_map(|name| self.pods.get(name));
-        claimants.max_by(|one, other| one.claim().cmp(&other.claim()))
+    /// The pods that live and show an address, by name: which of them has it nobody knows, so whoever has it may do
+    /// what all of them may.
+    pub(super) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
+        self.claims.claimants(address).filter_map(|name| self.pods.get(name))
     }
 
-    /// The addresses that are the pod's own.
+    /// The pods that live and show an address of a node, which is not theirs.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&ObjectName, IpAddr)> {
+        self.claims.refused()
+    }
+
+    /// The addresses of a pod that lives. Others may show them too.
     pub(super) fn addresses<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = IpAddr> + 'a {
-        claimed(Some(pod)).filter(|address| self.owner(*address).is_some_and(|owner| owner.name == pod.name))
+        let live = pod.selectable().then_some(&pod.addresses);
+        live.into_iter().flatten().copied().filter(|address| !self.claims.is_of_node(*address))
     }
 
-    /// Whether the node runs the pod and policies apply to it.
+    /// The addresses of which a pod's policies judge what they send and get.
+    pub(super) fn judged_addresses<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = IpAddr> + 'a {
+        let addresses = pod.addresses.iter().copied();
+        addresses.filter(|address| self.claims.judged(*address).any(|name| *name == pod.name))
+    }
+
+    /// The pods, and those beside them that show an address which one of them shows.
+    pub(super) fn with_sharers(&self, mut pods: BTreeSet<ObjectName>) -> BTreeSet<ObjectName> {
+        let addresses = pods.iter().filter_map(|name| self.pod(name)).flat_map(|pod| &pod.addresses);
+        let shared: BTreeSet<_> = addresses.copied().filter(|address| self.is_shared(*address)).collect();
+        pods.extend(shared.into_iter().flat_map(|address| self.claims.claimants(address)).cloned());
+        pods
+    }
+
+    /// Whether the policies of several pods judge what an address sends and gets.
+    pub(super) fn is_shared(&self, address: IpAddr) -> bool {
+        self.claims.is_shared(address)
+    }
+
+    /// The pods whose policies judge what an address sends and gets, if the node runs one of them.
+    pub(super) fn judged(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
+        let pods = move || self.claims.judged(address).filter_map(|name| self.pods.get(name));
+        pods().any(|pod| self.runs(pod)).then(pods).into_iter().flatten()
+    }
+
+    /// Whether the node runs, or ran, the pod, and policies can apply to it.
+    pub(super) fn runs(&self, pod: &Pod) -> bool {
+        !pod.host_network && self.node.as_ref().is_none_or(|node| pod.node.as_ref() == Some(node))
+    }
+
+    /// Whether the pod lives on the node and policies apply to it.
     pub(super) fn is_local(&self, pod: &Pod) -> bool {
-        pod.selectable() && self.node.as_ref().is_none_or(|node| pod.node.as_ref() == Some(node))
+        pod.selectable() && self.runs(pod)
     }
 
     /// The policies that isolate a pod in a direction, by name.
@@ -277,9 +375,16 @@ impl World {
         pods: impl IntoIterator<Item = &'a ObjectName>,
     ) -> Cluster {
         let mut excerpt = Cluster::new();
-        self.node_object.iter().for_each(|node| excerpt.insert_node(node.clone()));
-        let owners = addresses.into_iter().filter_map(|address| self.owner(address));
-        for pod in owners.chain(pods.into_iter().filter_map(|name| self.pod(name))) {
+        self.own_node().into_iter().for_each(|node| excerpt.insert_node(node.clone()));
+        let mut judged = Vec::new();
+        for address in addresses {
+            if self.claims.is_of_node(address) {
+                let nodes = self.nodes.values().filter(|node| node.addresses.contains(&address));
+                nodes.for_each(|node| excerpt.insert_node(node.clone()));
+            }
+            judged.extend(self.claims.judged(address).filter_map(|name| self.pod(name)));
+        }
+        for pod in judged.into_iter().chain(pods.into_iter().filter_map(|name| self.pod(name))) {
             if let Some(namespace) = self.namespaces.get(&pod.name.namespace) {
                 excerpt.insert_namespace(namespace.clone());
             }
@@ -296,19 +401,6 @@ impl World {
     pub(super) fn is_audited(&self, policy: &NetworkPolicy) -> bool {
         self.audit || policy.is_audited_in(self.namespaces.get(&policy.name.namespace))
     }
-
-    /// A namespace's labels; of one that has not been seen, its name is known all the same.
-    fn namespace_labels(&self, name: &Arc<str>) -> Cow<'_, Labels> {
-        match self.namespaces.get(name) {
-            Some(namespace) => Cow::Borrowed(namespace.labels()),
-            None => Cow::Owned(Namespace::new(name.clone(), Labels::new()).labels().clone()),
-        }
-    }
-}
-
-/// The addresses that a pod shows and that can be its own: not those of its node, and none when it is over.
-fn claimed(pod: Option<&Pod>) -> impl Iterator<Item = IpAddr> {
-    pod.filter(|pod| pod.selectable()).into_iter().flat_map(|pod| pod.addresses.iter().copied())
 }
 
 fn in_namespace<'a, T>(

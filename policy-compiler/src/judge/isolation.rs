@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::pod_set::{Member, PodSet};
 use crate::model::{
-    Cluster, Direction, IpBlock, LabelSelector, Namespace, NamespaceScope, NetworkPolicy, Peer, Pod, PodPeer,
-    Rule,
+    Cluster, Direction, IpBlock, LabelSelector, NamespaceScope, NetworkPolicy, Peer, Pod, PodPeer, Rule,
 };
 
 /// A policy that isolates one direction.
@@ -30,9 +29,9 @@ pub(super) struct ResolvedRule<'a> {
 /// What isolates each member, in one direction.
 pub(super) type Isolations<'a> = Vec<Vec<Arc<Isolation<'a>>>>;
 
-/// The pods that selectors can match.
+/// The pods that policies can isolate. Those that have finished are nobody's peers.
 pub(super) fn members(cluster: &Cluster) -> impl Iterator<Item = (Member, &Pod)> {
-    cluster.pods().values().filter(|pod| pod.selectable()).enumerate()
+    cluster.pods().values().filter(|pod| !pod.host_network).enumerate()
 }
 
 /// Finds what isolates each member in `direction`, policies by name.
@@ -43,7 +42,7 @@ pub(super) fn isolations(cluster: &Cluster, direction: Direction) -> Isolations<
         let Some(rules) = policy.rules(direction) else { continue };
         let rules = rules.iter().map(|rule| world.resolve(policy, rule)).collect();
         let isolation = Arc::new(Isolation { policy, rules, audited: cluster.is_audited(policy) });
-        for subject in world.select(policy, &NamespaceScope::Own, &policy.subjects) {
+        for (subject, _) in world.select(policy, &NamespaceScope::Own, &policy.subjects) {
             if let Some(isolating) = isolations.get_mut(subject) {
                 isolating.push(Arc::clone(&isolation));
             }
@@ -73,19 +72,15 @@ impl<'a> World<'a> {
         policy: &'s NetworkPolicy,
         scope: &'s NamespaceScope,
         pods: &'s LabelSelector,
-    ) -> impl Iterator<Item = Member> + 's {
-        let in_scope = move |namespace: &&Namespace| match scope {
-            NamespaceScope::Own => *namespace.name() == policy.name.namespace,
-            NamespaceScope::Matching(selector) => selector.matches(namespace.labels()),
+    ) -> impl Iterator<Item = (Member, &'a Pod)> + 's {
+        let in_scope = move |namespace: &str| match scope {
+            NamespaceScope::Own => *namespace == *policy.name.namespace,
+            NamespaceScope::Matching(selector) => {
+                selector.matches_namespace(namespace, self.cluster.namespaces().get(namespace))
+            }
         };
-        self.cluster
-            .namespaces()
-            .values()
-            .filter(in_scope)
-            .filter_map(|namespace| self.members.get(&**namespace.name()))
-            .flatten()
-            .filter(|(_, pod)| pods.matches(&pod.labels))
-            .map(|(member, _)| *member)
+        let in_scope = self.members.iter().filter(move |(namespace, _)| in_scope(namespace));
+        in_scope.flat_map(|(_, members)| members).filter(|(_, pod)| pods.matches(&pod.labels)).copied()
     }
 
     fn resolve(&self, policy: &NetworkPolicy, rule: &'a Rule) -> ResolvedRule<'a> {
@@ -94,7 +89,9 @@ impl<'a> World<'a> {
         for peer in rule.peers.iter().flatten() {
             match peer {
                 Peer::Pods(PodPeer { namespaces, pods }) => {
-                    resolved.pods.extend(self.select(policy, namespaces, pods));
+                    let selected = self.select(policy, namespaces, pods);
+                    let live = selected.filter(|(_, pod)| pod.selectable());
+                    resolved.pods.extend(live.map(|(member, _)| member));
                 }
                 Peer::Block(block) => resolved.blocks.push(block),
                 Peer::OwnNode => resolved.own_node = true,

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Connection, Judge, Party, PolicyRule, covers_port};
 use crate::model::{
     Cluster, Direction, IpBlock, LabelSelector, Labels, NamespaceScope, Operator, Peer, Pod, PodPeer,
-    PortMatch,
+    PortMatch, Requirement,
 };
 
 /// What a rule lacks to cover a connection. At least one of the two is there.
@@ -26,6 +26,8 @@ pub struct RuleMiss<'a> {
 pub enum PeerMiss<'a> {
     /// It selects pods; the other end is a pod in its node's network, which no selector matches.
     HostNetwork,
+    /// It selects pods; the other end is a pod that has finished.
+    Finished,
     /// It selects pods; the other end is no pod of the cluster.
     NoPod,
     /// Its selectors do not match.
@@ -34,6 +36,8 @@ pub enum PeerMiss<'a> {
         pod: &'a Pod,
         /// The only namespace that the peer looks into, if that is what fails: it has no `namespaceSelector`.
         only: Option<&'a str>,
+        /// Whether the pod's namespace is not known, so that nothing but its name can match.
+        unknown_namespace: bool,
         /// What `namespaceSelector` asks in vain of the pod's namespace.
         namespace_labels: Vec<LabelMiss<'a>>,
         /// What `podSelector` asks in vain of the pod.
@@ -78,9 +82,12 @@ impl PeerMiss<'_> {
                 2 * (usize::from(only.is_some()) + namespace_labels.len() + pod_labels.len())
             }
             Self::Excepted(..) => 2,
-            Self::HostNetwork | Self::NoPod | Self::NotOwnNode | Self::NoAddress | Self::OutsideBlock(..) => {
-                FAR
-            }
+            Self::HostNetwork
+            | Self::Finished
+            | Self::NoPod
+            | Self::NotOwnNode
+            | Self::NoAddress
+            | Self::OutsideBlock(..) => FAR,
         }
     }
 }
@@ -114,34 +121,46 @@ fn selectors_miss<'a>(
     other: &Party<'a>,
 ) -> Option<PeerMiss<'a>> {
     let Some(pod) = other.pod else { return Some(PeerMiss::NoPod) };
-    if !pod.selectable() {
+    if pod.host_network {
         return Some(PeerMiss::HostNetwork);
     }
-    let namespace = &pod.name.namespace;
+    if pod.finished {
+        return Some(PeerMiss::Finished);
+    }
+    let name = &pod.name.namespace;
+    let namespace = cluster.namespaces().get(name);
     let (only, namespace_labels) = match &peer.namespaces {
-        NamespaceScope::Own => ((**namespace != *own).then_some(own), Vec::new()),
-        NamespaceScope::Matching(selector) => (
-            None,
-            cluster
-                .namespaces()
-                .get(namespace)
-                .map_or_else(Vec::new, |it| label_misses(selector, it.labels())),
-        ),
+        NamespaceScope::Own => ((**name != *own).then_some(own), Vec::new()),
+        NamespaceScope::Matching(selector) => {
+            let misses = match namespace {
+                Some(namespace) => label_misses(selector, namespace.labels()),
+                None => name_misses(selector, name),
+            };
+            (None, misses)
+        }
     };
     let pod_labels = label_misses(&peer.pods, &pod.labels);
+    let unknown_namespace = namespace.is_none();
     (only.is_some() || !namespace_labels.is_empty() || !pod_labels.is_empty())
-        .then_some(PeerMiss::Selectors { pod, only, namespace_labels, pod_labels })
+        .then_some(PeerMiss::Selectors { pod, only, unknown_namespace, namespace_labels, pod_labels })
 }
 
 fn label_misses<'a>(selector: &'a LabelSelector, labels: &'a Labels) -> Vec<LabelMiss<'a>> {
     let unmet = selector.requirements.iter().filter(|requirement| !requirement.matches(labels));
-    unmet
-        .map(|requirement| LabelMiss {
-            key: &requirement.key,
-            operator: &requirement.operator,
-            value: labels.get(&requirement.key).map(String::as_str),
-        })
-        .collect()
+    unmet.map(|unmet| LabelMiss::new(unmet, labels.get(&unmet.key).map(String::as_str))).collect()
+}
+
+/// The misses of a namespace of which only the name is known.
+fn name_misses<'a>(selector: &'a LabelSelector, name: &'a str) -> Vec<LabelMiss<'a>> {
+    let unmet =
+        selector.requirements.iter().filter(|requirement| requirement.matches_name(name) != Some(true));
+    unmet.map(|unmet| LabelMiss::new(unmet, unmet.matches_name(name).map(|_| name))).collect()
+}
+
+impl<'a> LabelMiss<'a> {
+    fn new(Requirement { key, operator }: &'a Requirement, value: Option<&'a str>) -> Self {
+        Self { key, operator, value }
+    }
 }
 
 fn block_miss<'a>(block: &IpBlock, other: &Party<'_>, connection: &Connection<'_>) -> Option<PeerMiss<'a>> {
@@ -160,14 +179,23 @@ impl fmt::Display for PeerMiss<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HostNetwork => f.write_str("selectors never match a hostNetwork pod, only an ipBlock does"),
+            Self::Finished => {
+                f.write_str("selectors never match a pod that has finished, only an ipBlock does")
+            }
             Self::NoPod => f.write_str("selectors never match an address outside the cluster"),
             Self::NotOwnNode => f.write_str("it is not the pod's own node"),
-            Self::Selectors { pod, only, namespace_labels, pod_labels } => {
+            Self::Selectors { pod, only, unknown_namespace, namespace_labels, pod_labels } => {
                 let mut parts = Vec::new();
+                let namespace = &pod.name.namespace;
                 if let Some(only) = only {
                     parts.push(format!("without a namespaceSelector it only looks in namespace {only}"));
                 }
-                let of_namespace = |miss| format!("namespace {} {miss}", pod.name.namespace);
+                let of_namespace = |miss: &LabelMiss<'_>| match miss.value {
+                    None if *unknown_namespace => {
+                        format!("namespace {namespace} is not known, so its label {} is not either", miss.key)
+                    }
+                    _ => format!("namespace {namespace} {miss}"),
+                };
                 parts.extend(namespace_labels.iter().map(of_namespace));
                 parts.extend(pod_labels.iter().map(|miss| format!("pod {} {miss}", pod.name.name)));
                 f.write_str(&parts.join("; "))
@@ -205,6 +233,37 @@ fn list(values: &BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{NAMESPACE_NAME_LABEL, ObjectName};
+
+    #[test]
+    fn of_a_namespace_that_is_not_known_nothing_but_the_name_matches() {
+        let pod = Pod::new(ObjectName::new("shop", "web"));
+        let set = |values: &[&str]| values.iter().map(ToString::to_string).collect();
+        let cases = [
+            ("env", Operator::NotIn(set(&["prod"])), Some("is not known, so its label env is not either")),
+            ("env", Operator::DoesNotExist, Some("is not known, so its label env is not either")),
+            ("env", Operator::In(set(&["prod"])), Some("is not known, so its label env is not either")),
+            (NAMESPACE_NAME_LABEL, Operator::In(set(&["shop"])), None),
+            (NAMESPACE_NAME_LABEL, Operator::NotIn(set(&["other"])), None),
+            (NAMESPACE_NAME_LABEL, Operator::Exists, None),
+            (
+                NAMESPACE_NAME_LABEL,
+                Operator::NotIn(set(&["shop"])),
+                Some(
+                    "has kubernetes.io/metadata.name=shop (needs kubernetes.io/metadata.name not in (shop))",
+                ),
+            ),
+        ];
+        for (key, operator, expected) in cases {
+            let requirement = Requirement { key: key.to_owned(), operator };
+            let namespaces = NamespaceScope::Matching(LabelSelector { requirements: vec![requirement] });
+            let peer = PodPeer { namespaces, pods: LabelSelector::everything() };
+            let other = Party { pod: Some(&pod), member: None, address: None, shared: false };
+            let cluster = Cluster::new();
+            let miss = selectors_miss(&cluster, "own", &peer, &other).map(|miss| miss.to_string());
+            assert_eq!(miss, expected.map(|words| format!("namespace shop {words}")), "{peer:?}");
+        }
+    }
 
     #[test]
     fn a_missed_label_says_what_is_there_and_what_is_needed() {

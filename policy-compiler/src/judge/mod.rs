@@ -117,8 +117,8 @@ pub struct Judge<'a> {
     members: HashMap<&'a ObjectName, Member>,
     egress: Isolations<'a>,
     ingress: Isolations<'a>,
-    /// Whose an address is.
-    owners: HashMap<IpAddr, &'a Pod>,
+    /// Whose an address is: the pods that live and show it, or else those that have finished.
+    claimants: HashMap<IpAddr, Vec<&'a Pod>>,
     /// The addresses of each node: the Node object's, and those of its `hostNetwork` pods.
     node_addresses: HashSet<(&'a str, IpAddr)>,
     pods_to_node: PodsToNode,
@@ -127,15 +127,6 @@ pub struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// Resolves every selector. Takes about a label match for each policy's every peer and every pod.
     pub fn new(cluster: &'a Cluster) -> Self {
-        let mut owners = HashMap::<IpAddr, &Pod>::new();
-        for (_, pod) in members(cluster) {
-            for address in &pod.addresses {
-                let owner = owners.entry(*address).or_insert(pod);
-                if pod.claim() > owner.claim() {
-                    *owner = pod;
-                }
-            }
-        }
         let of_nodes = cluster
             .nodes()
             .values()
@@ -151,7 +142,7 @@ impl<'a> Judge<'a> {
             members: members(cluster).map(|(member, pod)| (&pod.name, member)).collect(),
             egress: isolations(cluster, Direction::Egress),
             ingress: isolations(cluster, Direction::Ingress),
-            owners,
+            claimants: claimants(cluster),
             node_addresses: of_nodes.chain(of_host_network_pods).collect(),
             pods_to_node: PodsToNode::default(),
         }
@@ -164,15 +155,58 @@ impl<'a> Judge<'a> {
         Self { pods_to_node, ..self }
     }
 
-    /// Looks up one end of a connection. A pod that has finished or is not of this cluster is nobody: no
-    /// policy judges it and no peer covers it.
+    /// Looks up one end of a connection. A pod that is not of this cluster is nobody: no policy judges it and no peer
+    /// covers it. Nor does a peer cover a pod that has finished, and no policy judges it once others have its addresses.
+    /// A pod that is named is itself alone, whoever else shows its addresses.
     pub fn party(&self, endpoint: Endpoint<'_>) -> Party<'a> {
-        let (pod, address) = match endpoint {
-            Endpoint::Pod(pod) => (self.cluster.pods().get(&pod.name).filter(|pod| !pod.finished), None),
-            Endpoint::Address(address) => (self.owners.get(&address).copied(), Some(address)),
-        };
+        match endpoint {
+            Endpoint::Pod(pod) => {
+                let is_left = |pod: &&Pod| !pod.finished || pod.addresses.iter().any(|ip| self.has(pod, *ip));
+                self.party_of(self.cluster.pods().get(&pod.name).filter(is_left), None)
+            }
+            Endpoint::Address(address) => {
+                let claimants = self.claimants.get(&address).map_or(&[][..], Vec::as_slice);
+                let likeliest =
+                    claimants.iter().copied().max_by(|one, other| one.claim().cmp(&other.claim()));
+                let party = self.party_of(likeliest, Some(address));
+                Party { shared: claimants.len() > 1, ..party }
+            }
+        }
+    }
+
+    fn party_of(&self, pod: Option<&'a Pod>, address: Option<IpAddr>) -> Party<'a> {
         let member = pod.and_then(|pod| self.members.get(&pod.name).copied());
-        Party { pod, member, address }
+        Party { pod, member, address, shared: false }
+    }
+
+    /// Whether a pod is one of those that have an address.
+    fn has(&self, pod: &Pod, address: IpAddr) -> bool {
+        self.claimants.get(&address).is_some_and(|pods| pods.iter().any(|other| other.name == pod.name))
+    }
+
+    /// The ends that an end may be in truth: of an address that several pods show, each of those.
+    fn each(&self, party: &Party<'a>) -> Vec<Party<'a>> {
+        match party.address.filter(|_| party.shared).and_then(|address| self.claimants.get(&address)) {
+            Some(pods) => pods.iter().map(|pod| self.party_of(Some(pod), party.address)).collect(),
+            None => vec![*party],
+        }
+    }
+
+    /// The connection that decides about one direction of another, whose ends may be addresses that several pods show:
+    /// it must pass whoever of them has the address. One that is denied, if there is one; its ends are single pods.
+    pub fn deciding(&self, direction: Direction, connection: &Connection<'a>) -> Connection<'a> {
+        if !connection.from.shared && !connection.to.shared {
+            return *connection;
+        }
+        let (sources, destinations) = (self.each(&connection.from), self.each(&connection.to));
+        let pairs = sources.iter().flat_map(|from| destinations.iter().map(move |to| (*from, *to)));
+        let connections = pairs.map(|(from, to)| Connection { from, to, ..*connection });
+        let rank = |connection: &Connection<'a>| {
+            let is_exempt = self.exemption(direction, connection).is_some();
+            let is_allowed = self.allowing(direction, connection).next().is_some();
+            (is_exempt || is_allowed || self.is_audited(direction, connection), is_exempt, is_allowed)
+        };
+        connections.min_by_key(rank).unwrap_or(*connection)
     }
 
     /// Whether a connection is allowed, and why.
@@ -185,23 +219,26 @@ impl<'a> Judge<'a> {
 
     /// Whether one direction of a connection is allowed: [`Self::verdict`] without the reasons.
     pub fn allows(&self, direction: Direction, connection: &Connection<'a>) -> bool {
+        let connection = &self.deciding(direction, connection);
         self.exemption(direction, connection).is_some()
             || self.allowing(direction, connection).next().is_some()
             || self.is_audited(direction, connection)
     }
 
-    /// What keeps `rule` from covering the connection; `None` if it does cover it.
+    /// What keeps `rule`, of a policy that isolates in the [deciding](Self::deciding) connection, from covering it;
+    /// `None` if it does cover it.
     pub fn miss(
         &self,
         direction: Direction,
         rule: PolicyRule<'a>,
         connection: &Connection<'a>,
     ) -> Option<RuleMiss<'a>> {
-        miss::of(self, direction, rule, connection)
+        miss::of(self, direction, rule, &self.deciding(direction, connection))
     }
 
     /// Whether one direction of a connection is allowed, and why.
     pub fn ruling(&self, direction: Direction, connection: &Connection<'a>) -> Ruling<'a> {
+        let connection = &self.deciding(direction, connection);
         match self.exemption(direction, connection) {
             Some(exemption) => Ruling::Exempt(exemption),
             None => Ruling::Isolated {
@@ -216,7 +253,9 @@ impl<'a> Judge<'a> {
         let (subject, peer) = connection.subject_and_peer(direction);
         if subject.member.is_none() {
             Some(Exemption::NotSubject)
-        } else if subject.member == peer.member {
+        } else if subject.member == peer.member
+            || subject.address.is_some() && subject.address == peer.address
+        {
             Some(Exemption::Itself)
         } else if self.isolating(direction, connection).is_empty() {
             Some(Exemption::NotIsolated)
@@ -267,6 +306,24 @@ impl<'a> Judge<'a> {
                 .map(|(index, resolved)| PolicyRule { policy: isolation.policy, index, rule: resolved.rule })
         })
     }
+}
+
+/// The pods that have each address, by name: those that live and show it, or else those that have finished. None has
+/// the address of a node.
+fn claimants(cluster: &Cluster) -> HashMap<IpAddr, Vec<&Pod>> {
+    let of_nodes: HashSet<_> = cluster.nodes().values().flat_map(|node| &node.addresses).collect();
+    let mut claimants = HashMap::<IpAddr, Vec<&Pod>>::new();
+    for (_, pod) in members(cluster) {
+        for address in pod.addresses.iter().filter(|address| !of_nodes.contains(address)) {
+            claimants.entry(*address).or_default().push(pod);
+        }
+    }
+    for pods in claimants.values_mut() {
+        if pods.iter().any(|pod| !pod.finished) {
+            pods.retain(|pod| !pod.finished);
+        }
+    }
+    claimants
 }
 
 fn covers_peer(rule: &ResolvedRule<'_>, peer: &Party<'_>, family: Option<Family>) -> bool {

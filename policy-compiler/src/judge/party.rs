@@ -11,7 +11,8 @@ use crate::model::{Family, Pod};
 pub enum Endpoint<'a> {
     /// A pod of the cluster, with all of its addresses.
     Pod(&'a Pod),
-    /// An address. One that belongs to a pod stands for that pod in this address's family.
+    /// An address. One that belongs to a pod stands for that pod in this address's family; one that several pods show
+    /// may do what each of them may.
     Address(IpAddr),
 }
 
@@ -21,12 +22,20 @@ pub struct Party<'a> {
     pub(super) pod: Option<&'a Pod>,
     pub(super) member: Option<Member>,
     pub(super) address: Option<IpAddr>,
+    /// Whether other pods show the address too.
+    pub(super) shared: bool,
 }
 
 impl<'a> Party<'a> {
-    /// The pod at this end; `None` for an address that belongs to none, and for a finished pod.
+    /// The pod at this end; `None` for an address that belongs to none, and for a finished pod whose addresses others
+    /// have. Of several pods that show the address it is the one that most likely has it.
     pub fn pod(&self) -> Option<&'a Pod> {
         self.pod
+    }
+
+    /// Whether the end is an address that several pods show.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// The addresses by which blocks know this end: the one that was named, or all of the pod's.
@@ -98,7 +107,8 @@ mod tests {
             (&none, &none, &[None]),
         ];
         for (one, other, families) in cases {
-            let [one, other] = [one, other].map(|pod| Party { pod: Some(pod), member: None, address: None });
+            let [one, other] =
+                [one, other].map(|pod| Party { pod: Some(pod), member: None, address: None, shared: false });
             assert_eq!(one.families_with(&other), families, "{one:?} {other:?}");
             assert_eq!(other.families_with(&one), families, "{other:?} {one:?}");
         }

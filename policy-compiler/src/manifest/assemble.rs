@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Manifests, Object, Owner, Problem, Reading, Resource, Workload, WorkloadKind};
-use crate::model::{Cluster, ObjectName, Origin, Pod, Service};
+use crate::model::{Cluster, Labels, Namespace, ObjectName, Origin, Pod, Service};
 
 /// Puts together what was read from all files.
 ///
@@ -37,7 +37,47 @@ pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<
     }
     let workloads = without_represented(workloads);
     insert_pods(&mut manifests.cluster, workloads, &mut manifests.warnings);
+    complete(&mut manifests);
+    manifests.warnings.extend(refused_addresses(&manifests.cluster));
     (manifests, problems)
+}
+
+/// Manifests often leave their namespaces out: these exist all the same, with their names as their only labels.
+fn complete(manifests: &mut Manifests) {
+    let cluster = &mut manifests.cluster;
+    let pods = cluster.pods().values().map(|pod| (&pod.name, pod.origin.clone()));
+    let others = cluster.policies().keys().chain(cluster.services().keys()).map(|name| (name, None));
+    let mut undeclared: BTreeMap<Arc<str>, Option<Origin>> = BTreeMap::new();
+    for (name, origin) in pods.chain(others) {
+        if !cluster.namespaces().contains_key(&name.namespace) {
+            undeclared.entry(name.namespace.clone()).or_insert(origin);
+        }
+    }
+    for (name, origin) in undeclared {
+        cluster.insert_namespace(Namespace::new(name.clone(), Labels::new()));
+        manifests.undeclared.extend(origin.map(|origin| (name, origin)));
+    }
+}
+
+/// A warning for each pod that shows an address of a node and is not in its node's network.
+fn refused_addresses(cluster: &Cluster) -> impl Iterator<Item = Problem> {
+    let nodes = cluster.nodes().values();
+    let of_nodes: BTreeMap<_, _> =
+        nodes.flat_map(|node| node.addresses.iter().map(move |address| (address, &node.name))).collect();
+    let pods = cluster.pods().values().filter(|pod| pod.selectable());
+    let shown = pods.flat_map(|pod| pod.addresses.iter().map(move |address| (pod, address)));
+    shown.filter_map(move |(pod, address)| {
+        let node = of_nodes.get(address)?;
+        let name = &pod.name;
+        Some(Problem {
+            origin: pod.origin.clone()?,
+            field: "status.podIPs".to_owned(),
+            message: format!(
+                "{address} is an address of node {node} and not of pod {name}, which has no hostNetwork: no policy \
+                 applies to it"
+            ),
+        })
+    })
 }
 
 /// Leaves the first of several objects that have kind, namespace and name in common.

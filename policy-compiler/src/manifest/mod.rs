@@ -88,6 +88,9 @@ pub struct Manifests {
     pub ignored: BTreeMap<String, usize>,
     /// What is readable but probably not meant.
     pub warnings: Vec<Problem>,
+    /// The namespaces that pods live in and nothing declares, each with the place of one of its pods. They are in the
+    /// cluster, with their names as their only labels.
+    pub undeclared: BTreeMap<Arc<str>, Origin>,
 }
 
 /// What is wrong in a manifest, and where; shown as `file:line: field: message`.

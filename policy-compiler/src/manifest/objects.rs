@@ -131,7 +131,8 @@ fn read_resource(kind: Kind, object: &Mapping<'_>) -> Read<Resource> {
         Kind::Namespace => {
             let labels = metadata.get("labels").as_ref().map(labels).unwrap_or_default();
             let namespace = Namespace::new(dns_name(&metadata, is_dns_label)?, labels);
-            let namespace = namespace.with_audit(is_audited(&metadata));
+            let namespace =
+                namespace.with_audit(is_audited(&metadata)).with_terminating(is_terminating(&metadata));
             Resource::Namespace(namespace.with_allowed_sources(sources(&metadata)))
         }
         Kind::Node => Resource::Node(node(object, dns_name(&metadata, is_dns_subdomain)?)),
@@ -145,6 +146,11 @@ fn read_resource(kind: Kind, object: &Mapping<'_>) -> Read<Resource> {
             pod: pod(object, kind, object_name(&metadata, is_dns_subdomain)?),
         }),
     })
+}
+
+/// Whether the object is being deleted: `metadata.deletionTimestamp` is set.
+fn is_terminating(metadata: &Mapping<'_>) -> bool {
+    metadata.optional("deletionTimestamp", |field| field.text().map(drop)).is_ok_and(|time| time.is_some())
 }
 
 /// Namespace and name; without a namespace the object goes into `default`.

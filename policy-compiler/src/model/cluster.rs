@@ -28,6 +28,7 @@ pub struct Namespace {
     labels: Labels,
     audited: bool,
     allowed_sources: Vec<IpNet>,
+    terminating: bool,
 }
 
 impl Namespace {
@@ -35,7 +36,7 @@ impl Namespace {
     pub fn new(name: impl Into<Arc<str>>, mut labels: Labels) -> Self {
         let name = name.into();
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_string());
-        Self { name, labels, audited: false, allowed_sources: Vec::new() }
+        Self { name, labels, audited: false, allowed_sources: Vec::new(), terminating: false }
     }
 
     /// The namespace with its policies in audit mode, or not.
@@ -50,9 +51,21 @@ impl Namespace {
         Self { allowed_sources, ..self }
     }
 
+    /// The namespace as one that is being deleted, or not.
+    #[must_use]
+    pub fn with_terminating(self, terminating: bool) -> Self {
+        Self { terminating, ..self }
+    }
+
     /// `metadata.name`
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// `metadata.deletionTimestamp` is set: the namespace is being deleted, and all that is in it one by one, the
+    /// policies perhaps before the pods.
+    pub fn is_terminating(&self) -> bool {
+        self.terminating
     }
 
     /// Whether all policies of the namespace are in audit mode.
@@ -138,30 +151,20 @@ impl Cluster {
 
     /// Puts a pod in, in the place of one of the same name.
     pub fn insert_pod(&mut self, pod: Pod) {
-        self.imply_namespace(&pod.name.namespace);
         self.pods.insert(pod.name.clone(), pod);
     }
 
     /// Puts a Service in, in the place of one of the same name.
     pub fn insert_service(&mut self, service: Service) {
-        self.imply_namespace(&service.name.namespace);
         self.services.insert(service.name.clone(), service);
     }
 
     /// Puts a policy in, in the place of one of the same name.
     pub fn insert_policy(&mut self, policy: NetworkPolicy) {
-        self.imply_namespace(&policy.name.namespace);
         self.policies.insert(policy.name.clone(), policy);
     }
 
-    /// Manifests often leave their namespace out: it exists all the same, with its name as its only label.
-    fn imply_namespace(&mut self, name: &Arc<str>) {
-        if !self.namespaces.contains_key(name) {
-            self.insert_namespace(Namespace::new(name.clone(), Labels::new()));
-        }
-    }
-
-    /// Every namespace that is declared or that an object lives in, by name.
+    /// The namespaces that are known, by name. Of others that objects live in nothing but the name is known.
     pub fn namespaces(&self) -> &BTreeMap<Arc<str>, Namespace> {
         &self.namespaces
     }
@@ -171,7 +174,7 @@ impl Cluster {
         &self.nodes
     }
 
-    /// The pods and workloads, by namespace and name. Each one's namespace is in [`Self::namespaces`].
+    /// The pods and workloads, by namespace and name.
     pub fn pods(&self) -> &BTreeMap<ObjectName, Pod> {
         &self.pods
     }
@@ -186,7 +189,7 @@ impl Cluster {
         policy.is_audited_in(self.namespaces.get(&policy.name.namespace))
     }
 
-    /// The policies, by namespace and name. Each one's namespace is in [`Self::namespaces`].
+    /// The policies, by namespace and name.
     pub fn policies(&self) -> &BTreeMap<ObjectName, NetworkPolicy> {
         &self.policies
     }

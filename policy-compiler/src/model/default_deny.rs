@@ -1,11 +1,11 @@
 //! Namespaces under default deny as a whole, as if a policy stood in each.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{
-    Cluster, LabelSelector, Labels, NAMESPACE_NAME_LABEL, Namespace, NamespaceScope, NetworkPolicy,
-    ObjectName, Operator, Peer, PodPeer, PodsToNode, PortMatch, PortNumber, PortRange, Protocol, Requirement,
-    Rule,
+    Cluster, LabelSelector, NAMESPACE_NAME_LABEL, Namespace, NamespaceScope, NetworkPolicy, ObjectName,
+    Operator, Peer, PodPeer, PodsToNode, PortMatch, PortNumber, PortRange, Protocol, Requirement, Rule,
 };
 
 /// The port of DNS servers.
@@ -38,32 +38,30 @@ impl DefaultDeny {
 
     /// The policy of a namespace; `None` if it is not chosen.
     pub fn policy(&self, namespace: &Namespace) -> Option<NetworkPolicy> {
-        self.policy_if(namespace, |requirement| requirement.matches(namespace.labels()))
+        self.policy_if(namespace.name(), |requirement| requirement.matches(namespace.labels()))
     }
 
     /// The policy of a namespace of which only the name is known. What its labels may be counts as a match.
     pub fn policy_of_unknown(&self, name: &Arc<str>) -> Option<NetworkPolicy> {
-        let namespace = Namespace::new(name.clone(), Labels::new());
-        self.policy_if(&namespace, |requirement| {
-            requirement.key != NAMESPACE_NAME_LABEL || requirement.matches(namespace.labels())
-        })
+        self.policy_if(name, |requirement| requirement.matches_name(name) != Some(false))
     }
 
-    /// Puts the policies into a cluster's namespaces.
+    /// Puts the policies into a cluster's namespaces, those that only pods are known of included.
     pub fn apply(&self, cluster: &mut Cluster) {
-        let policies: Vec<_> =
-            cluster.namespaces().values().filter_map(|namespace| self.policy(namespace)).collect();
+        let known = cluster.namespaces();
+        let of_pods: BTreeSet<_> = cluster.pods().keys().map(|name| &name.namespace).collect();
+        let unknown = of_pods.into_iter().filter(|name| !known.contains_key(*name));
+        let policies: Vec<_> = known
+            .values()
+            .filter_map(|namespace| self.policy(namespace))
+            .chain(unknown.filter_map(|name| self.policy_of_unknown(name)))
+            .collect();
         for policy in policies {
             cluster.insert_policy(policy);
         }
     }
 
-    fn policy_if(
-        &self,
-        namespace: &Namespace,
-        holds: impl Fn(&Requirement) -> bool,
-    ) -> Option<NetworkPolicy> {
-        let name = namespace.name();
+    fn policy_if(&self, name: &Arc<str>, holds: impl Fn(&Requirement) -> bool) -> Option<NetworkPolicy> {
         let chosen = self.namespaces.requirements.iter().all(holds);
         let for_pods = !name.starts_with("kube-") || self.asks_for(name);
         (chosen && for_pods).then(|| NetworkPolicy {

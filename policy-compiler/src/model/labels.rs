@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{NAMESPACE_NAME_LABEL, Namespace};
+
 /// `metadata.labels`
 pub type Labels = BTreeMap<String, String>;
 
@@ -44,17 +46,42 @@ impl LabelSelector {
     pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(labels))
     }
+
+    /// Whether the selector selects a namespace. Of one that is not known nothing but the name can match: its labels
+    /// may be any, so that a label that is asked to be missing may be there.
+    pub fn matches_namespace(&self, name: &str, namespace: Option<&Namespace>) -> bool {
+        match namespace {
+            Some(namespace) => self.matches(namespace.labels()),
+            None => self.requirements.iter().all(|requirement| requirement.matches_name(name) == Some(true)),
+        }
+    }
+
+    /// Whether the selector asks for labels of a namespace that its name does not give.
+    pub fn asks_beyond_name(&self) -> bool {
+        self.requirements.iter().any(|requirement| requirement.key != NAMESPACE_NAME_LABEL)
+    }
 }
 
 impl Requirement {
     /// Whether the requirement holds for `labels`.
     pub fn matches(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.key);
-        match &self.operator {
-            Operator::In(values) => value.is_some_and(|value| values.contains(value)),
-            Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
-            Operator::Exists => value.is_some(),
-            Operator::DoesNotExist => value.is_none(),
+        self.operator.holds(labels.get(&self.key).map(String::as_str))
+    }
+
+    /// Whether the requirement holds for a namespace of which only the name is known; `None` where it asks for
+    /// anything else.
+    pub fn matches_name(&self, name: &str) -> Option<bool> {
+        (self.key == NAMESPACE_NAME_LABEL).then(|| self.operator.holds(Some(name)))
+    }
+}
+
+impl Operator {
+    fn holds(&self, value: Option<&str>) -> bool {
+        match self {
+            Self::In(values) => value.is_some_and(|value| values.contains(value)),
+            Self::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Self::Exists => value.is_some(),
+            Self::DoesNotExist => value.is_none(),
         }
     }
 }

@@ -17,7 +17,8 @@ pub struct Pod {
     pub node: Option<Arc<str>>,
     /// `spec.hostNetwork`: the pod shares its node's addresses and no selector matches it.
     pub host_network: bool,
-    /// `status.phase` is `Succeeded` or `Failed`: the pod's addresses may belong to another by now.
+    /// `status.phase` is `Succeeded` or `Failed`: the pod's addresses may belong to another by now. As long as none
+    /// shows them, the pod stays isolated, and it is nobody's peer.
     pub finished: bool,
     /// `metadata.deletionTimestamp` is set: the pod is on its way out and may have lost its addresses.
     pub ending: bool,
@@ -60,13 +61,14 @@ impl Pod {
         }
     }
 
-    /// Whether selectors can match it, as subject and as peer: it has a network of its own and lives.
+    /// Whether selectors can match it as a peer, and as a subject whatever others show its addresses: it has a network
+    /// of its own and lives.
     pub fn selectable(&self) -> bool {
         !self.host_network && !self.finished
     }
 
-    /// Which of several pods has an address that all of them show: the greatest. Only one can have it, and an
-    /// address goes from a pod that ends to one that begins.
+    /// Which of several pods has an address that all of them show, most likely: the greatest. An address goes from a
+    /// pod that ends to one that begins. Policies do not rely on it: they judge for each of the pods.
     pub fn claim(&self) -> impl Ord + '_ {
         (!self.ending, self.created.as_deref(), Reverse(&self.name))
     }
@@ -77,12 +79,12 @@ impl Pod {
     }
 
     /// The numbers that a policy's named port has on this pod: by name and protocol, every one of them.
-    /// None on a `hostNetwork` pod.
+    /// None on a `hostNetwork` pod and on one that has finished.
     pub fn resolve<'a>(&'a self, name: &'a str, protocol: Protocol) -> impl Iterator<Item = PortNumber> + 'a {
         self.ports
             .iter()
             .filter(move |port| {
-                !self.host_network && port.protocol == protocol && port.name.as_deref() == Some(name)
+                self.selectable() && port.protocol == protocol && port.name.as_deref() == Some(name)
             })
             .map(|port| port.number)
     }

@@ -60,6 +60,7 @@ impl Kind for Namespace {
             let sources = annotation(ALLOWED_SOURCES_ANNOTATION).map(|value| allowed_sources(&name, value));
             model::Namespace::new(name.clone(), metadata.labels.unwrap_or_default())
                 .with_audit(audited)
+                .with_terminating(metadata.deletion_timestamp.is_some())
                 .with_allowed_sources(sources.unwrap_or_default())
         });
         Update::Namespace(name, namespace)

@@ -80,7 +80,9 @@ impl<'a> Question<'a> {
                     family: family.map(|family| family.to_string()),
                     verdict: Word::of(egress.verdict.allows() && ingress.verdict.allows()),
                     suggestions: denying
-                        .filter_map(|(direction, _)| suggest(direction, connection, family))
+                        .filter_map(|(direction, _)| {
+                            suggest(direction, &judge.deciding(direction, connection), family)
+                        })
                         .collect(),
                     egress,
                     ingress,

@@ -11,8 +11,8 @@ use super::guard::{go, rule};
 use crate::compile::access::Access;
 use crate::compile::draft::Draft;
 use crate::compile::names::{family_set, isolation_chain, isolation_comment};
-use crate::compile::rule::{Crowd, Grant};
-use crate::compile::side::subjects::Subject;
+use crate::compile::rule::{Crowd, Grants};
+use crate::compile::side::subjects::Isolated;
 use crate::compile::side::{Regranted, Side};
 use crate::compile::skeleton;
 use crate::compile::world::World;
@@ -76,7 +76,7 @@ pub(super) struct Link {
     of_pods: BTreeMap<ObjectName, String>,
     /// What the rules grant to each address of the node's pods, the link-local ones included. Nothing is known as long
     /// as there is no group.
-    senders: BTreeMap<IpAddr, Vec<Grant>>,
+    senders: BTreeMap<IpAddr, Grants>,
     /// The addresses among them of each pod.
     sending: BTreeMap<ObjectName, Vec<IpAddr>>,
 }
@@ -134,7 +134,7 @@ impl Link {
         let [_, ingress] = sides;
         let mut groups = BTreeSet::new();
         for name in renewed.pods {
-            let subject = ingress.subject(name).filter(|subject| {
+            let subject = ingress.isolated_pod(name).filter(|subject| {
                 doors.of_pods.get(name).is_some_and(|door| is_judged(world, &subject.pod, door))
             });
             let key = subject.map(|subject| ingress.group_key(subject));
@@ -182,21 +182,26 @@ impl Link {
         let names = self.senders_in_question(doors, renewed);
         let mut before = BTreeMap::new();
         for address in names.iter().filter_map(|name| self.sending.remove(name)).flatten() {
-            before.insert(address, self.senders.remove(&address));
+            before.entry(address).or_insert_with(|| self.senders.remove(&address));
         }
         for name in names.into_iter().filter(|_| !self.groups.is_empty()) {
             let pod = world.pod(&name).filter(|pod| world.is_local(pod) && !pod.addresses.is_empty());
             let Some((pod, door)) = pod.zip(doors.of_pods.get(&name)) else { continue };
             let link_local = door.link_local.iter().map(|address| IpAddr::V6(*address));
-            let addresses: Vec<_> = world.addresses(pod).chain(link_local).collect();
-            for address in &addresses {
-                before.entry(*address).or_insert(None);
-                self.senders.insert(*address, ingress.grants(world, *address, pod));
+            let own = world.addresses(pod).map(|address| (address, ingress.grants(world, address)));
+            let mut sending: Vec<_> = own.collect();
+            for address in link_local {
+                sending.push((address, Grants::to_one(ingress.grants_to(world, address, pod))));
+            }
+            let addresses = sending.iter().map(|(address, _)| *address).collect();
+            for (address, grants) in sending {
+                before.entry(address).or_insert(None);
+                self.senders.insert(address, grants);
             }
             self.sending.insert(name, addresses);
         }
         let differs =
-            |(address, before): &(IpAddr, Option<Vec<Grant>>)| before.as_ref() != self.senders.get(address);
+            |(address, before): &(IpAddr, Option<Grants>)| before.as_ref() != self.senders.get(address);
         let changed: BTreeSet<_> = before.into_iter().filter(differs).map(|(address, _)| address).collect();
         for address in &changed {
             draft.list_address(&pods(Family::of(*address)), *address, self.senders.contains_key(address));
@@ -224,7 +229,7 @@ impl Link {
         draft: &mut Draft,
     ) {
         let Some(group) = self.groups.get_mut(key) else { return };
-        let Some(subject) = group.pods.first().and_then(|pod| ingress.subject(pod)) else { return };
+        let Some(subject) = group.pods.first().and_then(|pod| ingress.isolated_pod(pod)) else { return };
         for family in Family::BOTH {
             let kind = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
             draft.put_set(&family_set(key, family), kind);
@@ -261,12 +266,12 @@ impl Link {
         if !is_judged(world, pod, door) {
             return isolation;
         }
-        if let Some(subject) = egress.subject(&pod.name) {
+        if let Some(subject) = egress.isolated_pod(&pod.name) {
             let key = egress.group_key(subject);
             let admit = put_admitting(egress, draft, &key, subject, false);
             isolation.egress = Some(Judging { admit, rest: put_rest(egress, draft, subject) });
         }
-        if let Some((subject, key)) = ingress.subject(&pod.name).zip(self.of_pods.get(&pod.name)) {
+        if let Some((subject, key)) = ingress.isolated_pod(&pod.name).zip(self.of_pods.get(&pod.name)) {
             let admit = put_admitting(ingress, draft, key, subject, true);
             isolation.ingress = Some(Judging { admit, rest: put_rest(ingress, draft, subject) });
         }
@@ -313,7 +318,7 @@ fn put_rule(draft: &mut Draft, rule: &ChainName) {
 }
 
 /// Makes sure of the chain that looks who is at the other end, a pod of the node or an address in a block.
-fn put_admitting(side: &Side, draft: &mut Draft, key: &str, subject: &Subject, pods: bool) -> ChainName {
+fn put_admitting(side: &Side, draft: &mut Draft, key: &str, subject: &Isolated, pods: bool) -> ChainName {
     let mut rules = Vec::new();
     for family in Family::BOTH {
         let peer = skeleton::peer_field(side.direction(), family);
@@ -342,7 +347,7 @@ fn put_admitting(side: &Side, draft: &mut Draft, key: &str, subject: &Subject, p
 }
 
 /// Makes sure of the chain where packets go on whose other end no rule names: what is open to all, and the denial.
-fn put_rest(side: &Side, draft: &mut Draft, subject: &Subject) -> ChainName {
+fn put_rest(side: &Side, draft: &mut Draft, subject: &Isolated) -> ChainName {
     let mut open = |crowd| {
         side.crowd_access(subject, crowd).map(|access| match access {
             Access::Everything(rule) => {

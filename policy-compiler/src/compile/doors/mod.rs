@@ -22,7 +22,7 @@ use super::draft::Draft;
 use super::names::{comment, device_chain, family_set};
 use super::side::{Regranted, Side};
 use super::world::{Changed, World};
-use crate::model::{Doors, Family, ObjectName};
+use crate::model::{Doors, Family, ObjectName, Pod};
 use crate::ruleset::{
     ChainName, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, SetKind, SetName, Statement,
     TableFamily, Transaction,
@@ -171,7 +171,9 @@ impl DoorTable {
         let regranted = std::mem::take(&mut self.regranted);
         let mut left = BTreeSet::new();
         for name in &changed.pods {
-            let local = world.pod(name).is_some_and(|pod| world.is_local(pod) && !pod.addresses.is_empty());
+            let local = world
+                .pod(name)
+                .is_some_and(|pod| world.is_local(pod) && world.addresses(pod).next().is_some());
             if local {
                 self.local.insert(name.clone());
             } else if self.local.remove(name) {
@@ -185,16 +187,22 @@ impl DoorTable {
             let loose = self.doors.of_pods.iter().filter(|(_, door)| guard::is_loose(door));
             concerned.extend(loose.map(|(name, _)| name.clone()));
         }
+        let mut concerned = world.with_sharers(concerned);
         concerned.retain(|name| self.local.contains(name) || left.contains(name));
 
         let (doors, local) = (&self.doors, &self.local);
         self.listed.update(&mut self.draft, &concerned, |name| {
             let pod = world.pod(name).filter(|_| local.contains(name));
             let door = doors.of_pods.get(name);
-            let set = if door.is_some() { behind_doors } else { without_door };
+            let has_door = |name: &ObjectName| doors.of_pods.contains_key(name);
             let addresses = pod.into_iter().flat_map(|pod| world.addresses(pod));
+            let listed = addresses.filter(|address| stands_for(world, *address, has_door) == Some(name));
+            // Where a pod of another node shows the address too, its packets come in elsewhere.
+            let listed = listed
+                .filter(|address| door.is_none() || world.claimants(*address).all(|pod| world.is_local(pod)));
+            let set = if door.is_some() { behind_doors } else { without_door };
             let target = || door.map(guard::elsewhere_chain);
-            addresses.map(|address| (set(Family::of(address)), address, target())).collect()
+            listed.map(|address| (set(Family::of(address)), address, target())).collect()
         });
         let relabelled =
             !(changed.policies.is_empty() && changed.namespaces.is_empty() && concerned.is_empty());
@@ -250,6 +258,16 @@ impl DoorTable {
             self.guarded.insert(device, now);
         }
     }
+}
+
+/// The pod of the node in whose name the sets list an address: one with a door, if any pod that shows it has one.
+fn stands_for(world: &World, address: IpAddr, has_door: impl Fn(&ObjectName) -> bool) -> Option<&ObjectName> {
+    let local = world.claimants(address).filter(|pod| world.is_local(pod));
+    let by_rank = |one: &&Arc<Pod>, other: &&Arc<Pod>| {
+        let doors = has_door(&one.name).cmp(&has_door(&other.name));
+        doors.then_with(|| one.claim().cmp(&other.claim()))
+    };
+    local.max_by(by_rank).map(|pod| &pod.name)
 }
 
 /// What may come in at a device that is no pod's.

@@ -2,9 +2,7 @@
 //!
 //! That is decided in the table `inet podfence`: where the door is unknown, the addresses are all there is to go by.
 
-use std::collections::BTreeSet;
-
-use super::{DoorTable, Listed, without_door};
+use super::{DoorTable, Listed, stands_for, without_door};
 use crate::compile::draft::Draft;
 use crate::compile::names::comment;
 use crate::compile::skeleton::subject_field;
@@ -53,11 +51,13 @@ impl Required {
         doors: &DoorTable,
         draft: &mut Draft,
     ) {
-        let pods: BTreeSet<ObjectName> = changed.pods.union(doors.moved()).cloned().collect();
+        let pods = world.with_sharers(changed.pods.union(doors.moved()).cloned().collect());
         self.listed.update(draft, &pods, |name| {
             let pod = world.pod(name).filter(|pod| world.is_local(pod) && !doors.has_door(name));
             let addresses = pod.into_iter().flat_map(|pod| world.addresses(pod));
-            addresses.map(|address| (without_door(Family::of(address)), address, None)).collect()
+            let has_door = |name: &ObjectName| doors.has_door(name);
+            let listed = addresses.filter(|address| stands_for(world, *address, has_door) == Some(name));
+            listed.map(|address| (without_door(Family::of(address)), address, None)).collect()
         });
     }
 }

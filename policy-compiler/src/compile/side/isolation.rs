@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::subjects::Subject;
+use super::subjects::{Isolated, Subject};
 use super::{Pass, Side};
 use crate::compile::access::Access;
 use crate::compile::draft::Draft;
 use crate::compile::names::{comment, isolation_chain, isolation_comment};
-use crate::compile::rule::{Crowd, crowd_access};
+use crate::compile::rule::{Crowd, Grants};
 use crate::compile::skeleton;
 use crate::model::Family;
-use crate::ruleset::{ChainName, Element, ElementKey, Fields, LogEvent, Rule, SetName, Statement, Verdict};
+use crate::ruleset::{ChainName, Element, ElementKey, LogEvent, Rule, SetName, Statement, Verdict};
 
 impl Side {
     pub(super) fn update_isolation(&self, draft: &mut Draft, pass: &Pass) {
@@ -26,7 +26,8 @@ impl Side {
 
     fn isolate(&self, draft: &mut Draft, subject: &Subject) {
         let chain = self.put_isolation(draft, subject);
-        let pod = comment(&subject.pod.name.to_string());
+        let pods: Vec<_> = subject.pods.iter().map(|isolated| isolated.pod.name.to_string()).collect();
+        let pod = comment(&pods.join(", "));
         for address in &subject.addresses {
             let element = Element { target: Some(chain.clone()), comment: Some(pod.clone().into()) };
             draft.put_element(&self.isolated(*address), ElementKey::Address(*address), element);
@@ -46,12 +47,12 @@ impl Side {
             body.extend(skeleton::with_peers(self.direction, skeleton::pods, &open));
         }
         body.extend(skeleton::to_itself(self.direction));
-        let audited = subject.audited;
+        let audited = subject.is_audited();
         let (event, verdict) =
             if audited { (LogEvent::Audited, Verdict::Return) } else { (LogEvent::Denied, Verdict::Drop) };
         body.push(skeleton::log(self.direction, event));
         let rest = Rule::new([Statement::Counter, Statement::Verdict(verdict)]);
-        let policies = || subject.policies.iter().map(|policy| &policy.name);
+        let policies = || subject.policies().map(|policy| &policy.name);
         body.push(rest.comment(isolation_comment(audited, policies())));
 
         let policies = policies().map(ToString::to_string);
@@ -63,18 +64,19 @@ impl Side {
 
     /// Where packets from or to a crowd go on that the subject's rules let through.
     pub(super) fn opening(&self, draft: &mut Draft, subject: &Subject, crowd: Crowd) -> Option<Statement> {
-        Some(match self.crowd_access(subject, crowd)? {
-            Access::Everything(rule) => Statement::Verdict(Verdict::Goto(rule)),
-            Access::Ports(ports) => {
-                Statement::VerdictMap(Fields::ProtocolAndPort, self.put_ports(draft, &ports))
-            }
-        })
+        let access = match subject.pods.as_slice() {
+            [pod] => self.crowd_access(pod, crowd)?,
+            // One pod's rules may name the crowd where another's name everybody.
+            pods => Access::common(
+                pods.iter().map(|pod| self.access(pod, &Grants::none(), &[crowd, Crowd::Everybody])),
+            )?,
+        };
+        Some(self.let_through(draft, &access))
     }
 
-    /// What the subject's rules allow between it and a crowd.
-    pub(in crate::compile) fn crowd_access(&self, subject: &Subject, crowd: Crowd) -> Option<Access> {
-        let rules = subject.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
-        crowd_access(self.direction, &subject.pod, crowd, rules)
+    /// What a pod's rules allow between it and a crowd.
+    pub(in crate::compile) fn crowd_access(&self, pod: &Isolated, crowd: Crowd) -> Option<Access> {
+        self.access(pod, &Grants::none(), &[crowd])
     }
 
     fn isolated(&self, address: IpAddr) -> SetName {

@@ -17,19 +17,20 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::access::Access;
 use super::draft::Draft;
-use super::rule::{ActiveRule, Identity};
+use super::rule::{ActiveRule, Crowd, Grants, Identity, access};
 use super::world::{Changed, World};
 use crate::model::{Direction, IpBlock, LabelSelector, NetworkPolicy, ObjectName};
 use crate::ruleset::{ChainName, Element};
-use subjects::Subject;
+use subjects::{Isolated, Subject, SubjectName};
 
 /// Everything that is known of one direction.
 pub(super) struct Side {
     direction: Direction,
-    /// The isolated pods that the node runs.
-    subjects: BTreeMap<ObjectName, Subject>,
-    /// The policies that isolate at least one of them.
+    /// What is isolated on the node.
+    subjects: BTreeMap<SubjectName, Subject>,
+    /// The policies that isolate any of it.
     active: BTreeMap<ObjectName, Active>,
     /// The rules of the active policies.
     rules: BTreeMap<ChainName, ActiveRule>,
@@ -43,7 +44,7 @@ pub(super) struct Side {
     peers: HashMap<IpAddr, Arc<Identity>>,
     /// Every identity in use, by its chain.
     identities: HashMap<ChainName, Arc<Identity>>,
-    /// The subjects that came, went or changed in the last update.
+    /// The isolated pods that came, went or changed in the last update.
     changed_subjects: BTreeSet<ObjectName>,
     /// What the last update looked at anew.
     regranted: Regranted,
@@ -73,7 +74,7 @@ impl Regranted {
 struct Active {
     /// `None` from the arrival of the first subject until the rules are made.
     policy: Option<Arc<NetworkPolicy>>,
-    subjects: BTreeSet<ObjectName>,
+    subjects: BTreeSet<SubjectName>,
 }
 
 /// A rule that names those pods of a namespace whose labels match.
@@ -86,7 +87,7 @@ struct Reaching {
 #[derive(Default)]
 struct Pass {
     /// Subjects that came, went or changed, with what they were before.
-    subjects: BTreeMap<ObjectName, Option<Subject>>,
+    subjects: BTreeMap<SubjectName, Option<Subject>>,
     /// Policies that became active or inactive or have other contents: as they were and as they are.
     policies: Vec<Arc<NetworkPolicy>>,
     /// Identities that no address had before.
@@ -120,7 +121,11 @@ impl Side {
         self.update_pairs(draft, &pass);
         self.update_isolation(draft, &pass);
         self.update_own_node(draft, &pass);
-        self.changed_subjects = pass.subjects.into_keys().collect();
+        let pods = pass.subjects.into_keys().filter_map(|name| match name {
+            SubjectName::Pod(pod) => Some(pod),
+            SubjectName::Shared(_) => None,
+        });
+        self.changed_subjects = pods.collect();
     }
 
     pub(super) fn names_all_pods(&self) -> bool {
@@ -131,12 +136,21 @@ impl Side {
     pub(super) fn forget(&mut self, collected: &[ChainName]) {
         for chain in collected {
             let Some(identity) = self.identities.remove(chain) else { continue };
-            for grant in &identity.grants {
-                if let Some(rule) = self.rules.get_mut(&grant.rule) {
+            for rule in identity.grants.rules() {
+                if let Some(rule) = self.rules.get_mut(rule) {
                     rule.identities.remove(chain);
                 }
             }
         }
+    }
+}
+
+impl Side {
+    /// What the rules that isolate a pod allow between it and whoever has these grants and is one of these crowds: what
+    /// is granted to all who may have the other end's address.
+    fn access(&self, pod: &Isolated, grants: &Grants, crowds: &[Crowd]) -> Option<Access> {
+        let rules = || pod.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
+        Access::common(grants.each().map(|grants| access(self.direction, &pod.pod, rules(), grants, crowds)))
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::subjects::Subject;
+use super::subjects::{Subject, SubjectName};
 use super::{Pass, Side, goto};
 use crate::compile::access::{Access, Opening, port_map};
 use crate::compile::draft::Draft;
 use crate::compile::names::{family_set, of_content};
-use crate::compile::rule::{Identity, access};
+use crate::compile::rule::{Crowd, Identity};
 use crate::compile::skeleton;
-use crate::model::{Family, ObjectName};
+use crate::model::Family;
 use crate::ruleset::{ChainName, ElementKey, Fields, KeyType, Rule, SetKind, SetName, Statement, Verdict};
 
 impl Side {
@@ -28,17 +28,17 @@ impl Side {
         }
     }
 
-    fn pairs_in_question<'a>(&'a self, pass: &'a Pass) -> BTreeMap<&'a ChainName, BTreeSet<&'a ObjectName>> {
-        let mut pairs: BTreeMap<&ChainName, BTreeSet<&ObjectName>> = BTreeMap::new();
+    fn pairs_in_question<'a>(&'a self, pass: &'a Pass) -> BTreeMap<&'a ChainName, BTreeSet<&'a SubjectName>> {
+        let mut pairs: BTreeMap<&ChainName, BTreeSet<&SubjectName>> = BTreeMap::new();
         for identity in &pass.identities {
             let subjects = pairs.entry(&identity.chain).or_default();
-            let rules = identity.grants.iter().filter_map(|grant| self.rules.get(&grant.rule));
+            let rules = identity.grants.rules().filter_map(|rule| self.rules.get(rule));
             let policies = rules.filter_map(|rule| self.active.get(&rule.policy));
             subjects.extend(policies.flat_map(|active| &active.subjects));
         }
         for (name, old) in &pass.subjects {
             let subjects = old.iter().chain(self.subjects.get(name));
-            let rules = subjects.flat_map(|subject| &subject.rules).filter_map(|chain| self.rules.get(chain));
+            let rules = subjects.flat_map(Subject::rules).filter_map(|chain| self.rules.get(chain));
             for identity in rules.flat_map(|rule| &rule.identities) {
                 pairs.entry(identity).or_default().insert(name);
             }
@@ -47,15 +47,55 @@ impl Side {
     }
 
     fn put_pair(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) {
-        let rules = subject.rules.iter();
-        let granted = rules.filter_map(|chain| Some((self.rules.get(chain)?, identity.grant(chain)?)));
-        let Some(access) = access(self.direction, &subject.pod, granted) else { return };
-        let chain = self.put_access(draft, &access);
+        let chain = match subject.pods.as_slice() {
+            [pod] => self.access(pod, &identity.grants, &[]).map(|access| self.put_access(draft, &access)),
+            _ => self.put_shared(draft, identity, subject),
+        };
+        let Some(chain) = chain else { return };
         for address in &subject.addresses {
             let family = Family::of(*address);
             let map = reached(identity, family);
             draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
             draft.put_element(&map, ElementKey::Address(*address), goto(&chain));
+        }
+    }
+
+    /// Makes sure of a chain that returns for what the policies of all pods allow that show one address; `None` if that
+    /// is nothing. What one pod's rules open to a crowd another's may open to the identity, so both count here.
+    fn put_shared(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) -> Option<ChainName> {
+        let open = |crowds: &[Crowd]| {
+            Access::common(subject.pods.iter().map(|pod| self.access(pod, &identity.grants, crowds)))
+        };
+        let to_anybody = open(&[Crowd::Everybody]);
+        let to_pods = open(&[Crowd::Everybody, Crowd::Pods]).filter(|open| to_anybody.as_ref() != Some(open));
+        let mut rules = Vec::new();
+        if let Some(open) = to_pods {
+            let open = self.let_through(draft, &open);
+            rules.extend(skeleton::with_peers(self.direction, skeleton::pods, &open));
+        }
+        if let Some(open) = to_anybody {
+            rules.push(Rule::new([self.let_through(draft, &open)]));
+        }
+        if rules.is_empty() {
+            return None;
+        }
+        rules.push(self.to_unlisted());
+        let content: Vec<String> = rules.iter().map(ToString::to_string).collect();
+        let name = of_content(&format!("{}_shared", self.direction), content.iter().map(String::as_str));
+        let chain = ChainName::new(name);
+        if !draft.has_chain(&chain) {
+            draft.put_chain(&chain, None, rules);
+        }
+        Some(chain)
+    }
+
+    /// Where packets go on that `access` allows.
+    pub(super) fn let_through(&self, draft: &mut Draft, access: &Access) -> Statement {
+        match access {
+            Access::Everything(rule) => Statement::Verdict(Verdict::Goto(rule.clone())),
+            Access::Ports(ports) => {
+                Statement::VerdictMap(Fields::ProtocolAndPort, self.put_ports(draft, ports))
+            }
         }
     }
 

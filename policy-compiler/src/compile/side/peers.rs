@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Pass, Reaching, Regranted, Side, goto};
 use crate::compile::blocks;
 use crate::compile::draft::Draft;
-use crate::compile::rule::{ActiveRule, Grant, Identity};
+use crate::compile::rule::{ActiveRule, Grant, Grants, Identity};
 use crate::compile::skeleton;
 use crate::compile::world::{Changed, World};
 use crate::model::{Family, LabelSelector, Pod};
@@ -28,8 +28,8 @@ impl Side {
         }
         let regranted = self.addresses_in_question(world, changed, pass);
         for address in regranted.addresses.iter().copied() {
-            let grants = world.owner(address).map(|owner| self.grants(world, address, owner));
-            let new = grants.filter(|grants| !grants.is_empty()).map(|grants| self.identity(grants, pass));
+            let grants = self.grants(world, address);
+            let new = (!grants.is_empty()).then(|| self.identity(grants, pass));
             if self.peers.get(&address).map(|old| &old.chain) == new.as_ref().map(|new| &new.chain) {
                 continue;
             }
@@ -70,7 +70,7 @@ impl Side {
         }
         if !blocks.is_empty() {
             let inside = |address: &IpAddr| blocks.iter().any(|block: &IpNet| block.contains(address));
-            addresses.extend(world.owned_addresses().filter(inside));
+            addresses.extend(world.claimed_addresses().filter(inside));
         }
         Regranted { addresses, blocks }
     }
@@ -101,8 +101,18 @@ impl Side {
         reaching
     }
 
-    /// What the rules grant to a pod's address, sorted by rule.
-    pub(in crate::compile) fn grants(&mut self, world: &World, address: IpAddr, owner: &Pod) -> Vec<Grant> {
+    /// What the rules grant to the pods that show an address.
+    pub(in crate::compile) fn grants(&mut self, world: &World, address: IpAddr) -> Grants {
+        Grants::to_each(world.claimants(address).map(|pod| self.grants_to(world, address, pod)))
+    }
+
+    /// What the rules grant to an address if a pod has it, sorted by rule.
+    pub(in crate::compile) fn grants_to(
+        &mut self,
+        world: &World,
+        address: IpAddr,
+        owner: &Pod,
+    ) -> Vec<Grant> {
         let reaching = self.reaching(world, &owner.name.namespace);
         let by_labels = reaching.iter().filter(|reaching| reaching.selector.matches(&owner.labels));
         let by_block = self.blocks.iter().filter(|(block, _)| block.contains(address));
@@ -113,14 +123,14 @@ impl Side {
     }
 
     /// The identity with these grants, made known to the rules if it is new.
-    fn identity(&mut self, grants: Vec<Grant>, pass: &mut Pass) -> Arc<Identity> {
+    fn identity(&mut self, grants: Grants, pass: &mut Pass) -> Arc<Identity> {
         let identity = Identity::new(self.direction, grants);
         if let Some(known) = self.identities.get(&identity.chain) {
             return known.clone();
         }
         let identity = Arc::new(identity);
-        for grant in &identity.grants {
-            if let Some(rule) = self.rules.get_mut(&grant.rule) {
+        for rule in identity.grants.rules() {
+            if let Some(rule) = self.rules.get_mut(rule) {
                 rule.identities.insert(identity.chain.clone());
             }
         }
@@ -140,7 +150,7 @@ impl Side {
             let blocks = self.blocks.iter().filter(|(_, chain)| self.grant_to_outsider(chain).is_some());
             let mut elements = Vec::new();
             for piece in blocks::pieces(family, blocks.map(|(block, chain)| (block, chain))) {
-                let grants = piece.members.iter().filter_map(|chain| self.grant_to_outsider(chain)).collect();
+                let grants = self.grants_to_outsider(&piece.members);
                 let identity = self.identity(grants, pass);
                 elements.push((ElementKey::AddressRange(piece.first, piece.last), goto(&identity.chain)));
             }
@@ -148,8 +158,13 @@ impl Side {
         }
     }
 
+    /// What rules grant to an address in their blocks that belongs to no pod; the rules are sorted.
+    pub(super) fn grants_to_outsider(&self, chains: &BTreeSet<ChainName>) -> Grants {
+        Grants::to_one(chains.iter().filter_map(|chain| self.grant_to_outsider(chain)).collect())
+    }
+
     /// What a rule grants to an address in its blocks that belongs to no pod.
-    pub(super) fn grant_to_outsider(&self, chain: &ChainName) -> Option<Grant> {
+    fn grant_to_outsider(&self, chain: &ChainName) -> Option<Grant> {
         self.rules.get(chain)?.grant(self.direction, chain, None)
     }
 }

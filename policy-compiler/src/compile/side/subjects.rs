@@ -13,9 +13,9 @@ use crate::model::{Direction, NetworkPolicy, ObjectName, Pod};
 use crate::ruleset::{ChainName, Rule, Statement, Verdict};
 
 /// An isolated pod.
-pub(in crate::compile) struct Subject {
+#[derive(Clone)]
+pub(in crate::compile) struct Isolated {
     pub(in crate::compile) pod: Arc<Pod>,
-    pub(super) addresses: Vec<IpAddr>,
     pub(in crate::compile) policies: Vec<Arc<NetworkPolicy>>,
     /// Whether all of them are in audit mode.
     pub(in crate::compile) audited: bool,
@@ -23,26 +23,38 @@ pub(in crate::compile) struct Subject {
     pub(super) rules: Vec<ChainName>,
 }
 
-impl Subject {
-    /// `None` if the pod is not the node's, or not isolated, or has no address yet.
+/// What a subject is known by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SubjectName {
+    /// A pod, with those of its addresses that no other pod shows.
+    Pod(ObjectName),
+    /// An address that several pods show: what all of their policies allow passes.
+    Shared(IpAddr),
+}
+
+/// Addresses that are isolated alike.
+pub(super) struct Subject {
+    /// Whose policies judge: those of one pod, or of several that show the address. At least one.
+    pub(super) pods: Vec<Isolated>,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Isolated {
+    /// `None` if no policy isolates the pod.
     fn of(pod: &Arc<Pod>, direction: Direction, world: &World) -> Option<Self> {
-        if !world.is_local(pod) {
-            return None;
-        }
-        let addresses: Vec<_> = world.addresses(pod).collect();
         let policies: Vec<_> = world.isolating(pod, direction).cloned().collect();
-        if addresses.is_empty() || policies.is_empty() {
+        if policies.is_empty() {
             return None;
         }
         let mut rules: Vec<_> = policies.iter().flat_map(|policy| rule_chains(policy, direction)).collect();
         rules.sort_unstable();
         let audited = policies.iter().all(|policy| world.is_audited(policy));
-        Some(Self { pod: pod.clone(), addresses, policies, audited, rules })
+        Some(Self { pod: pod.clone(), policies, audited, rules })
     }
 
     /// Whether the table treats both alike.
     fn is_like(&self, other: &Self) -> bool {
-        self.addresses == other.addresses
+        self.pod.name == other.pod.name
             && self.pod.ports == other.pod.ports
             && self.audited == other.audited
             && self.policies.len() == other.policies.len()
@@ -50,37 +62,95 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// `None` if that is nobody of the node, or nobody who is isolated, or has no address yet.
+    fn of(name: &SubjectName, direction: Direction, world: &World) -> Option<Self> {
+        match name {
+            SubjectName::Pod(name) => {
+                let pod = world.pod(name).filter(|pod| world.runs(pod))?;
+                world.judged_addresses(pod).next()?;
+                let addresses = world.judged_addresses(pod).filter(|address| !world.is_shared(*address));
+                let addresses = addresses.collect();
+                Some(Self { pods: vec![Isolated::of(pod, direction, world)?], addresses })
+            }
+            SubjectName::Shared(address) => {
+                if !world.is_shared(*address) {
+                    return None;
+                }
+                let pods = world.judged(*address);
+                let mut pods: Vec<_> = pods.filter_map(|pod| Isolated::of(pod, direction, world)).collect();
+                // Whatever is in audit mode denies nothing that another allows.
+                if pods.iter().any(|pod| !pod.audited) {
+                    pods.retain(|pod| !pod.audited);
+                }
+                (!pods.is_empty()).then(|| Self { pods, addresses: vec![*address] })
+            }
+        }
+    }
+
+    /// Whether all policies are in audit mode.
+    pub(super) fn is_audited(&self) -> bool {
+        self.pods.iter().all(|pod| pod.audited)
+    }
+
+    /// The policies that isolate, by name for each pod.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
+        self.pods.iter().flat_map(|pod| &pod.policies)
+    }
+
+    /// The chains of all rules of those.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &ChainName> {
+        self.pods.iter().flat_map(|pod| &pod.rules)
+    }
+
+    /// Whether the table treats both alike.
+    fn is_like(&self, other: &Self) -> bool {
+        self.addresses == other.addresses
+            && self.pods.len() == other.pods.len()
+            && self.pods.iter().zip(&other.pods).all(|(one, other)| one.is_like(other))
+    }
+}
+
 impl Side {
     pub(super) fn update_subjects(&mut self, world: &World, changed: &Changed, pass: &mut Pass) {
-        let namespaces: BTreeSet<_> = changed.policies.iter().map(|policy| &policy.namespace).collect();
-        let beside_policies = namespaces.into_iter().flat_map(|namespace| world.pods_in(namespace));
-        let candidates: BTreeSet<&ObjectName> =
-            changed.pods.iter().chain(beside_policies.map(|pod| &pod.name)).collect();
-        for name in candidates {
-            let new = world.pod(name).and_then(|pod| Subject::of(pod, self.direction, world));
-            let old = self.subjects.remove(name);
+        for name in self.subjects_in_question(world, changed) {
+            let new = Subject::of(&name, self.direction, world);
+            let old = self.subjects.remove(&name);
             match (old, new) {
                 (None, None) => {}
                 (Some(old), Some(new)) if old.is_like(&new) => {
-                    self.subjects.insert(name.clone(), new);
+                    self.subjects.insert(name, new);
                 }
                 (old, new) => {
-                    self.enlist(name, old.as_ref(), new.as_ref());
+                    self.enlist(&name, old.as_ref(), new.as_ref());
                     self.subjects.extend(new.map(|new| (name.clone(), new)));
-                    pass.subjects.insert(name.clone(), old);
+                    pass.subjects.insert(name, old);
                 }
             }
         }
     }
 
+    fn subjects_in_question(&self, world: &World, changed: &Changed) -> BTreeSet<SubjectName> {
+        let namespaces: BTreeSet<_> = changed.policies.iter().map(|policy| &policy.namespace).collect();
+        let beside_policies = namespaces.into_iter().flat_map(|namespace| world.pods_in(namespace));
+        let pods: BTreeSet<&ObjectName> =
+            changed.pods.iter().chain(beside_policies.map(|pod| &pod.name)).collect();
+        let addresses = pods.iter().filter_map(|name| world.pod(name)).flat_map(|pod| &pod.addresses);
+        let shared = addresses.filter(|address| world.is_shared(**address));
+        let no_more = |address: &&IpAddr| self.subjects.contains_key(&SubjectName::Shared(**address));
+        let shared: Vec<_> = shared.chain(changed.addresses.iter().filter(no_more)).copied().collect();
+        let pods = pods.into_iter().cloned().map(SubjectName::Pod);
+        pods.chain(shared.into_iter().map(SubjectName::Shared)).collect()
+    }
+
     /// Tells the policies about a subject's change.
-    fn enlist(&mut self, name: &ObjectName, old: Option<&Subject>, new: Option<&Subject>) {
-        for policy in old.into_iter().flat_map(|subject| &subject.policies) {
+    fn enlist(&mut self, name: &SubjectName, old: Option<&Subject>, new: Option<&Subject>) {
+        for policy in old.into_iter().flat_map(Subject::policies) {
             if let Some(active) = self.active.get_mut(&policy.name) {
                 active.subjects.remove(name);
             }
         }
-        for policy in new.into_iter().flat_map(|subject| &subject.policies) {
+        for policy in new.into_iter().flat_map(Subject::policies) {
             self.active.entry(policy.name.clone()).or_default().subjects.insert(name.clone());
         }
     }
@@ -94,8 +164,7 @@ impl Side {
     ) {
         let before = pass.subjects.values().flatten();
         let after = pass.subjects.keys().filter_map(|name| self.subjects.get(name));
-        let of_subjects =
-            before.chain(after).flat_map(|subject| &subject.policies).map(|policy| &policy.name);
+        let of_subjects = before.chain(after).flat_map(Subject::policies).map(|policy| &policy.name);
         let touched: BTreeSet<ObjectName> = of_subjects.chain(&changed.policies).cloned().collect();
         for name in touched {
             let Some(active) = self.active.get_mut(&name) else { continue };

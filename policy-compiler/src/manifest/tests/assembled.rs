@@ -104,3 +104,50 @@ fn problems_warnings_and_counts_of_all_files_come_together() {
     assert_eq!(manifests.ignored["X"], 2);
     assert_eq!((problems.len(), manifests.warnings.len()), (4, 3));
 }
+
+#[test]
+fn what_nothing_declares_has_its_name_and_no_other_label() {
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: a}}\n---\n\
+                {apiVersion: v1, kind: Pod, metadata: {name: q, namespace: a}}\n---\n\
+                {apiVersion: v1, kind: Pod, metadata: {name: p, namespace: b}}\n---\n\
+                {apiVersion: v1, kind: Service, metadata: {name: s, namespace: c}}\n---\n\
+                {apiVersion: v1, kind: Namespace, metadata: {name: b, deletionTimestamp: \"2026-01-01T00:00:00Z\"}}\n";
+    let (manifests, problems) = assembled(&[("f", text)]);
+    assert_eq!((problems, &manifests.warnings), (vec![], &vec![]));
+    let namespaces = manifests.cluster.namespaces().values();
+    let namespaces: Vec<_> = namespaces
+        .map(|namespace| (&**namespace.name(), namespace.labels().len(), namespace.is_terminating()))
+        .collect();
+    assert_eq!(namespaces, [("a", 1, false), ("b", 1, true), ("c", 1, false)]);
+    let undeclared = manifests.undeclared.iter().map(|(name, origin)| format!("{name} {origin}"));
+    assert_eq!(undeclared.collect::<Vec<_>>(), ["a f:1"]);
+}
+
+#[test]
+fn a_pod_that_shows_an_address_of_a_node_is_told() {
+    let pod = |name: &str, spec: &str, phase: &str| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{spec}}}, \
+             status: {{phase: {phase}, podIPs: [{{ip: 10.0.0.1}}, {{ip: 10.0.0.2}}]}}}}\n"
+        )
+    };
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: n}, \
+                status: {addresses: [{type: InternalIP, address: 10.0.0.2}]}}\n";
+    for (pod, expected) in [
+        (
+            pod("p", "", "Running"),
+            &[
+                "2: status.podIPs: 10.0.0.2 is an address of node n and not of pod default/p, which has no hostNetwork: \
+               no policy applies to it",
+            ][..],
+        ),
+        (pod("p", "hostNetwork: true", "Running"), &[]),
+        (pod("p", "", "Succeeded"), &[]),
+    ] {
+        let (manifests, problems) = assembled(&[("f", &format!("{pod}---\n{node}"))]);
+        assert_eq!(
+            (said(&manifests.warnings), problems),
+            (expected.iter().map(ToString::to_string).collect(), vec![])
+        );
+    }
+}
