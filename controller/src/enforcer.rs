@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
+use policy_compiler::model::Family;
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
@@ -12,7 +13,7 @@ use crate::cutter::{Case, Cutter};
 use crate::denials::{Findings, Question};
 use crate::doors::DoorKeeper;
 use crate::health::{Condition, Health};
-use crate::kernel::{self, Connection, Kernel, Table};
+use crate::kernel::{self, Connection, Kernel, Table, list_tuples};
 use crate::metrics::Metrics;
 use crate::source::{Changes, Knowledge, Update};
 
@@ -285,7 +286,14 @@ impl Enforcer {
         }
         self.compiler.update();
         self.compiler.update_doors();
-        let policies = adopt(tables.policies.as_ref(), self.compiler.ruleset());
+        let mut policies = adopt(tables.policies.as_ref(), self.compiler.ruleset());
+        if policies.operations.contains(&Operation::DeleteTable) {
+            // What an agent before this one has cut stays cut.
+            for family in Family::BOTH {
+                let barred = list_tuples(family, &compile::barred(family))?;
+                policies.operations.extend(compile::bar(barred).operations);
+            }
+        }
         let doors = match (tables.doors, self.compiler.door_ruleset()) {
             (found, Some(expected)) => Some(adopt(found.as_ref(), expected)),
             (Some(_), None) => {

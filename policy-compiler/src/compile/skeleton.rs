@@ -39,7 +39,7 @@ pub(super) fn own_node(family: Family) -> SetName {
     family_set("egress_own_node", family)
 }
 
-/// The packets of connections that were cut.
+/// The answers of connections that were cut.
 pub(super) fn cut(family: Family) -> SetName {
     family_set("cut", family)
 }
@@ -232,10 +232,7 @@ pub(super) fn to_egress() -> Rule {
     Rule::new([Statement::Verdict(Verdict::Goto(entry(Direction::Egress)))])
 }
 
-/// Drops packets of connections that were cut, and lets a new one begin between the same ports.
-///
-/// Conntrack has forgotten such a connection. It would take the next packet of either end for the beginning of
-/// a new one, opened by that end (`nf_conntrack_tcp_loose`), and the policies may allow that.
+/// Drops answers of connections that were cut, and lets a new connection begin between the same ports.
 fn build_cut(draft: &mut Draft) {
     let rules = vec![
         Rule::new([Statement::TcpSyn, Statement::Verdict(Verdict::Return)]),
