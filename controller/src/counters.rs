@@ -44,7 +44,7 @@ struct Series {
     holds: fn(&Counted) -> bool,
 }
 
-const SERIES: [Series; 5] = [
+const SERIES: [Series; 6] = [
     Series {
         packets: "rule_packets",
         bytes: "rule_bytes",
@@ -71,6 +71,16 @@ const SERIES: [Series; 5] = [
             "Bytes of the packets that no rule covers and that passed because these policies are in audit mode",
         ],
         holds: |counted| matches!(counted, Counted::Audited { .. }),
+    },
+    Series {
+        packets: "untracked_packets",
+        bytes: "untracked_bytes",
+        help: [
+            "Packets of isolated pods that were dropped because no rule covers them, and that conntrack does not \
+             track: they may be answers",
+            "Bytes of the packets that were dropped and that conntrack does not track",
+        ],
+        holds: |counted| matches!(counted, Counted::Untracked(_)),
     },
     Series {
         packets: "strict_start_packets",
@@ -192,7 +202,9 @@ impl EncodeLabelSet for Labels<'_> {
             Counted::Denied { direction, policies } | Counted::Audited { direction, policies } => {
                 [("direction", direction.as_str()), ("policies", policies)].encode(encoder)
             }
-            Counted::StrictStart(direction) => [("direction", direction.as_str())].encode(encoder),
+            Counted::Untracked(direction) | Counted::StrictStart(direction) => {
+                [("direction", direction.as_str())].encode(encoder)
+            }
             Counted::Spoofed { reason, pod } => {
                 let (namespace, pod) = pod.split_once('/').unwrap_or_default();
                 [("namespace", namespace), ("pod", pod), ("reason", reason.as_str())].encode(encoder)

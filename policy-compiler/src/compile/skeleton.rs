@@ -278,6 +278,25 @@ pub(super) fn to_itself(direction: Direction) -> [Rule; 2] {
     })
 }
 
+/// Where packets go on that are denied and that conntrack does not track.
+pub(super) fn untracked(direction: Direction) -> ChainName {
+    ChainName::new(format!("{direction}_untracked"))
+}
+
+/// Leads there, and makes sure of the chain.
+///
+/// Such a packet may be an answer to one that is allowed, but nothing tells it from a new connection, so it is
+/// dropped; by itself, because whoever looks for the reason must look at conntrack and not at the policies.
+pub(super) fn to_untracked(draft: &mut Draft, direction: Direction) -> Rule {
+    let drop = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
+    let rules = vec![
+        log(direction, LogEvent::Untracked),
+        drop.comment("untracked: conntrack does not tell answers from new connections"),
+    ];
+    draft.put_chain(&untracked(direction), None, rules);
+    Rule::new([Statement::InvalidOrUntracked, Statement::Verdict(Verdict::Goto(untracked(direction)))])
+}
+
 /// Tells the agent of some of the packets that come here.
 pub(super) fn log(direction: Direction, event: LogEvent) -> Rule {
     Rule::new([Statement::WithinLogRate, Statement::Log(LogPrefix::Judged { direction, event })])

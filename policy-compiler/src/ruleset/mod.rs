@@ -244,6 +244,8 @@ pub struct Rule {
 pub enum Statement {
     /// `ct state established,related`
     EstablishedOrRelated,
+    /// `ct state invalid,untracked`: conntrack does not know whether the packet opens a connection or answers one.
+    InvalidOrUntracked,
     /// `icmpv6 type 133-137`: the first and the last of some types, or only one
     Icmp6(u8, u8),
     /// `meta l4proto igmp`: a protocol in IP (IANA "Protocol Numbers")
