@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::streams::{check_going_on, open_all, watch_dying};
+use lab::streams::{check_going_on, open_all, wait_flowing, watch_dying};
 use lab::testbed::{BOUND, Testbed, policy, wait_until};
-use lab::{Endpoint, Packet, Pod, Protocol, Topology, Underlay, send_packets};
+use lab::{Endpoint, Packet, Pod, Protocol, Stream, Topology, Underlay, send_packets};
 use serde_json::{Value, json};
 
 /// A node with two pods of which the one calls the other.
@@ -25,9 +25,9 @@ impl Scene {
     }
 }
 
-/// Isolates one of the pods in a direction.
-fn isolate(app: &str, direction: &str) -> Value {
-    let spec = json!({ "podSelector": { "matchLabels": { "app": app } }, "policyTypes": [direction] });
+/// Isolates one of the pods in some directions.
+fn isolate(app: &str, directions: &[&str]) -> Value {
+    let spec = json!({ "podSelector": { "matchLabels": { "app": app } }, "policyTypes": directions });
     policy("shop", "isolate", &spec)
 }
 
@@ -108,7 +108,7 @@ fn the_allowed_side_opens_between_fixed_ports(
         let (from, to) = SERVICE;
         calls.push(Call::open(at(client, from), at(server, to), at(service, 53), &scene)?);
     }
-    scene.testbed.put(&isolate(isolated, direction))?;
+    scene.testbed.put(&isolate(isolated, &[direction]))?;
     agent.wait_for_counter("connections_cut", calls.len() as u64, BOUND)?;
     for call in &calls {
         call.check_allowed_side_opens().with_context(|| format!("{:?} {:?}", call.client, call.server))?;
@@ -127,13 +127,30 @@ fn egress_of_the_client_leaves_calls_to_it_open_bridged() -> Result<()> {
     the_allowed_side_opens_between_fixed_ports(Topology::Bridge, "client", "Egress")
 }
 
+/// What the rules say of the answers, when the connection is cut or later, does not matter.
+#[test]
+fn a_cut_connection_goes_on_when_what_opened_it_is_allowed_again_and_not_before() -> Result<()> {
+    let scene = Scene::raise(Topology::Routed)?;
+    let _agent = scene.testbed.start_agent("node-1")?;
+    let open = |(ipv4, protocol)| Stream::open(&scene.client, &scene.server, ipv4, protocol);
+    let kinds = [Protocol::Tcp, Protocol::Udp].map(|protocol| [(true, protocol), (false, protocol)]);
+    let cut: Vec<_> = kinds.into_iter().flatten().map(open).collect::<Result<_>>()?;
+    wait_flowing(&cut)?;
+    for denied in [&["Ingress", "Egress"][..], &["Ingress"]] {
+        scene.testbed.put(&isolate("server", denied))?;
+        watch_dying(&cut)?;
+    }
+    scene.testbed.delete(&isolate("server", &[]))?;
+    wait_flowing(&cut)
+}
+
 /// An agent whose sets for what it cut were smaller leaves a table that the next one cannot go on with.
 #[test]
 fn what_an_older_agent_has_cut_stays_cut_under_the_next() -> Result<()> {
     let scene = Scene::raise(Topology::Routed)?;
     let agent = scene.testbed.start_agent("node-1")?;
     let cut = open_all(&scene.client, &scene.server)?;
-    scene.testbed.put(&isolate("server", "Ingress"))?;
+    scene.testbed.put(&isolate("server", &["Ingress"]))?;
     watch_dying(&cut)?;
     agent.kill();
     let node = scene.client.node().namespace();
@@ -241,7 +258,7 @@ fn a_hundred_thousand_connections_are_cut_and_stay_cut() -> Result<()> {
         Ok(())
     })?;
     let memory = agent.resident_memory()?;
-    scene.testbed.put(&isolate("server", "Ingress"))?;
+    scene.testbed.put(&isolate("server", &["Ingress"]))?;
     agent.wait_for_counter("connections_cut", SIZE.into(), LONG)?;
     assert_eq!(agent.counter("connections_cut")?, u64::from(SIZE));
     assert_eq!(agent.counter("connections_unbarred")?, 0);
