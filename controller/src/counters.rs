@@ -1,18 +1,21 @@
-//! What the rules in the kernel have counted, as metrics. They are read when somebody asks for them.
+//! What the rules in the kernel have counted, and how full the sets of barred answers are, as metrics. They are read
+//! when somebody asks for them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use policy_compiler::compile::Counted;
+use policy_compiler::compile::{Counted, barred};
+use policy_compiler::model::Family;
+use policy_compiler::ruleset::{KeyType, SetKind};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use tracing::warn;
 
 use crate::error::chain;
-use crate::kernel::{Counter, RuleCounter, list_counters};
+use crate::kernel::{self, Counter, RuleCounter, count_elements, list_counters};
 
 /// Who asks again within this time gets the same answer.
 const FRESH: Duration = Duration::from_secs(1);
@@ -25,6 +28,8 @@ pub(crate) struct Counters(Mutex<Reading>);
 struct Reading {
     at: Option<Instant>,
     counters: BTreeMap<Counted, Counter>,
+    /// How many connections that were cut have their answers barred.
+    barred: BTreeMap<Family, u32>,
 }
 
 /// One of the numbers of a counter.
@@ -39,7 +44,7 @@ struct Series {
     holds: fn(&Counted) -> bool,
 }
 
-const SERIES: [Series; 5] = [
+const SERIES: [Series; 6] = [
     Series {
         packets: "rule_packets",
         bytes: "rule_bytes",
@@ -66,6 +71,16 @@ const SERIES: [Series; 5] = [
             "Bytes of the packets that no rule covers and that passed because these policies are in audit mode",
         ],
         holds: |counted| matches!(counted, Counted::Audited { .. }),
+    },
+    Series {
+        packets: "untracked_packets",
+        bytes: "untracked_bytes",
+        help: [
+            "Packets of isolated pods that were dropped because no rule covers them, and that conntrack does not \
+             track: they may be answers",
+            "Bytes of the packets that were dropped and that conntrack does not track",
+        ],
+        holds: |counted| matches!(counted, Counted::Untracked(_)),
     },
     Series {
         packets: "strict_start_packets",
@@ -103,7 +118,47 @@ impl Reading {
             }
             Err(error) => warn!(error = chain(&error), "the counters in the kernel cannot be read"),
         }
+        match count_barred() {
+            Ok(barred) => self.barred = barred,
+            Err(error) => warn!(error = chain(&error), "the barred answers in the kernel cannot be counted"),
+        }
         self.at = Some(Instant::now());
+    }
+}
+
+/// How many answers are barred, of the families that have a set for them.
+fn count_barred() -> Result<BTreeMap<Family, u32>, kernel::Error> {
+    let count = |family| Ok(count_elements(&barred(family))?.map(|count| (family, count)));
+    Family::BOTH.into_iter().filter_map(|family| count(family).transpose()).collect()
+}
+
+/// How many answers of a family can be barred at once.
+fn most_barred(family: Family) -> u32 {
+    let set = SetKind { key: KeyType::Tuple(family), interval: false, verdicts: false };
+    set.transient().map_or(0, |transient| transient.size)
+}
+
+impl Reading {
+    fn encode_barred(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let limits = self.barred.keys().map(|family| (*family, most_barred(*family))).collect();
+        for (name, help, numbers) in [
+            (
+                "connections_barred",
+                "Connections that were cut lately and whose answers are dropped, so that they do not come back",
+                &self.barred,
+            ),
+            (
+                "connections_barred_limit",
+                "The most connections whose answers can be dropped at once; what is cut beyond may come back",
+                &limits,
+            ),
+        ] {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (family, number) in numbers {
+                metric.encode_family(&[("family", family.to_string())])?.encode_gauge(number)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -126,7 +181,7 @@ impl Collector for Counters {
                 }
             }
         }
-        Ok(())
+        reading.encode_barred(&mut encoder)
     }
 }
 
@@ -147,7 +202,9 @@ impl EncodeLabelSet for Labels<'_> {
             Counted::Denied { direction, policies } | Counted::Audited { direction, policies } => {
                 [("direction", direction.as_str()), ("policies", policies)].encode(encoder)
             }
-            Counted::StrictStart(direction) => [("direction", direction.as_str())].encode(encoder),
+            Counted::Untracked(direction) | Counted::StrictStart(direction) => {
+                [("direction", direction.as_str())].encode(encoder)
+            }
             Counted::Spoofed { reason, pod } => {
                 let (namespace, pod) = pod.split_once('/').unwrap_or_default();
                 [("namespace", namespace), ("pod", pod), ("reason", reason.as_str())].encode(encoder)

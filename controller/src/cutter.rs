@@ -3,7 +3,7 @@
 //! The rules judge the first packet of a connection; what follows passes as established. So when the enforcer
 //! has committed a change, a thread of its own looks through the connections that the change may deny
 //! ([`Concerned`]), and asks the enforcer, which knows the rules that are in force, about them. Those that are
-//! denied now get their tuples barred in the kernel's table (by the enforcer, which owns it); then, and not
+//! denied now get their answers barred in the kernel's table (by the enforcer, which owns it); then, and not
 //! before, the kernel is made to forget them.
 //!
 //! A connection that is opened while all this happens has been judged by the new rules already.

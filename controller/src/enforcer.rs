@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
-use policy_compiler::model::Pod;
+use policy_compiler::model::{Family, Pod};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
@@ -14,7 +14,7 @@ use crate::denials::Findings;
 use crate::doors::DoorKeeper;
 use crate::error::chain;
 use crate::health::{Condition, Health};
-use crate::kernel::{self, Connection, Kernel, Table};
+use crate::kernel::{self, Connection, Kernel, Table, list_tuples};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
 use crate::refused::RefusedAddresses;
@@ -298,7 +298,14 @@ impl Enforcer {
         }
         self.compiler.update();
         self.compiler.update_doors();
-        let policies = adopt(tables.policies.as_ref(), self.compiler.ruleset());
+        let mut policies = adopt(tables.policies.as_ref(), self.compiler.ruleset());
+        if policies.operations.contains(&Operation::DeleteTable) {
+            // What an agent before this one has cut stays cut.
+            for family in Family::BOTH {
+                let barred = list_tuples(family, &compile::barred(family))?;
+                policies.operations.extend(compile::bar(barred).operations);
+            }
+        }
         let doors = match (tables.doors, self.compiler.door_ruleset()) {
             (found, Some(expected)) => Some(adopt(found.as_ref(), expected)),
             (Some(_), None) => {

@@ -5,10 +5,11 @@ use std::fmt;
 use std::ops::AddAssign;
 
 use policy_compiler::compile::{Counted, guards_door, lists_pods_without_door};
+use policy_compiler::model::Direction;
 use policy_compiler::ruleset::{ChainName, Element, ElementKey, Hook};
 use serde::Serialize;
 
-use crate::kernel::{Counter, Place, Table, Tables};
+use crate::kernel::{Chain, Counter, Place, Table, Tables};
 
 /// Everything that `podfence-controller status` says.
 #[derive(Debug, Default, Serialize)]
@@ -19,8 +20,10 @@ pub struct Status {
     pub groups: Vec<Group>,
     /// The rules of the policies that isolate a pod of this node.
     pub rules: Vec<Rule>,
+    /// What was denied of flows that conntrack does not track, so that answers may be among it.
+    pub untracked: Vec<Dropped>,
     /// What strict start has dropped, if it is on.
-    pub strict_start: Vec<StrictStart>,
+    pub strict_start: Vec<Dropped>,
     /// The pods of this node whose doors are guarded; `None` if no doors are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doors: Option<Vec<Door>>,
@@ -77,13 +80,19 @@ pub struct Rule {
     pub allowed: Traffic,
 }
 
-/// What strict start has dropped in a direction.
+/// What was dropped in a direction, of all pods together.
 #[derive(Debug, Serialize)]
-pub struct StrictStart {
+pub struct Dropped {
     /// `ingress` or `egress`
     pub direction: &'static str,
-    /// The packets to, or from, an address of the pod ranges that no known pod has.
+    /// The packets.
     pub denied: Traffic,
+}
+
+impl Dropped {
+    fn by(direction: Direction, chain: &Chain) -> Self {
+        Self { direction: direction.as_str(), denied: chain.counter().into() }
+    }
 }
 
 /// What a counter has counted.
@@ -140,9 +149,10 @@ impl Status {
                     rule,
                     allowed: chain.counter().into(),
                 }),
-                Some(Counted::StrictStart(direction)) => status
-                    .strict_start
-                    .push(StrictStart { direction: direction.as_str(), denied: chain.counter().into() }),
+                Some(Counted::Untracked(direction)) => status.untracked.push(Dropped::by(direction, chain)),
+                Some(Counted::StrictStart(direction)) => {
+                    status.strict_start.push(Dropped::by(direction, chain));
+                }
                 Some(Counted::Spoofed { .. }) | None => {}
             }
         }
@@ -176,7 +186,7 @@ impl Status {
                         known.allowed += chain.counter().into();
                     }
                 }
-                Some(Counted::Spoofed { .. } | Counted::StrictStart(_)) | None => {}
+                Some(Counted::Spoofed { .. } | Counted::Untracked(_) | Counted::StrictStart(_)) | None => {}
             }
             for rule in &chain.rules {
                 let Some(counter) = rule.counter else { continue };
@@ -249,9 +259,10 @@ impl fmt::Display for Status {
                 writeln!(f, "    {} ({})", pod.name, pod.address)?;
             }
         }
-        for StrictStart { direction, denied } in &self.strict_start {
-            let Traffic { packets, bytes } = denied;
-            writeln!(f, "{direction}, strict start: denied {packets} packets, {bytes} bytes")?;
+        for (dropped, why) in [(&self.untracked, "untracked"), (&self.strict_start, "strict start")] {
+            for Dropped { direction, denied: Traffic { packets, bytes } } in dropped {
+                writeln!(f, "{direction}, {why}: denied {packets} packets, {bytes} bytes")?;
+            }
         }
         self.write_doors(f)?;
         if !self.rules.is_empty() {

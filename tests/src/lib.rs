@@ -56,7 +56,7 @@ pub use link::LinkAddress;
 pub use manifests::Manifests;
 pub use namespace::Namespace;
 pub use node::Node;
-pub use packet::Packet;
+pub use packet::{Packet, send_packets};
 pub use pod::Pod;
 pub use privilege::available;
 pub use probe::{Outcome, Probe, Protocol, Reply};

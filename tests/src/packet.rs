@@ -2,6 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use anyhow::Result;
+use rustix::net::{SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
+
+use crate::endpoint::Endpoint;
+use crate::flow::family;
 use crate::probe::Protocol;
 use crate::segment::{self, ICMP, ICMPV6, SCTP, TCP, UDP, internet_checksum, length, octets};
 use crate::wire::Token;
@@ -50,6 +55,16 @@ impl Packet {
     /// A UDP datagram with any payload.
     pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Self {
         Self::new(from.ip(), to.ip(), UDP, segment::udp(from, to, payload))
+    }
+
+    /// A TCP segment of a connection that is open.
+    pub fn tcp_acknowledgement(from: SocketAddr, to: SocketAddr) -> Self {
+        Self::new(from.ip(), to.ip(), TCP, segment::tcp(from, to, segment::TCP_ACK, [1; 4], &[]))
+    }
+
+    /// The first TCP segment of a connection.
+    pub fn tcp_syn(from: SocketAddr, to: SocketAddr) -> Self {
+        Self::new(from.ip(), to.ip(), TCP, segment::tcp_syn(from, to, [1; 4], &[]))
     }
 
     /// An ICMP or `ICMPv6` message that routers do not pass on.
@@ -113,6 +128,23 @@ impl Packet {
         let header = [&[0x60, 0, 0, 0], &length[..], &[next, self.hop_limit]].concat();
         [header, addresses, extension, self.payload.clone()].concat()
     }
+}
+
+/// Sends packets of one family out of an endpoint, one after the other.
+///
+/// # Errors
+/// One of them cannot be sent.
+pub fn send_packets(from: &Endpoint, packets: impl Iterator<Item = Packet> + Send) -> Result<()> {
+    from.namespace().run(|| {
+        let mut packets = packets.peekable();
+        let Some(first) = packets.peek() else { return Ok(()) };
+        let socket =
+            socket_with(family(first.to), SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?;
+        for packet in packets {
+            sendto(&socket, &packet.bytes(), SendFlags::empty(), &SocketAddr::new(packet.to, 0))?;
+        }
+        Ok(())
+    })
 }
 
 impl Fragment {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use crate::packet::{Packet, number as protocol_number};
 use crate::probe::Protocol;
-use crate::segment::{SCTP_INIT, TCP_SYN, echo_request, sctp, sctp_init, sctp_init_body, tcp_syn, udp};
+use crate::segment::{
+    SCTP_INIT, TCP_ACK, TCP_SYN, echo_request, sctp, sctp_init, sctp_init_body, tcp_syn, udp,
+};
 
 const SCTP_DATA: u8 = 0;
 const SCTP_INIT_ACK: u8 = 2;
@@ -16,7 +18,6 @@ const SCTP_INIT_LENGTH: usize = 16;
 const SCTP_STATE_COOKIE: u16 = 7;
 
 const TCP_RST: u8 = 0x04;
-const TCP_ACK: u8 = 0x10;
 
 /// The first packet of a connection, which carries `token` so that its answer can be told from any other.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,7 @@ pub(crate) const ICMPV6: u8 = 58;
 pub(crate) const SCTP: u8 = 132;
 
 pub(crate) const TCP_SYN: u8 = 0x02;
+pub(crate) const TCP_ACK: u8 = 0x10;
 pub(crate) const SCTP_INIT: u8 = 1;
 
 /// A parameter of INIT that means nothing (RFC 4820, 4).
@@ -36,9 +37,13 @@ pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
 
 /// The first segment of a TCP connection. What it carries is passed over by those that know no TCP Fast Open.
 pub(crate) fn tcp_syn(from: SocketAddr, to: SocketAddr, sequence: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    tcp(from, to, TCP_SYN, sequence, payload)
+}
+
+pub(crate) fn tcp(from: SocketAddr, to: SocketAddr, flags: u8, sequence: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut segment = ports(from, to);
     segment.extend(sequence);
-    segment.extend([0, 0, 0, 0, 5 << 4, TCP_SYN, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend([0, 0, 0, 0, 5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
     segment.extend(payload);
     with_checksum(from.ip(), to.ip(), TCP, segment, 16)
 }

@@ -11,6 +11,10 @@ use tracing::{info, warn};
 
 use super::{Denial, Findings, Flow};
 
+/// Why an answer to something that is allowed may be among what is denied.
+const UNTRACKED: &str =
+    "untracked: conntrack does not track this flow, so answers cannot be told from new connections";
+
 /// Who the ends are, and what the policies say.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Explanation {
@@ -77,6 +81,9 @@ impl Explanation {
         } else {
             format!("the policies have changed since: {decided}")
         };
+        if event == LogEvent::Untracked {
+            words = format!("{UNTRACKED}. As a new connection: {words}");
+        }
         if !other.verdict.allows() {
             words = format!("{words}. {} is denied too: {other}", other.direction());
         }

@@ -226,6 +226,25 @@ fn single(kind: SetKind, listed: ListedElement) -> Option<(ElementKey, Element)>
     Some((key, listed.element))
 }
 
+/// Reads the key of [`KeyType::Tuple`]; `None` if it is of another type.
+pub(super) fn tuple(family: Family, key: &[u8]) -> Option<Tuple> {
+    let length = match family {
+        Family::Ipv4 => 4,
+        Family::Ipv6 => 16,
+    };
+    let (source, rest) = key.split_at_checked(length)?;
+    let (destination, rest) = rest.split_at_checked(length)?;
+    let (protocol, source_port) = protocol_port(rest)?;
+    let [.., high, low, _, _] = *rest.get(..12)? else { return None };
+    Some(Tuple {
+        source: address(family, source)?,
+        destination: address(family, destination)?,
+        protocol,
+        source_port,
+        destination_port: u16::from_be_bytes([high, low]),
+    })
+}
+
 fn intervals(family: Family, listed: Vec<ListedElement>) -> Option<BTreeMap<ElementKey, Element>> {
     let mut elements = BTreeMap::new();
     let mut listed = listed.into_iter().peekable();

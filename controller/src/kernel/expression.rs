@@ -109,8 +109,10 @@ const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
 const ADDRESS_TYPE_LOCAL: u32 = 2;
 
-/// `NF_CT_STATE_BIT` of established and related connections.
+/// `NF_CT_STATE_BIT` of established and related connections; `NF_CT_STATE_INVALID_BIT` and
+/// `NF_CT_STATE_UNTRACKED_BIT`.
 const ESTABLISHED_OR_RELATED: u32 = (1 << 1) | (1 << 2);
+const INVALID_OR_UNTRACKED: u32 = 1 | (1 << 6);
 
 /// Where the addresses and the type stand in the header of Ethernet.
 const LINK_DESTINATION: u32 = 0;
@@ -146,7 +148,8 @@ pub(super) fn expressions(
         Encoder { table, expressions: Vec::new(), ethernet: false, network: None, transport: None };
     for statement in statements {
         match statement {
-            Statement::EstablishedOrRelated => encoder.established_or_related(),
+            Statement::EstablishedOrRelated => encoder.conntrack_state(ESTABLISHED_OR_RELATED),
+            Statement::InvalidOrUntracked => encoder.conntrack_state(INVALID_OR_UNTRACKED),
             Statement::Icmp6(first, last) => encoder.icmp6(*first, *last),
             Statement::Transport(number) => encoder.require_protocol(*number),
             Statement::Dhcp(family) => encoder.dhcp(*family),
@@ -190,11 +193,11 @@ impl Encoder {
         self.expressions.push(expression);
     }
 
-    fn established_or_related(&mut self) {
+    fn conntrack_state(&mut self, states: u32) {
         self.push(Expression::Conntrack { key: uapi::NFT_CT_STATE, register: FIRST });
         self.push(Expression::Bitwise {
             register: FIRST,
-            mask: ESTABLISHED_OR_RELATED.to_ne_bytes().to_vec(),
+            mask: states.to_ne_bytes().to_vec(),
             xor: vec![0; 4],
         });
         self.compare(uapi::NFT_CMP_NEQ, &[0; 4]);

@@ -1,7 +1,8 @@
 //! The data plane: the table `inet podfence` in the kernel's `nf_tables`.
 //!
 //! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there, and
-//! [`list_counters`] how often it was met;
+//! [`list_counters`] how often it was met,
+//! [`count_elements`] and [`list_tuples`] what is in a set that is no part of it;
 //! [`Watch`] tells when somebody else changes it. Where the kernel can do that (6.9), nobody else can: the
 //! socket of a [`Kernel`] that has applied [`Operation::OwnTable`] owns the table as long as it is open, and
 //! leaves it behind, rules and counters included, for the next one to take over. Of the ruleset, nothing
@@ -27,7 +28,7 @@ mod watch;
 pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
 pub use packet_log::{LoggedPacket, PacketLog};
-pub use read::{RuleCounter, list_counters};
+pub use read::{RuleCounter, count_elements, list_counters, list_tuples};
 use sys::check_strictly;
 pub use table::{Chain, Counter, Place, Rule, Table, Tables};
 pub use watch::Watch;

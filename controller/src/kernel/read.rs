@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE, TableFamily};
+use policy_compiler::model::Family;
+use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE, TableFamily, Tuple};
 
 use super::channel::{Channel, Question};
-use super::element::{ListedElement, assemble, comment, sort};
+use super::element::{ListedElement, assemble, comment, sort, tuple};
 use super::error::Error;
 use super::table::{Chain, Counter, Place, Rule, Table, Tables};
 use super::{Kernel, expression, set, uapi};
@@ -131,21 +132,15 @@ impl Kernel {
         if kind.transient().is_some() {
             return Ok(Some(Set::new(kind)));
         }
-        let (table, set) = (zero_terminated(TABLE), zero_terminated(name.as_str()));
-        let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table), (uapi::NFTA_SET_ELEM_LIST_SET, &set)];
-        let question =
-            Question { kind: uapi::NFT_MSG_GETSETELEM, table: family, all: true, names, about: "elements" };
         let (mut listed, mut foreign) = (Vec::new(), false);
-        self.channel.ask_all(&question, |message| {
-            let elements = message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS);
-            for element in elements.into_iter().flat_map(Attributes::iter) {
-                match ListedElement::parse(Attributes(element.value)) {
-                    Some(element) => listed.push(element),
-                    None => foreign = true,
-                }
-            }
-            Some(())
-        })?;
+        let found =
+            list_elements(&mut self.channel, family, name, |element| match ListedElement::parse(element) {
+                Some(element) => listed.push(element),
+                None => foreign = true,
+            })?;
+        if !found {
+            return Err(Error::Unstable);
+        }
         // While the kernel grows a hash table it loses its place in it: for every element that it leaves out,
         // it repeats another. That is no change of the ruleset, so no generation tells.
         if sort(&mut listed) {
@@ -194,6 +189,51 @@ pub fn list_counters() -> Result<Vec<RuleCounter>, Error> {
         listed.extend(counters.into_values());
     }
     Ok(listed)
+}
+
+/// How many elements a set of the table `inet podfence` has whose time is not over; `None` if there is no such set.
+///
+/// Nobody waits for it. While many elements come and go it may be some more or some less.
+///
+/// # Errors
+///
+/// As [`list_counters`].
+pub fn count_elements(set: &SetName) -> Result<Option<u32>, Error> {
+    let mut count = 0;
+    let found = list_elements(&mut Channel::open()?, TableFamily::Inet, set, |_| count += 1)?;
+    Ok(found.then_some(count))
+}
+
+/// The elements of a set of tuples of the table `inet podfence`, however it is declared; none if there is no such set.
+///
+/// # Errors
+///
+/// As [`list_counters`].
+pub fn list_tuples(family: Family, set: &SetName) -> Result<Vec<Tuple>, Error> {
+    let mut tuples = Vec::new();
+    list_elements(&mut Channel::open()?, TableFamily::Inet, set, |element| {
+        let key = element.nested(uapi::NFTA_SET_ELEM_KEY).and_then(|key| key.get(uapi::NFTA_DATA_VALUE));
+        tuples.extend(key.and_then(|key| tuple(family, key)));
+    })?;
+    Ok(tuples)
+}
+
+/// Hands the elements of a set to `each`, and says whether there is the set.
+fn list_elements(
+    channel: &mut Channel,
+    family: TableFamily,
+    set: &SetName,
+    mut each: impl FnMut(Attributes<'_>),
+) -> Result<bool, Error> {
+    let (table, set) = (zero_terminated(TABLE), zero_terminated(set.as_str()));
+    let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table), (uapi::NFTA_SET_ELEM_LIST_SET, &set)];
+    let question =
+        Question { kind: uapi::NFT_MSG_GETSETELEM, table: family, all: true, names, about: "elements" };
+    channel.ask(&question, |message| {
+        let elements = message.attributes().nested(uapi::NFTA_SET_ELEM_LIST_ELEMENTS);
+        elements.into_iter().flat_map(Attributes::iter).for_each(|element| each(Attributes(element.value)));
+        Some(())
+    })
 }
 
 /// What a rule has counted; `None` if it does not count.

@@ -248,6 +248,7 @@ fn forward_rules() -> Vec<Rule> {
     let both = Fields::SourceAndDestination;
     vec![
         Rule::new([Statement::EstablishedOrRelated, accept()]).comment("ä \\ ' {}"),
+        Rule::new([Statement::InvalidOrUntracked, Statement::Verdict(Verdict::Goto(ChainName::new("end")))]),
         Rule::new([Statement::NEIGHBOUR_DISCOVERY, Statement::Counter, accept()]),
         Rule::new([in_set(source6, "addresses6"), Statement::NEIGHBOUR_DISCOVERY, accept()]),
         Rule::new([in_set(both(Family::Ipv4), "itself4"), accept()]),

@@ -214,20 +214,26 @@ impl Lookup {
     }
 }
 
-/// Bars the way for packets of connections that conntrack is to forget: both ways where a new connection can
-/// be told apart from the old one. With UDP it cannot, so only answers are barred. What comes from `source`
-/// is judged like a new connection, and denied for as long as the policies deny it.
+/// Bars the way for the answers of connections that conntrack is to forget.
+///
+/// Conntrack would take the next of them for the beginning of a new connection, opened by who answers
+/// (`nf_conntrack_tcp_loose`), and the policies may allow that, now or after a later change. What the opener sends
+/// is judged by the same rules as what it opened the connection with, so it needs no bar: it passes when the
+/// policies allow that again, and not before.
 ///
 /// `connections` are as their opener sends, after destination NAT and before source NAT.
 pub fn cut(connections: impl IntoIterator<Item = Tuple>) -> Transaction {
+    let barred = connections.into_iter().filter(|tuple| !answers_may_open(*tuple));
+    bar(barred.map(Tuple::reversed))
+}
+
+/// Bars the way for packets of these tuples, unless they truly open a connection.
+pub fn bar(tuples: impl IntoIterator<Item = Tuple>) -> Transaction {
     let mut elements: [BTreeSet<ElementKey>; 2] = Default::default();
     let [ipv4, ipv6] = &mut elements;
-    for tuple in connections {
+    for tuple in tuples {
         let of_family = if tuple.source.is_ipv4() { &mut *ipv4 } else { &mut *ipv6 };
-        of_family.insert(ElementKey::Tuple(tuple.reversed()));
-        if tuple.protocol != Protocol::Udp {
-            of_family.insert(ElementKey::Tuple(tuple));
-        }
+        of_family.insert(ElementKey::Tuple(tuple));
     }
     let additions = Family::BOTH.into_iter().zip(elements).filter(|(_, keys)| !keys.is_empty());
     let operations = additions.map(|(family, keys)| {
@@ -235,6 +241,23 @@ pub fn cut(connections: impl IntoIterator<Item = Tuple>) -> Transaction {
         Operation::AddElements(skeleton::cut(family), elements)
     });
     Transaction { table: TableFamily::Inet, operations: operations.collect() }
+}
+
+/// The set in which the answers of connections that were cut are barred.
+pub fn barred(family: Family) -> SetName {
+    skeleton::cut(family)
+}
+
+/// The lowest port that systems give to clients by themselves: Linux 32768 to 60999 (`ip_local_port_range`), others
+/// 49152 to 65535 (RFC 6335, section 6).
+const FIRST_EPHEMERAL_PORT: u16 = 32768;
+
+/// Whether what looks like an answer may just as well open a connection of its own, because both ends have fixed
+/// ports, as with SIP and gossip: the opener's is none that a system gives to clients, or it is the port of the other
+/// end too. Only UDP has no packet that tells the two apart.
+fn answers_may_open(tuple: Tuple) -> bool {
+    let fixed = tuple.source_port < FIRST_EPHEMERAL_PORT || tuple.source_port == tuple.destination_port;
+    tuple.protocol == Protocol::Udp && fixed
 }
 
 #[cfg(test)]
@@ -338,33 +361,44 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_bars_both_ways_but_of_udp_only_the_answers() {
-        let tuple = |source, destination, protocol| Tuple {
-            source: ip(source),
-            destination: ip(destination),
-            protocol,
+    fn a_cut_bars_the_answers_unless_they_may_open_a_connection() {
+        let (tcp, udp, sctp) = (Protocol::Tcp, Protocol::Udp, Protocol::Sctp);
+        let cases = [
+            (tcp, 40000, 80, Some("10.0.0.2 . 10.0.0.1 . tcp . 80 . 40000")),
+            (tcp, 179, 179, Some("10.0.0.2 . 10.0.0.1 . tcp . 179 . 179")),
+            (sctp, 3868, 3868, Some("10.0.0.2 . 10.0.0.1 . sctp . 3868 . 3868")),
+            (udp, 32768, 53, Some("10.0.0.2 . 10.0.0.1 . udp . 53 . 32768")),
+            (udp, 65535, 40000, Some("10.0.0.2 . 10.0.0.1 . udp . 40000 . 65535")),
+            (udp, 32767, 53, None),
+            (udp, 5060, 5060, None),
+            (udp, 5060, 40000, None),
+            (udp, 51820, 51820, None),
+        ];
+        for (protocol, source_port, destination_port, barred) in cases {
+            let (source, destination) = (ip("10.0.0.1"), ip("10.0.0.2"));
+            let tuple = Tuple { source, destination, protocol, source_port, destination_port };
+            let keys = keys_of(&cut([tuple, tuple]));
+            assert_eq!(keys, Vec::from_iter(barred.map(|key| format!("cut_ipv4: {key}"))), "{tuple:?}");
+        }
+        let ipv6 = Tuple {
+            source: ip("fd00::1"),
+            destination: ip("fd00::2"),
+            protocol: tcp,
             source_port: 1,
             destination_port: 2,
         };
-        let transaction = cut([
-            tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp),
-            tuple("fd00::1", "fd00::2", Protocol::Udp),
-            tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp),
-        ]);
-        let text = transaction.operations.iter().map(|operation| match operation {
+        assert_eq!(keys_of(&cut([ipv6])), ["cut_ipv6: fd00::2 . fd00::1 . tcp . 2 . 1"]);
+        assert!(cut([]).is_empty());
+    }
+
+    /// The elements that a transaction adds, each behind its set.
+    fn keys_of(transaction: &Transaction) -> Vec<String> {
+        let added = transaction.operations.iter().flat_map(|operation| match operation {
             Operation::AddElements(set, elements) => {
-                let keys: Vec<_> = elements.iter().map(|(key, _)| key.to_string()).collect();
-                format!("{set}: {}", keys.join(", "))
+                elements.iter().map(|(key, _)| format!("{set}: {key}")).collect::<Vec<_>>()
             }
             other => panic!("{other:?}"),
         });
-        assert_eq!(
-            text.collect::<Vec<_>>(),
-            [
-                "cut_ipv4: 10.0.0.1 . 10.0.0.2 . tcp . 1 . 2, 10.0.0.2 . 10.0.0.1 . tcp . 2 . 1",
-                "cut_ipv6: fd00::2 . fd00::1 . udp . 2 . 1",
-            ]
-        );
-        assert!(cut([]).is_empty());
+        added.collect()
     }
 }

@@ -33,7 +33,7 @@ mod skeleton;
 mod strict;
 mod world;
 
-pub use connections::{Addresses, Concerned, Ends, cut};
+pub use connections::{Addresses, Concerned, Ends, bar, barred, cut};
 pub use doors::lists_pods_without_door;
 pub use names::{Counted, guards_door};
 pub use strict::holds_pod_ranges;

@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::strict;
+use super::{skeleton, strict};
 use crate::model::{Direction, Family, ObjectName};
 use crate::ruleset::{COMMENT_MAX, ChainName, NAME_MAX, SetName, SpoofReason};
 
@@ -38,6 +38,8 @@ pub enum Counted {
         /// The policies, as of [`Counted::Denied`].
         policies: String,
     },
+    /// Packets that no rule let through either, of flows that conntrack does not track: they may be answers.
+    Untracked(Direction),
     /// Packets that strict start dropped.
     StrictStart(Direction),
     /// Packets that were dropped at a device.
@@ -69,8 +71,14 @@ impl Counted {
                 Self::Denied { direction, policies }
             });
         }
-        if let Some(direction) = Direction::BOTH.into_iter().find(|it| strict::one_end(*it) == *chain) {
+        let direction_with = |chain_of: fn(Direction) -> ChainName| {
+            Direction::BOTH.into_iter().find(|it| chain_of(*it) == *chain)
+        };
+        if let Some(direction) = direction_with(strict::one_end) {
             return Some(Self::StrictStart(direction));
+        }
+        if let Some(direction) = direction_with(skeleton::untracked) {
+            return Some(Self::Untracked(direction));
         }
         let mut parts = chain.as_str().split('/');
         let direction = direction_of(parts.next()?)?;

@@ -39,7 +39,7 @@ pub(super) fn own_node(family: Family) -> SetName {
     family_set("egress_own_node", family)
 }
 
-/// The packets of connections that were cut.
+/// The answers of connections that were cut.
 pub(super) fn cut(family: Family) -> SetName {
     family_set("cut", family)
 }
@@ -232,10 +232,7 @@ pub(super) fn to_egress() -> Rule {
     Rule::new([Statement::Verdict(Verdict::Goto(entry(Direction::Egress)))])
 }
 
-/// Drops packets of connections that were cut, and lets a new one begin between the same ports.
-///
-/// Conntrack has forgotten such a connection. It would take the next packet of either end for the beginning of
-/// a new one, opened by that end (`nf_conntrack_tcp_loose`), and the policies may allow that.
+/// Drops answers of connections that were cut, and lets a new connection begin between the same ports.
 fn build_cut(draft: &mut Draft) {
     let rules = vec![
         Rule::new([Statement::TcpSyn, Statement::Verdict(Verdict::Return)]),
@@ -279,6 +276,25 @@ pub(super) fn to_itself(direction: Direction) -> [Rule; 2] {
         let fields = Fields::SourceAndDestination(family);
         Rule::new([Statement::InSet(fields, itself(direction, family)), Statement::Verdict(Verdict::Return)])
     })
+}
+
+/// Where packets go on that are denied and that conntrack does not track.
+pub(super) fn untracked(direction: Direction) -> ChainName {
+    ChainName::new(format!("{direction}_untracked"))
+}
+
+/// Leads there, and makes sure of the chain.
+///
+/// Such a packet may be an answer to one that is allowed, but nothing tells it from a new connection, so it is
+/// dropped; by itself, because whoever looks for the reason must look at conntrack and not at the policies.
+pub(super) fn to_untracked(draft: &mut Draft, direction: Direction) -> Rule {
+    let drop = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
+    let rules = vec![
+        log(direction, LogEvent::Untracked),
+        drop.comment("untracked: conntrack does not tell answers from new connections"),
+    ];
+    draft.put_chain(&untracked(direction), None, rules);
+    Rule::new([Statement::InvalidOrUntracked, Statement::Verdict(Verdict::Goto(untracked(direction)))])
 }
 
 /// Tells the agent of some of the packets that come here.

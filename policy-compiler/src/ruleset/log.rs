@@ -39,6 +39,8 @@ pub enum LogPrefix {
 pub enum LogEvent {
     /// Dropped: policies isolate the pod, and no rule covers the packet.
     Denied,
+    /// Dropped likewise, and conntrack does not track the packet: it may be an answer to something that is allowed.
+    Untracked,
     /// It passes, but would be dropped if the policies that isolate the pod were not in audit mode.
     Audited,
     /// Dropped by strict start: no known pod has the address.
@@ -67,11 +69,12 @@ pub enum SpoofReason {
 }
 
 impl LogEvent {
-    const ALL: [Self; 3] = [Self::Denied, Self::Audited, Self::StrictStart];
+    const ALL: [Self; 4] = [Self::Denied, Self::Untracked, Self::Audited, Self::StrictStart];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Denied => "denied",
+            Self::Untracked => "untracked",
             Self::Audited => "audited",
             Self::StrictStart => "strict-start",
         }

@@ -244,6 +244,8 @@ pub struct Rule {
 pub enum Statement {
     /// `ct state established,related`
     EstablishedOrRelated,
+    /// `ct state invalid,untracked`: conntrack does not know whether the packet opens a connection or answers one.
+    InvalidOrUntracked,
     /// `icmpv6 type 133-137`: the first and the last of some types, or only one
     Icmp6(u8, u8),
     /// `meta l4proto igmp`: a protocol in IP (IANA "Protocol Numbers")
@@ -357,9 +359,10 @@ impl SetKind {
     /// What a set is limited by whose elements are no part of a ruleset; `None` for one whose elements are.
     pub fn transient(self) -> Option<Transient> {
         match self.key {
-            // The kernel takes memory for all of them at once: 2 MiB.
+            // 100,000 connections cut in every hour, for as long as each is barred. The kernel takes 4 MiB at once, and
+            // about 100 bytes for each element that is there.
             KeyType::Tuple(_) => {
-                Some(Transient { size: 1 << 17, collected_every: Duration::from_secs(60), dynamic: false })
+                Some(Transient { size: 1 << 18, collected_every: Duration::from_secs(60), dynamic: false })
             }
             KeyType::Answer => {
                 Some(Transient { size: 1 << 16, collected_every: Duration::from_secs(60), dynamic: true })
@@ -381,16 +384,16 @@ impl ElementKey {
 }
 
 impl Tuple {
-    /// How long the packets of a connection that was cut are dropped.
+    /// How long the answers of a connection that was cut are dropped.
     ///
-    /// With TCP, as long as either end may believe in the connection: keepalive asks after two hours of
-    /// silence and gives up eleven minutes later (`tcp_keepalive_time`, `tcp_keepalive_probes`). The same with
-    /// SCTP, of which a new association can be told apart from the old one as well. Not so with UDP: what is
-    /// dropped there may be meant as a new beginning, so it is not dropped for longer than a busy sender needs
-    /// to give up.
+    /// With TCP, as long as either end may believe in the connection: a sender gives up after a quarter of an hour
+    /// (`tcp_retries2`), keepalive asks after two hours of silence and gives up eleven minutes later
+    /// (`tcp_keepalive_time`, `tcp_keepalive_probes`). The same with SCTP, of which a new association can be told
+    /// apart from the old one as well. Not so with UDP: what is dropped there may be meant as a new beginning, so it
+    /// is not dropped for longer than a busy sender needs to give up.
     fn lifetime(self) -> Duration {
         let minutes = match self.protocol {
-            Protocol::Tcp | Protocol::Sctp => 180,
+            Protocol::Tcp | Protocol::Sctp => 150,
             Protocol::Udp => 10,
         };
         Duration::from_secs(minutes * 60)

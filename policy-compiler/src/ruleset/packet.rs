@@ -75,6 +75,7 @@ impl Ruleset {
         for statement in &rule.statements {
             let matches = match statement {
                 Statement::EstablishedOrRelated
+                | Statement::InvalidOrUntracked
                 | Statement::Icmp6(..)
                 | Statement::Transport(_)
                 | Statement::Dhcp(_)

@@ -154,6 +154,7 @@ impl Display for Statement {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::EstablishedOrRelated => f.write_str("ct state established,related"),
+            Self::InvalidOrUntracked => f.write_str("ct state invalid,untracked"),
             Self::Icmp6(first, last) if first == last => write!(f, "icmpv6 type {}", icmp6_type_name(*first)),
             Self::Icmp6(first, last) => write!(f, "icmpv6 type {first}-{last}"),
             Self::Transport(number) => write!(f, "meta l4proto {}", protocol_name(*number)),

@@ -122,11 +122,11 @@ fn rule_object(chain: &ChainName, rule: &Rule) -> Value {
 
 fn statement(statement: &Statement) -> Vec<Value> {
     let matches = |operator, left: Value, right: Value| json!({ "match": { "op": operator, "left": left, "right": right } });
+    let conntrack_state = |states: &[&str]| matches("in", json!({ "ct": { "key": "state" } }), json!(states));
     let is_local = |end| matches("==", json!({ "fib": { "result": "type", "flags": end } }), json!("local"));
     let one = match statement {
-        Statement::EstablishedOrRelated => {
-            matches("in", json!({ "ct": { "key": "state" } }), json!(["established", "related"]))
-        }
+        Statement::EstablishedOrRelated => conntrack_state(&["established", "related"]),
+        Statement::InvalidOrUntracked => conntrack_state(&["invalid", "untracked"]),
         Statement::Icmp6(first, last) if first == last => {
             matches("==", payload("icmpv6", "type"), json!(icmp6_type_name(*first)))
         }
@@ -269,6 +269,7 @@ mod tests {
         let prefix = LogPrefix::Judged { direction: Direction::Ingress, event: LogEvent::Denied };
         let statements = vec![
             Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]),
+            Rule::new([Statement::InvalidOrUntracked, Statement::Counter]),
             Rule::new([Statement::NEIGHBOUR_DISCOVERY, Statement::Verdict(Verdict::Return)]),
             Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Jump(ChainName::new("a")))]),
             Rule::new([Statement::DestinationIsLocal, Statement::Verdict(Verdict::Accept)]),

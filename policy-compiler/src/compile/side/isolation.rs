@@ -48,6 +48,9 @@ impl Side {
         }
         body.extend(skeleton::to_itself(self.direction));
         let audited = subject.is_audited();
+        if !audited {
+            body.push(skeleton::to_untracked(draft, self.direction));
+        }
         let (event, verdict) =
             if audited { (LogEvent::Audited, Verdict::Return) } else { (LogEvent::Denied, Verdict::Drop) };
         body.push(skeleton::log(self.direction, event));
