@@ -23,6 +23,7 @@ use crate::enforcer::{Enforcer, Message};
 use crate::health::{self, Health};
 use crate::kernel::{Kernel, Watch};
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::rtnetlink;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
@@ -93,12 +94,13 @@ pub fn run(options: Options) -> Result<()> {
     let (pods, addresses) = mpsc::channel();
     let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
     let (notices, denials) = tokio::sync::mpsc::channel(NOTICES);
+    let (refusals, refused) = tokio::sync::mpsc::channel(NOTICES);
     let finder = doors.map(|options| find_doors(&kernel, &node_name, options, &sender)).transpose()?;
     let keeper = doors.zip(finder.flatten()).map(|(DoorOptions { allow_tunnels, .. }, finder)| {
         DoorKeeper::new(finder, allow_tunnels, notices.clone(), metrics.clone())
     });
     let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
-    follow(&source, &node_name, &metrics, News { problems, denials }, tell)?;
+    follow(&source, &node_name, &metrics, News { problems, denials, refused }, tell)?;
     let examiner = Examiner::new(routes, health.clone(), metrics.clone(), complaints);
     spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(sender.clone(), notices, metrics.clone(), pods_to_node);
@@ -120,8 +122,9 @@ pub fn run(options: Options) -> Result<()> {
         Some(_) => compiler.with_doors(),
         None => compiler,
     };
-    let enforcer =
-        Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), strict_start);
+    let refusals = Refusals::new(health.clone(), metrics.clone(), refusals);
+    let enforcer = Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), refusals)
+        .guarding(strict_start);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = spawn("enforcer", move || {
         let _end = end;

@@ -29,6 +29,18 @@ pub(crate) enum Condition {
     PodRanges,
     /// Whether packets of pods come past the rules.
     Datapath,
+    /// Whether the kernel takes every policy.
+    Policies,
+    /// Whether every object of the API server can be read.
+    Objects,
+}
+
+impl Condition {
+    /// Whether the agent is ready without it: where one object is at fault, everything else is enforced, and the
+    /// object is closed. Whoever may write a policy must not be able to hold up the agents' upgrades.
+    fn is_tolerable(self) -> bool {
+        matches!(self, Self::Policies | Self::Objects)
+    }
 }
 
 /// Whether the agent enforces, and if not, why; shared by all who know.
@@ -59,8 +71,18 @@ impl Health {
 
     /// Why the agent is not ready; nothing if it is.
     pub(crate) fn why_not_ready(&self) -> Option<String> {
+        self.summary(|condition| !condition.is_tolerable())
+    }
+
+    /// What is wrong although the agent is ready; `None` if nothing is.
+    pub(crate) fn remarks(&self) -> Option<String> {
+        self.summary(Condition::is_tolerable)
+    }
+
+    fn summary(&self, which: impl Fn(Condition) -> bool) -> Option<String> {
         self.reasons(|reasons| {
-            let all: Vec<&str> = reasons.values().map(String::as_str).collect();
+            let chosen = reasons.iter().filter(|(condition, _)| which(**condition));
+            let all: Vec<&str> = chosen.map(|(_, reason)| reason.as_str()).collect();
             (!all.is_empty()).then(|| all.join("; "))
         })
     }
@@ -109,7 +131,10 @@ async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     match shared.health.why_not_ready() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
+        None => {
+            let remarks = shared.health.remarks().map(|remarks| format!("{remarks}\n"));
+            (StatusCode::OK, format!("ok\n{}", remarks.unwrap_or_default()))
+        }
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }

@@ -13,6 +13,7 @@ mod health;
 pub mod kernel;
 mod metrics;
 mod netlink;
+mod refusals;
 mod rtnetlink;
 mod source;
 pub mod status;

@@ -12,6 +12,9 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::counters::Counters;
 use crate::datapath::Problem;
 
+/// The kinds of objects that an agent follows.
+const KINDS: [&str; 4] = ["Namespace", "NetworkPolicy", "Node", "Pod"];
+
 /// All metrics; every name starts with `podfence_`.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -27,6 +30,9 @@ pub(crate) struct Metrics {
     doors: Gauge,
     without_door: Gauge,
     datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
+    policies_refused: Gauge,
+    policy_refusals: Counter,
+    undecodable_objects: Family<[(&'static str, String); 1], Gauge>,
     examined: Counter,
     examination_failures: Counter,
     cut: Counter,
@@ -51,6 +57,9 @@ impl Default for Metrics {
             doors: Gauge::default(),
             without_door: Gauge::default(),
             datapath_problems: Family::default(),
+            policies_refused: Gauge::default(),
+            policy_refusals: Counter::default(),
+            undecodable_objects: Family::default(),
             examined: Counter::default(),
             examination_failures: Counter::default(),
             cut: Counter::default(),
@@ -70,6 +79,11 @@ impl Default for Metrics {
             ("transaction_failures", "Transactions that failed", &metrics.failures),
             ("source_failures", "Attempts to list or watch objects that failed", &metrics.source_failures),
             ("repairs", "Changes by others that were undone", &metrics.repairs),
+            (
+                "policy_refusals",
+                "Times that a policy was closed because the kernel refused it",
+                &metrics.policy_refusals,
+            ),
             (
                 "conntrack_entries_examined",
                 "Entries of conntrack that were listed because a change may deny them",
@@ -110,21 +124,39 @@ impl Default for Metrics {
             ("chains", "Chains in the tables", &metrics.chains),
             ("doors", "Pods of the node whose doors are guarded", &metrics.doors),
             ("pods_without_door", "Pods of the node whose doors are unknown", &metrics.without_door),
+            (
+                "policies_refused",
+                "Policies that the kernel refuses: their pods are isolated, and their rules let nothing through",
+                &metrics.policies_refused,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
         }
-        registry.register(
-            "datapath_problems",
-            "Reasons why packets of pods do not come past the rules",
-            metrics.datapath_problems.clone(),
-        );
-        metrics.datapath(&BTreeSet::new());
+        metrics.register_families(&mut registry);
         registry.register_collector(Box::new(Counters::default()));
         Self { registry, ..metrics }
     }
 }
 
 impl Metrics {
+    /// Those that have labels: each begins at 0.
+    fn register_families(&self, registry: &mut Registry) {
+        registry.register(
+            "datapath_problems",
+            "Reasons why packets of pods do not come past the rules",
+            self.datapath_problems.clone(),
+        );
+        registry.register(
+            "undecodable_objects",
+            "Objects of the API server that cannot be decoded",
+            self.undecodable_objects.clone(),
+        );
+        self.datapath(&BTreeSet::new());
+        for kind in KINDS {
+            self.undecodable(kind, 0);
+        }
+    }
+
     /// Whether the policies are enforced.
     pub(crate) fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
@@ -174,6 +206,22 @@ impl Metrics {
             let gauge = self.datapath_problems.get_or_create(&[("problem", kind)]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// So many policies are closed now because the kernel refuses them.
+    pub(crate) fn policies_refused(&self, policies: usize) {
+        self.policies_refused.set(i64::try_from(policies).unwrap_or(i64::MAX));
+    }
+
+    /// A policy has been closed because the kernel refuses it.
+    pub(crate) fn policy_refusal(&self) {
+        self.policy_refusals.inc();
+    }
+
+    /// So many objects of a kind cannot be decoded.
+    pub(crate) fn undecodable(&self, kind: &str, objects: usize) {
+        let gauge = self.undecodable_objects.get_or_create(&[("kind", kind.to_owned())]);
+        gauge.set(i64::try_from(objects).unwrap_or(i64::MAX));
     }
 
     /// Conntrack has listed so many entries because a change may deny them.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::datapath::Problem;
 use crate::denials::Notice;
+use crate::refusals::Refusal;
 
 /// What becomes events where an API server is followed.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct News {
     pub(crate) problems: Receiver<Problem>,
     /// On pods.
     pub(crate) denials: Receiver<Notice>,
+    /// On policies.
+    pub(crate) refused: Receiver<Refusal>,
 }
 
 /// An object as it is now; `None` if it is gone.
