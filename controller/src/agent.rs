@@ -100,7 +100,7 @@ pub fn run(options: Options) -> Result<()> {
         DoorKeeper::new(finder, allow_tunnels, notices.clone(), metrics.clone())
     });
     let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
-    follow(&source, &node_name, &metrics, News { problems, denials, refused }, tell)?;
+    follow(&source, &node_name, &health, &metrics, News { problems, denials, refused }, tell)?;
     let examiner = Examiner::new(routes, health.clone(), metrics.clone(), complaints);
     spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(sender.clone(), notices, metrics.clone(), pods_to_node);
@@ -170,6 +170,7 @@ fn tell(pods: LocalPods, enforcer: Sender<Message>) -> impl Fn(Changes) -> bool 
 fn follow(
     source: &Source,
     node: &str,
+    health: &Health,
     metrics: &Arc<Metrics>,
     news: News,
     tell: impl Fn(Changes) -> bool + Send + 'static,
@@ -183,8 +184,8 @@ fn follow(
         Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path)?,
         Source::InCluster => ApiServer::of_service_account()?,
     };
-    let (node, metrics) = (node.to_owned(), metrics.clone());
-    spawn("api", move || server.follow(&node, &metrics, news, tell))?;
+    let (node, health, metrics) = (node.to_owned(), health.clone(), metrics.clone());
+    spawn("api", move || server.follow(&node, health, &metrics, news, tell))?;
     Ok(())
 }
 

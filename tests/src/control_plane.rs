@@ -6,6 +6,7 @@
 mod api;
 mod credentials;
 mod daemon;
+mod proxy;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use daemon::Daemon;
 use crate::namespace::Namespace;
 use crate::programs::{self, Program};
 use credentials::Credentials;
+use proxy::Proxy;
 
 /// Where the API server listens.
 const SECURE_PORT: u16 = 6443;
@@ -140,7 +142,21 @@ impl ControlPlane {
     /// # Errors
     /// The file cannot be written.
     pub fn kubeconfig(&self, user: User) -> Result<PathBuf> {
-        self.write_kubeconfig(&format!("{user:?}"), &self.credentials.of(user))
+        self.write_kubeconfig(&format!("{user:?}"), &self.server, &self.credentials.of(user))
+    }
+
+    /// The path of a kubeconfig with which an agent in a namespace reaches the API server through a proxy that changes
+    /// objects on their way: those of every list and every watch.
+    ///
+    /// # Errors
+    /// The proxy cannot listen there, or the file cannot be written.
+    pub fn kubeconfig_of_proxy(
+        &self,
+        clients: &Namespace,
+        change: impl Fn(&mut Value) + Send + Sync + 'static,
+    ) -> Result<PathBuf> {
+        let proxy = Proxy::start(clients, self.api.clone(), change)?;
+        self.write_kubeconfig("proxy", &proxy.server(), &self.credentials.of(User::Agent))
     }
 
     /// The path of a kubeconfig with the token of a service account, as its pods are given one.
@@ -149,17 +165,17 @@ impl ControlPlane {
     /// There is no such account, or the file cannot be written.
     pub fn kubeconfig_of_account(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let token = self.api.token(namespace, account)?;
-        self.write_kubeconfig(&format!("{namespace}-{account}"), &json!({"token": token}))
+        self.write_kubeconfig(&format!("{namespace}-{account}"), &self.server, &json!({"token": token}))
     }
 
-    fn write_kubeconfig(&self, name: &str, user: &Value) -> Result<PathBuf> {
+    fn write_kubeconfig(&self, name: &str, server: &str, user: &Value) -> Result<PathBuf> {
         let path = self.folder.path().join(format!("{name}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "lab",
             "clusters": [{"name": "lab", "cluster": {
-                "server": self.server,
+                "server": server,
                 "certificate-authority": self.credentials.authority(),
             }}],
             "users": [{"name": "user", "user": user}],

@@ -4,6 +4,7 @@
 //! objects are listed again, and those that are gone from the list are told as gone. Whatever fails, what has
 //! been told stays told.
 
+mod decode;
 mod events;
 mod objects;
 #[cfg(test)]
@@ -23,9 +24,11 @@ use kube::{Api, Client};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
+use self::decode::Object;
 use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
 use self::told::Told;
 use super::{Changes, Knowledge, News, Update};
+use crate::health::{Condition, Health};
 use crate::metrics::Metrics;
 
 /// How long a silent connection counts as alive. A watch of which nothing is heard gets a bookmark about once
@@ -110,13 +113,26 @@ impl ApiServer {
 
     /// Tells all objects, of nodes only the one of this name, and then each change of what is read of them at
     /// once, until `tell` returns false. The news become events.
-    pub(crate) fn follow(self, node: &str, metrics: &Metrics, news: News, tell: impl Fn(Changes) -> bool) {
+    pub(crate) fn follow(
+        self,
+        node: &str,
+        health: Health,
+        metrics: &Metrics,
+        news: News,
+        tell: impl Fn(Changes) -> bool,
+    ) {
         // The node is none of them: the policies are enforced without it.
         let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Pod>()]
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
         let publishing = events::publish(self.client.clone(), node, news);
-        let follower =
-            Follower { client: self.client, metrics, tell, missing: RefCell::new(BTreeMap::from(missing)) };
+        let follower = Follower {
+            client: self.client,
+            health,
+            metrics,
+            tell,
+            missing: RefCell::new(BTreeMap::from(missing)),
+            undecodable: RefCell::default(),
+        };
         let all = watcher::Config::default();
         let own = all.clone().fields(&format!("metadata.name={node}"));
         self.runtime.block_on(async {
@@ -148,10 +164,13 @@ fn plural<K: Kind>() -> String {
 /// Follows all kinds.
 struct Follower<'m, F> {
     client: Client,
+    health: Health,
     metrics: &'m Metrics,
     tell: F,
     /// The kinds that have not been listed yet, and why.
     missing: RefCell<BTreeMap<String, String>>,
+    /// How many objects of a kind cannot be decoded, if there are any.
+    undecodable: RefCell<BTreeMap<String, usize>>,
 }
 
 /// Nobody listens any more.
@@ -175,12 +194,14 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
         told: &mut Told<K>,
         retries: &mut Retries,
     ) -> Result<(), Ended> {
-        let mut events = pin!(watcher(Api::<K>::all(self.client.clone()), which.clone()));
+        let mut events = pin!(watcher(Api::<Object<K>>::all(self.client.clone()), which.clone()));
         while let Some(event) = events.next().await {
             let received = Instant::now();
             match event {
                 Ok(event) => {
-                    let Some(updates) = told.take(event) else { continue };
+                    let taken = told.take(event);
+                    self.count_undecodable::<K>(told.undecodable());
+                    let Some(updates) = taken else { continue };
                     if retries.end() {
                         info!("{} are followed again", plural::<K>());
                     }
@@ -200,6 +221,27 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             }
         }
         Ok(())
+    }
+
+    /// Says how many objects of a kind cannot be decoded now.
+    fn count_undecodable<K: Kind>(&self, objects: usize) {
+        let mut undecodable = self.undecodable.borrow_mut();
+        let before = if objects > 0 {
+            undecodable.insert(plural::<K>(), objects)
+        } else {
+            undecodable.remove(&plural::<K>())
+        };
+        if before.unwrap_or_default() == objects {
+            return;
+        }
+        let counts: Vec<_> = undecodable.iter().map(|(plural, count)| format!("{count} {plural}")).collect();
+        if counts.is_empty() {
+            self.health.good(Condition::Objects);
+        } else {
+            let reason = format!("objects of the API server cannot be decoded ({})", counts.join(", "));
+            self.health.bad(Condition::Objects, reason);
+        }
+        self.metrics.undecodable(&K::kind(&()), objects);
     }
 
     /// Says that a kind cannot be listed or watched.
