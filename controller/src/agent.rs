@@ -26,6 +26,7 @@ use crate::http;
 use crate::kernel::{Connection, Kernel, Watch, routes};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::source::Changes;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
@@ -98,14 +99,16 @@ pub fn run(options: Options) -> Result<()> {
     let (pods, addresses) = mpsc::channel();
     let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
     let (notices, denials) = tokio::sync::mpsc::channel(NOTICES);
+    let (refusals, refused) = tokio::sync::mpsc::channel(NOTICES);
     let finder =
         doors.map(|options| find_doors(&kernel, &node_name, options, &sender, &threads)).transpose()?;
     let keeper = doors.zip(finder.flatten()).map(|(DoorOptions { allow_tunnels, .. }, finder)| {
         DoorKeeper::new(finder, allow_tunnels, notices.clone(), metrics.clone())
     });
     let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
-    let follower = Follower { node: &node_name, heard, metrics: &metrics, threads: &threads };
-    follower.follow(&source, News { problems, denials }, tell)?;
+    let follower =
+        Follower { node: &node_name, heard, health: &health, metrics: &metrics, threads: &threads };
+    follower.follow(&source, News { problems, denials, refused }, tell)?;
     let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
     threads.spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
@@ -127,8 +130,9 @@ pub fn run(options: Options) -> Result<()> {
         Some(_) => compiler.with_doors(),
         None => compiler,
     };
-    let enforcer =
-        Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), strict_start);
+    let refusals = Refusals::new(health.clone(), metrics.clone(), refusals);
+    let enforcer = Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), refusals)
+        .guarding(strict_start);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = threads.spawn("enforcer", move || {
         let _end = end;
@@ -196,6 +200,7 @@ fn ask(enforcer: Sender<Message>) -> impl Fn(Denial) -> denials::Answer + Send +
 struct Follower<'a> {
     node: &'a str,
     heard: Heard,
+    health: &'a Health,
     metrics: &'a Arc<Metrics>,
     threads: &'a Threads,
 }
@@ -218,9 +223,9 @@ impl Follower<'_> {
             Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path, heard)?,
             Source::InCluster => ApiServer::of_service_account(heard)?,
         };
-        let (node, metrics) = (self.node.to_owned(), self.metrics.clone());
+        let (node, health, metrics) = (self.node.to_owned(), self.health.clone(), self.metrics.clone());
         self.threads.spawn("api", move || {
-            server.follow(&node, &metrics, tell, |client| events::publish(client, &node, news));
+            server.follow(&node, health, &metrics, tell, |client| events::publish(client, &node, news));
         })?;
         Ok(())
     }

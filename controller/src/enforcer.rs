@@ -1,11 +1,16 @@
 //! The one thread that owns the state: it takes changes in, compiles them, and keeps the kernel in step.
 
+mod search;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
-use policy_compiler::model::{Family, Pod};
+use policy_compiler::model::{Family, ObjectName, Pod};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
@@ -14,11 +19,13 @@ use crate::denials::Findings;
 use crate::doors::DoorKeeper;
 use crate::error::chain;
 use crate::health::{Condition, Health};
-use crate::kernel::{self, Connection, Kernel, Table, list_tuples};
+use crate::kernel::{self, Connection, Nftables, Table, Tables, list_tuples};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::refused::RefusedAddresses;
 use crate::source::{Knowledge, Update};
+use search::Search;
 
 /// The first wait after a failure; it doubles up to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(5);
@@ -28,15 +35,18 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const BURST: usize = 10_000;
 
 /// The state, and the way to the kernel.
-pub(crate) struct Enforcer {
+pub(crate) struct Enforcer<K> {
     compiler: Compiler,
-    kernel: Kernel,
+    kernel: K,
     /// Cuts open connections that a change denies; `None` to keep them.
     cutter: Option<Cutter>,
     /// Finds the doors of the node's pods; `None` to go by addresses alone.
     doors: Option<DoorKeeper>,
     health: Health,
     metrics: Arc<Metrics>,
+    refusals: Refusals,
+    /// The policies that have changed since the kernel was last in step.
+    changed: BTreeSet<ObjectName>,
     standing: Standing,
     /// Whether the table has been in step once.
     programmed: bool,
@@ -61,17 +71,16 @@ enum Standing {
     InStep,
 }
 
-impl Enforcer {
-    /// Takes over the kernel; programs nothing until the objects are known. If it `must_guard`, it is not ready
-    /// without pod ranges.
+impl<K: Nftables> Enforcer<K> {
+    /// Takes over the kernel; programs nothing until the objects are known.
     pub(crate) fn new(
         compiler: Compiler,
-        kernel: Kernel,
+        kernel: K,
         cutter: Option<Cutter>,
         doors: Option<DoorKeeper>,
         health: Health,
         metrics: Arc<Metrics>,
-        must_guard: bool,
+        refusals: Refusals,
     ) -> Self {
         Self {
             compiler,
@@ -80,9 +89,11 @@ impl Enforcer {
             doors,
             health,
             metrics,
+            refusals,
+            changed: BTreeSet::new(),
             standing: Standing::Waiting,
             programmed: false,
-            must_guard,
+            must_guard: false,
             idle_strictness: false,
             refused: RefusedAddresses::default(),
             waiting_since: None,
@@ -90,13 +101,17 @@ impl Enforcer {
         }
     }
 
+    /// The same; if it `must_guard`, it is not ready without pod ranges.
+    #[must_use]
+    pub(crate) fn guarding(self, must_guard: bool) -> Self {
+        Self { must_guard, ..self }
+    }
+
     /// Runs until it is told to stop, or until nobody is left to tell it anything.
     pub(crate) fn run(mut self, messages: &Receiver<Message>) {
         let mut retry_at: Option<Instant> = None;
         loop {
-            let doors = self.doors.as_ref().filter(|_| self.standing == Standing::InStep);
-            let look_again = doors.and_then(DoorKeeper::look_again);
-            let received = match retry_at.into_iter().chain(look_again).min() {
+            let received = match retry_at.into_iter().chain(self.next_look()).min() {
                 Some(at) => messages.recv_timeout(at.saturating_duration_since(Instant::now())),
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -120,6 +135,13 @@ impl Enforcer {
         }
     }
 
+    /// When there is something to do although nothing is heard: doors to look for, or policies to try again.
+    fn next_look(&self) -> Option<Instant> {
+        let in_step = self.standing == Standing::InStep;
+        let doors = self.doors.as_ref().and_then(DoorKeeper::look_again);
+        doors.into_iter().chain(self.refusals.retry_at()).min().filter(|_| in_step)
+    }
+
     fn next_retry(&mut self) -> Duration {
         let retry = self.retry;
         self.retry = (retry * 2).min(LONGEST_RETRY);
@@ -130,8 +152,12 @@ impl Enforcer {
     fn take(&mut self, message: Message) -> bool {
         match message {
             Message::Stop => return false,
-            Message::TableChanged if self.standing == Standing::InStep => self.standing = Standing::Unknown,
-            Message::TableChanged => {}
+            Message::TableChanged => {
+                if self.standing == Standing::InStep {
+                    self.standing = Standing::Unknown;
+                }
+                self.refusals.kernel_changed();
+            }
             Message::LinksChanged => {
                 if let Some(doors) = &mut self.doors {
                     doors.links_changed();
@@ -161,7 +187,10 @@ impl Enforcer {
                 }
                 self.compiler.put_pod(&name, pod);
             }
-            Update::Policy(name, policy) => self.compiler.put_policy(&name, policy),
+            Update::Policy(name, policy) => {
+                self.compiler.put_policy(&name, policy);
+                self.changed.insert(name);
+            }
         }
     }
 
@@ -245,11 +274,17 @@ impl Enforcer {
     fn enforce(&mut self) -> Result<(), kernel::Error> {
         let outcome = match self.standing {
             Standing::Waiting => return Ok(()),
-            Standing::InStep => self.update(),
+            Standing::InStep => self.update().and_then(|()| self.try_again()),
             Standing::Unknown => self.adopt(),
+        };
+        let outcome = match outcome {
+            Err(error) if error.is_lasting() => self.close(&error),
+            outcome => outcome,
         };
         match &outcome {
             Ok(()) => {
+                self.changed.clear();
+                self.refusals.review(&self.compiler);
                 self.standing = Standing::InStep;
                 self.programmed = true;
                 self.retry = FIRST_RETRY;
@@ -298,22 +333,8 @@ impl Enforcer {
         }
         self.compiler.update();
         self.compiler.update_doors();
-        let mut policies = adopt(tables.policies.as_ref(), self.compiler.ruleset());
-        if policies.operations.contains(&Operation::DeleteTable) {
-            // What an agent before this one has cut stays cut.
-            for family in Family::BOTH {
-                let barred = list_tuples(family, &compile::barred(family))?;
-                policies.operations.extend(compile::bar(barred).operations);
-            }
-        }
-        let doors = match (tables.doors, self.compiler.door_ruleset()) {
-            (found, Some(expected)) => Some(adopt(found.as_ref(), expected)),
-            (Some(_), None) => {
-                Some(Transaction { table: TableFamily::Netdev, operations: vec![Operation::DeleteTable] })
-            }
-            (None, None) => None,
-        };
-        let operations = self.apply(std::iter::once(policies).chain(doors).collect())?;
+        let transactions = keep_barred(adopt_all(&tables, &self.compiler))?;
+        let operations = self.apply(transactions)?;
         // What was open before may have been opened under any rules, or while there were none.
         self.examine(Concerned::All);
         if !self.programmed {
@@ -321,6 +342,40 @@ impl Enforcer {
         } else if operations > 0 {
             self.metrics.repair();
             warn!(operations, "the tables were not what they should be; they are repaired");
+        }
+        Ok(())
+    }
+
+    /// Closes the policies at fault where the kernel refuses for good, and applies the rest.
+    fn close(&mut self, error: &kernel::Error) -> Result<(), kernel::Error> {
+        let tables = self.kernel.read_all()?;
+        let plan = |compiler: &Compiler| adopt_all(&tables, compiler);
+        let found = Search::new(&mut self.compiler, &mut self.kernel, plan).close(&self.changed)?;
+        self.metrics.failure();
+        debug!(error = chain(error), policies = ?found.reasons, "the kernel has been asked what it refuses");
+        self.refusals.closed(&self.compiler, found.reasons, found.untried);
+        self.apply(keep_barred(adopt_all(&tables, &self.compiler))?)?;
+        self.examine(Concerned::All);
+        Ok(())
+    }
+
+    /// Opens the closed policies that the kernel takes by now, when their time has come.
+    fn try_again(&mut self) -> Result<(), kernel::Error> {
+        let Some(closed) = self.refusals.take_due(&self.compiler) else { return Ok(()) };
+        let policies = self.compiler.ruleset().clone();
+        let doors = self.compiler.door_ruleset().cloned();
+        let plan = |compiler: &Compiler| {
+            let doors = doors.as_ref().zip(compiler.door_ruleset());
+            let doors = doors.map(|(old, new)| Transaction::between(old, new));
+            std::iter::once(Transaction::between(&policies, compiler.ruleset())).chain(doors).collect()
+        };
+        let found = Search::new(&mut self.compiler, &mut self.kernel, plan).open(closed)?;
+        self.refusals.kept(&self.compiler, found.reasons, found.untried);
+        let transactions = plan(&self.compiler);
+        let concerned = transactions.first().map(Concerned::by);
+        self.apply(transactions)?;
+        if let Some(concerned) = concerned {
+            self.examine(concerned);
         }
         Ok(())
     }
@@ -403,6 +458,33 @@ impl Enforcer {
         self.metrics.size(chains, self.compiler.elements());
         Ok(changes)
     }
+}
+
+/// Leads from what was found of both tables to what is expected.
+fn adopt_all(found: &Tables, compiler: &Compiler) -> Vec<Transaction> {
+    let policies = adopt(found.policies.as_ref(), compiler.ruleset());
+    let doors = match (&found.doors, compiler.door_ruleset()) {
+        (found, Some(expected)) => Some(adopt(found.as_ref(), expected)),
+        (Some(_), None) => {
+            Some(Transaction { table: TableFamily::Netdev, operations: vec![Operation::DeleteTable] })
+        }
+        (None, None) => None,
+    };
+    std::iter::once(policies).chain(doors).collect()
+}
+
+/// Where the table of policies is replaced: what an agent before this one has cut stays cut.
+fn keep_barred(mut transactions: Vec<Transaction>) -> Result<Vec<Transaction>, kernel::Error> {
+    let replaced = |transaction: &&mut Transaction| {
+        transaction.table == TableFamily::Inet && transaction.operations.contains(&Operation::DeleteTable)
+    };
+    for transaction in transactions.iter_mut().filter(replaced) {
+        for family in Family::BOTH {
+            let barred = list_tuples(family, &compile::barred(family))?;
+            transaction.operations.extend(compile::bar(barred).operations);
+        }
+    }
+    Ok(transactions)
 }
 
 /// Leads from what was found of a table to what is expected.

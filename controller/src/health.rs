@@ -19,6 +19,18 @@ pub(crate) enum Condition {
     NodeName,
     /// Whether a thread of the agent runs, by its name.
     Thread(&'static str),
+    /// Whether the kernel takes every policy.
+    Policies,
+    /// Whether every object of the API server can be read.
+    Objects,
+}
+
+impl Condition {
+    /// Whether the agent is ready without it: where one object is at fault, everything else is enforced, and the
+    /// object is closed. Whoever may write a policy must not be able to hold up the agents' upgrades.
+    fn is_tolerable(self) -> bool {
+        matches!(self, Self::Policies | Self::Objects)
+    }
 }
 
 /// How long the enforcer may be busy with one change before it counts as hanging.
@@ -65,8 +77,20 @@ impl Health {
             .busy_for()
             .filter(|busy| *busy > LONGEST_CHANGE)
             .map(|busy| format!("the enforcer has been busy with one change for {} seconds", busy.as_secs()));
+        let reasons = self.summary(|condition| !condition.is_tolerable()).into_iter().chain(busy);
+        let all: Vec<String> = reasons.collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// What is wrong although the agent is ready; `None` if nothing is.
+    pub(crate) fn remarks(&self) -> Option<String> {
+        self.summary(Condition::is_tolerable)
+    }
+
+    fn summary(&self, which: impl Fn(Condition) -> bool) -> Option<String> {
         self.reasons(|reasons| {
-            let all: Vec<&str> = reasons.values().map(String::as_str).chain(busy.as_deref()).collect();
+            let chosen = reasons.iter().filter(|(condition, _)| which(**condition));
+            let all: Vec<&str> = chosen.map(|(_, reason)| reason.as_str()).collect();
             (!all.is_empty()).then(|| all.join("; "))
         })
     }

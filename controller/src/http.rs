@@ -57,7 +57,10 @@ async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     match shared.health.why_not_ready() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
+        None => {
+            let remarks = shared.health.remarks().map(|remarks| format!("{remarks}\n"));
+            (StatusCode::OK, format!("ok\n{}", remarks.unwrap_or_default()))
+        }
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }

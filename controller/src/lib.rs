@@ -16,6 +16,7 @@ mod http;
 pub mod kernel;
 mod message;
 mod metrics;
+mod refusals;
 mod refused;
 mod source;
 pub mod status;

@@ -12,6 +12,9 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::counters::Counters;
 use crate::heard::Heard;
 
+/// The kinds of objects that an agent follows.
+const KINDS: [&str; 4] = ["Namespace", "NetworkPolicy", "Node", "Pod"];
+
 /// All metrics; every name starts with `podfence_`.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -31,6 +34,9 @@ pub(crate) struct Metrics {
     without_door: Gauge,
     refused_addresses: Gauge,
     datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
+    policies_refused: Gauge,
+    policy_refusals: Counter,
+    undecodable_objects: Family<[(&'static str, String); 1], Gauge>,
     examined: Counter,
     examination_failures: Counter,
     cut: Counter,
@@ -66,6 +72,9 @@ impl Metrics {
             without_door: Gauge::default(),
             refused_addresses: Gauge::default(),
             datapath_problems: Family::default(),
+            policies_refused: Gauge::default(),
+            policy_refusals: Counter::default(),
+            undecodable_objects: Family::default(),
             examined: Counter::default(),
             examination_failures: Counter::default(),
             cut: Counter::default(),
@@ -85,6 +94,11 @@ impl Metrics {
             ("transaction_failures", "Transactions that failed", &metrics.failures),
             ("source_failures", "Attempts to list or watch objects that failed", &metrics.source_failures),
             ("repairs", "Changes by others that were undone", &metrics.repairs),
+            (
+                "policy_refusals",
+                "Times that a policy was closed because the kernel refused it",
+                &metrics.policy_refusals,
+            ),
             (
                 "conntrack_entries_examined",
                 "Entries of conntrack that were listed because a change may deny them",
@@ -130,27 +144,45 @@ impl Metrics {
                 "Addresses of nodes that pods show which are not in their nodes' network: no policy applies to them",
                 &metrics.refused_addresses,
             ),
+            (
+                "policies_refused",
+                "Policies that the kernel refuses: their pods are isolated, and their rules let nothing through",
+                &metrics.policies_refused,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
         }
+        metrics.register_families(&mut registry);
+        registry.register_collector(Box::new(Counters::default()));
+        Self { registry, ..metrics }
+    }
+
+    /// Those that have labels.
+    fn register_families(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "source_age",
             "How long nothing has been heard of a kind of objects, no bookmark and no end of a watch either",
             Unit::Seconds,
-            metrics.source_age.clone(),
+            self.source_age.clone(),
         );
         registry.register(
             "thread_running",
             "Whether a thread of the agent runs: 1 or 0",
-            metrics.threads.clone(),
+            self.threads.clone(),
         );
         registry.register(
             "datapath_problems",
             "Reasons why packets of pods bypass the rules, or why that is not known",
-            metrics.datapath_problems.clone(),
+            self.datapath_problems.clone(),
         );
-        registry.register_collector(Box::new(Counters::default()));
-        Self { registry, ..metrics }
+        registry.register(
+            "undecodable_objects",
+            "Objects of the API server that cannot be decoded",
+            self.undecodable_objects.clone(),
+        );
+        for kind in KINDS {
+            self.undecodable(kind, 0);
+        }
     }
 
     /// Whether the policies are enforced.
@@ -204,6 +236,22 @@ impl Metrics {
     pub(crate) fn datapath(&self, kind: &'static str, problems: usize) {
         let gauge = self.datapath_problems.get_or_create(&[("problem", kind)]);
         gauge.set(i64::try_from(problems).unwrap_or(i64::MAX));
+    }
+
+    /// So many policies are closed now because the kernel refuses them.
+    pub(crate) fn policies_refused(&self, policies: usize) {
+        self.policies_refused.set(i64::try_from(policies).unwrap_or(i64::MAX));
+    }
+
+    /// A policy has been closed because the kernel refuses it.
+    pub(crate) fn policy_refusal(&self) {
+        self.policy_refusals.inc();
+    }
+
+    /// So many objects of a kind cannot be decoded.
+    pub(crate) fn undecodable(&self, kind: &str, objects: usize) {
+        let gauge = self.undecodable_objects.get_or_create(&[("kind", kind.to_owned())]);
+        gauge.set(i64::try_from(objects).unwrap_or(i64::MAX));
     }
 
     /// Conntrack has listed so many entries because a change may deny them.

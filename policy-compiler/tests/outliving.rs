@@ -76,7 +76,9 @@ fn what_goes_with_its_namespace_holds_until_the_last_pod_is_gone() {
     ];
     for (steps, isolated) in cases {
         let mut compiler = Compiler::new(None);
-        steps.iter().for_each(|step| take(&mut compiler, *step));
+        for step in steps {
+            take(&mut compiler, *step);
+        }
         let [source, destination] = ["192.0.2.1", "10.0.0.1"].map(|address| address.parse().unwrap());
         let passes = compiler.ruleset().forwards(&Packet { source, destination, port: None });
         assert_eq!(!passes, isolated, "{steps:?}");

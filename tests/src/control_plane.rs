@@ -47,7 +47,7 @@ pub struct ControlPlane {
     pub etcd: Daemon,
     api: Api,
     credentials: Credentials,
-    server: SocketAddr,
+    server: String,
     folder: TempDir,
 }
 
@@ -98,8 +98,8 @@ impl ControlPlane {
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ];
         api_server.extend(credentials.api_server_arguments());
-        let server = SocketAddr::new(address, SECURE_PORT);
-        let api = Api::new(namespace.clone(), format!("https://{server}"), &credentials);
+        let server = format!("https://{}", SocketAddr::new(address, SECURE_PORT));
+        let api = Api::new(namespace.clone(), server.clone(), &credentials);
         let mut plane = Self {
             etcd: Daemon::start(namespace, &etcd_path, etcd, folder.path())?,
             api_server: Daemon::start(namespace, &api_server_path, api_server, folder.path())?,
@@ -142,7 +142,28 @@ impl ControlPlane {
     /// # Errors
     /// The file cannot be written.
     pub fn kubeconfig(&self, user: User) -> Result<PathBuf> {
-        self.write_kubeconfig(&format!("{user:?}"), &self.url(), &self.credentials.of(user))
+        self.write_kubeconfig(&format!("{user:?}"), &self.server, &self.credentials.of(user))
+    }
+
+    /// Starts a proxy for the agents of a namespace, which changes objects on their way: those of every list and every
+    /// watch.
+    ///
+    /// # Errors
+    /// It cannot listen there.
+    pub fn proxy(
+        &self,
+        clients: &Namespace,
+        change: impl Fn(&mut Value) + Send + Sync + 'static,
+    ) -> Result<Proxy> {
+        Proxy::start(clients, self.api.clone(), change)
+    }
+
+    /// The path of a kubeconfig with which an agent reaches the API server through a proxy.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn kubeconfig_by(&self, proxy: &Proxy) -> Result<PathBuf> {
+        self.write_kubeconfig("proxy", &proxy.server(), &self.credentials.of(User::Agent))
     }
 
     /// The path of a kubeconfig with the token of a service account, as its pods are given one.
@@ -151,27 +172,7 @@ impl ControlPlane {
     /// There is no such account, or the file cannot be written.
     pub fn kubeconfig_of_account(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let token = self.api.token(namespace, account)?;
-        self.write_kubeconfig(&format!("{namespace}-{account}"), &self.url(), &json!({"token": token}))
-    }
-
-    /// Starts a proxy in a namespace from which the API server can be reached.
-    ///
-    /// # Errors
-    /// The namespace has no loopback device that is up.
-    pub fn proxy(&self, namespace: &Namespace) -> Result<Proxy> {
-        Proxy::start(namespace, self.server, self.credentials.authority_pem())
-    }
-
-    /// The path of a kubeconfig with which an agent reaches the API server by a proxy.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn kubeconfig_by(&self, proxy: &Proxy) -> Result<PathBuf> {
-        self.write_kubeconfig("proxy", &proxy.url(), &self.credentials.of(User::Agent))
-    }
-
-    fn url(&self) -> String {
-        format!("https://{}", self.server)
+        self.write_kubeconfig(&format!("{namespace}-{account}"), &self.server, &json!({"token": token}))
     }
 
     fn write_kubeconfig(&self, name: &str, server: &str, user: &Value) -> Result<PathBuf> {

@@ -441,7 +441,7 @@ fn a_silent_watch_makes_the_agent_not_ready_until_it_says_something() -> Result<
     const WATCH: Duration = Duration::from_secs(100 + 10);
     let Some(mut cluster) = Cluster::new()? else { return Ok(()) };
     shop(&mut cluster)?;
-    let proxy = cluster.plane.proxy(cluster.node.namespace())?;
+    let proxy = cluster.plane.proxy(cluster.node.namespace(), |_| {})?;
     let kubeconfig = cluster.plane.kubeconfig_by(&proxy)?;
     let mut agent = Agent::start_with(&cluster.node, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])?;
     agent.wait_ready(BOUND)?;

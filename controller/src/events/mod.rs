@@ -1,18 +1,26 @@
-//! Events: what `kubectl describe` says of packets that bypass the rules, and of packets that the policies
-//! deny.
+//! Events: what `kubectl describe` says of packets that bypass the rules, of packets that the policies deny, and of
+//! policies that the kernel refuses.
 
 mod node;
 mod pods;
+mod policies;
+
+use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
+use kube::api::ListParams;
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use policy_compiler::model::ObjectName;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Receiver;
 use tracing::warn;
 
 use crate::datapath::Problem;
 use crate::denials::Notice;
+use crate::refusals::Refusal;
 
 const COMPONENT: &str = "podfence-controller";
 
@@ -29,12 +37,36 @@ pub(crate) struct News {
     pub(crate) problems: Receiver<Problem>,
     /// On pods.
     pub(crate) denials: Receiver<Notice>,
+    /// On policies.
+    pub(crate) refused: Receiver<Refusal>,
 }
 
 /// Makes Events of the news until there are none to come.
-pub(crate) async fn publish(client: Client, node: &str, News { problems, denials }: News) {
-    futures::future::join(node::publish(&client, node, problems), pods::publish(&client, node, denials))
-        .await;
+pub(crate) async fn publish(client: Client, node: &str, News { problems, denials, refused }: News) {
+    futures::future::join3(
+        node::publish(&client, node, problems),
+        pods::publish(&client, node, denials),
+        policies::publish(&client, node, refused),
+    )
+    .await;
+}
+
+/// What names an object in an event, with the identifier that `kubectl describe` looks for; `None` if it is gone.
+async fn reference<K>(client: &Client, name: &ObjectName) -> kube::Result<Option<ObjectReference>>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    // The agent may list objects, and need not get them.
+    let named = ListParams::default().fields(&format!("metadata.name={}", name.name));
+    let objects = Api::<K>::namespaced(client.clone(), &name.namespace).list_metadata(&named).await?;
+    Ok(objects.items.into_iter().next().map(|object| ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: Some(name.name.to_string()),
+        namespace: Some(name.namespace.to_string()),
+        uid: object.metadata.uid,
+        ..ObjectReference::default()
+    }))
 }
 
 /// What an event says.

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use policy_compiler::model::ObjectName;
 use policy_compiler::ruleset::{LogEvent, LogPrefix};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
-use super::{Content, Failures, event, shortened};
+use super::{Content, Failures, event, reference, shortened};
 use crate::denials::{About, Notice};
 use crate::token_bucket::TokenBucket;
 
@@ -106,7 +106,7 @@ impl Publisher<'_> {
         if self.told.len() >= MEMORY || !of_pod.take(now) {
             return Ok(());
         }
-        let Some(object) = self.reference(&key.0).await? else { return Ok(()) };
+        let Some(object) = reference::<Pod>(self.client, &key.0).await? else { return Ok(()) };
         let (kind, reason) = match key.1 {
             About::NoDoor => ("Warning", NO_DOOR),
             About::Denial(denial) => match denial.prefix {
@@ -121,21 +121,5 @@ impl Publisher<'_> {
             self.told.insert(key, Told { name, count: packets, at: now });
         }
         Ok(())
-    }
-
-    /// What names the pod, with the identifier that `kubectl describe pod` looks for; `None` if it is gone.
-    async fn reference(&self, pod: &ObjectName) -> kube::Result<Option<ObjectReference>> {
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
-        // The agent may list pods, and need not get them.
-        let named = ListParams::default().fields(&format!("metadata.name={}", pod.name));
-        let Some(object) = pods.list_metadata(&named).await?.items.pop() else { return Ok(None) };
-        Ok(Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            name: Some(pod.name.to_string()),
-            namespace: Some(pod.namespace.to_string()),
-            uid: object.metadata.uid,
-            ..ObjectReference::default()
-        }))
     }
 }

@@ -10,7 +10,7 @@ use policy_compiler::ruleset::{
 };
 
 use super::element::{RawElement, raw};
-use super::error::{Error, Unfit, describe, describe_element};
+use super::error::{Error, Unfit, chain_of, describe, describe_element, is_lasting};
 use super::expression::expressions;
 use super::set::Declaration;
 use super::sys::{Desk, Name, TableName};
@@ -116,7 +116,16 @@ impl<'a> Batch<'a> {
 
     /// The messages that the kernel was asked to acknowledge.
     pub(super) fn acknowledged(&self) -> [usize; 2] {
-        [1, self.messages.len().saturating_sub(2)]
+        let last = self.messages.iter().rposition(|sent| sent.operation.is_some());
+        [1, last.unwrap_or_default()]
+    }
+
+    /// Takes END away: the kernel then examines the messages, as `nft --check` has it do, and undoes them.
+    pub(super) fn without_end(mut self) -> Self {
+        if let Some(end) = self.messages.pop() {
+            self.bytes.truncate(end.start);
+        }
+        self
     }
 
     fn next(&mut self, operation: Option<Index>) -> u32 {
@@ -255,14 +264,18 @@ impl<'a> Batch<'a> {
         if reply.errno == libc::EPERM && self.operation_of(reply.message).is_some() {
             return Error::Owned;
         }
-        let operation = match self.operation_of(reply.message) {
-            Some((_, table, operation)) => {
-                self.element_at_fault(&reply).unwrap_or_else(|| describe(table, operation))
-            }
-            None => "commit the transaction".to_owned(),
+        let operation = self.operation_of(reply.message).map(|(_, _, operation)| operation);
+        let lasting = is_lasting(reply.errno, operation);
+        let (operation, chain) = match self.operation_of(reply.message) {
+            Some((_, table, operation)) => self
+                .element_at_fault(&reply)
+                .unwrap_or_else(|| (describe(table, operation), chain_of(operation))),
+            None => ("commit the transaction".to_owned(), None),
         };
         Error::Refused {
             operation,
+            chain,
+            lasting,
             message: reply.explanation,
             source: std::io::Error::from_raw_os_error(reply.errno),
         }
@@ -274,8 +287,8 @@ impl<'a> Batch<'a> {
         Some((index, transaction.table, transaction.operations.get(inner)?))
     }
 
-    /// What was to be done with the one element that the kernel points at.
-    fn element_at_fault(&self, reply: &Reply) -> Option<String> {
+    /// What was to be done with the one element that the kernel points at, and to which chain it leads.
+    fn element_at_fault(&self, reply: &Reply) -> Option<(String, Option<ChainName>)> {
         let (index, table, operation) = self.operation_of(reply.message)?;
         let (Operation::AddElements(set, elements) | Operation::DeleteElements(set, elements)) = operation
         else {
@@ -288,7 +301,8 @@ impl<'a> Batch<'a> {
         let before: usize = earlier.map(|message| self.listed(message).count()).sum();
         let interval = self.sets.kind(table, set)?.interval;
         let (key, _) = raw_elements(interval, elements).nth(before + within)?;
-        Some(describe_element(set, *key, matches!(operation, Operation::AddElements(..))))
+        let target = elements.iter().find(|(other, _)| other == key).and_then(|(_, it)| it.target.clone());
+        Some((describe_element(set, *key, matches!(operation, Operation::AddElements(..))), target))
     }
 
     /// Where in a message the elements that it lists stand.
@@ -340,7 +354,7 @@ fn write_table(buffer: &mut Vec<u8>, sequence: u32, (family, name): (TableFamily
 
 /// The error of an operation that no message can say.
 fn unfit(table: TableFamily, operation: &Operation) -> impl FnOnce(Unfit) -> Error {
-    move |source| Error::Unfit { operation: describe(table, operation), source }
+    move |source| Error::Unfit { operation: describe(table, operation), chain: chain_of(operation), source }
 }
 
 /// The elements as the kernel takes them, each with the key that it is of.

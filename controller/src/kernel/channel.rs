@@ -125,6 +125,8 @@ impl Question<'_> {
     fn refused(&self, errno: i32) -> Error {
         Error::Refused {
             operation: format!("list {}", self.about),
+            chain: None,
+            lasting: false,
             message: None,
             source: std::io::Error::from_raw_os_error(errno),
         }

@@ -139,7 +139,7 @@ pub fn forget_connections(connections: &[Connection]) -> Result<usize, Error> {
 
 fn refused(operation: &str, errno: i32) -> Error {
     let source = io::Error::from_raw_os_error(errno);
-    Error::Refused { operation: operation.to_owned(), message: None, source }
+    Error::Refused { operation: operation.to_owned(), chain: None, lasting: false, message: None, source }
 }
 
 impl Which {

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use policy_compiler::ruleset::{COMMENT_MAX, ElementKey, NAME_MAX, Operation, SetName, TABLE, TableFamily};
+use nftnl::nftnl_sys::libc;
+use policy_compiler::ruleset::{
+    COMMENT_MAX, ChainName, ElementKey, NAME_MAX, Operation, SetName, TABLE, TableFamily,
+};
 
 /// Why the table could not be changed or read, or the connections that the kernel tracks. Unless it says otherwise,
 /// the table is as it was.
@@ -22,6 +25,10 @@ pub enum Error {
     Refused {
         /// The operation and the object, as "add chain x".
         operation: String,
+        /// The chain that it was about, or to which the element at fault leads.
+        chain: Option<ChainName>,
+        /// Whether the same transaction would be refused again: not so if a device is gone, or the kernel busy.
+        lasting: bool,
         /// The kernel's own explanation, where it has one.
         message: Option<String>,
         /// The error number, in words.
@@ -54,6 +61,8 @@ pub enum Error {
     Unfit {
         /// The operation and the object, as "add chain x".
         operation: String,
+        /// The chain that it was about.
+        chain: Option<ChainName>,
         /// Why not.
         source: Unfit,
     },
@@ -91,6 +100,45 @@ impl Error {
     /// The error of a call on the socket; `action` is what was tried with it.
     pub(super) fn socket(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Socket { action, source }
+    }
+
+    /// Whether the same transaction, planned on the same tables, would fail again: its content is at fault.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Refused { lasting, .. } => *lasting,
+            Self::Unfit { source, .. } => *source != Unfit::UnknownSet,
+            Self::TooLarge { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The chain that a refused operation was about, if it was about one.
+    pub fn chain(&self) -> Option<&ChainName> {
+        match self {
+            Self::Refused { chain, .. } | Self::Unfit { chain, .. } => chain.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Whether an operation that is refused so would be refused again.
+pub(super) fn is_lasting(errno: i32, operation: Option<&Operation>) -> bool {
+    let at_device = matches!(operation, Some(Operation::AddChain(_, Some(hook))) if hook.device().is_some());
+    match errno {
+        libc::EINTR | libc::EAGAIN | libc::ENOBUFS | libc::EPERM | libc::ENODEV => false,
+        // Devices come and go by themselves.
+        _ => !at_device,
+    }
+}
+
+/// The chain that an operation is about, if it is about one.
+pub(super) fn chain_of(operation: &Operation) -> Option<ChainName> {
+    match operation {
+        Operation::AddChain(chain, _)
+        | Operation::FlushChain(chain)
+        | Operation::AddRule(chain, _)
+        | Operation::DeleteChain(chain) => Some(chain.clone()),
+        _ => None,
     }
 }
 

@@ -9,6 +9,7 @@
 //! outside the table is read or written. [`list_connections`] and [`forget_connections`] are about what the
 //! kernel tracks beside it, and a [`PacketLog`] hears what rules tell of packets.
 
+mod access;
 mod batch;
 mod channel;
 mod conntrack;
@@ -25,6 +26,7 @@ mod table;
 mod uapi;
 mod watch;
 
+pub(crate) use access::Nftables;
 pub use conntrack::{Connection, Which, forget_connections, list_connections};
 pub use error::{Error, Unfit};
 pub use packet_log::{LoggedPacket, PacketLog};
@@ -131,28 +133,40 @@ impl Kernel {
         if transactions.iter().all(Transaction::is_empty) {
             return Ok(());
         }
+        self.submit(transactions, false)?;
+        for transaction in transactions {
+            self.known.note(transaction);
+        }
+        self.check_committed(transactions)
+    }
+
+    /// Asks the kernel whether it would carry the transactions out, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::apply`].
+    pub fn check_all(&mut self, transactions: &[Transaction]) -> Result<(), Error> {
+        if transactions.iter().all(Transaction::is_empty) {
+            return Ok(());
+        }
+        self.submit(transactions, true)
+    }
+
+    /// Sends transactions as a batch, or as a `trial` without consequences.
+    fn submit(&mut self, transactions: &[Transaction], trial: bool) -> Result<(), Error> {
         if self.known.stale {
             return Err(Error::Changed);
         }
         let sets = std::mem::take(&mut self.known.sets);
         let sequence = self.channel.take_sequence(0);
-        let result = Batch::encode(transactions, &sets, self.table_flags, sequence).and_then(|mut batch| {
+        let result = Batch::encode(transactions, &sets, self.table_flags, sequence).and_then(|batch| {
+            let mut batch = if trial { batch.without_end() } else { batch };
             self.channel.take_sequence(batch.len());
             self.commit(&mut batch)
         });
         self.known.sets = sets;
-        match result {
-            Ok(()) => {
-                for transaction in transactions {
-                    self.known.note(transaction);
-                }
-                self.check_committed(transactions)
-            }
-            Err(error) => {
-                self.known.stale |= matches!(error, Error::Changed | Error::Unknown);
-                Err(error)
-            }
-        }
+        self.known.stale |= matches!(result, Err(Error::Changed | Error::Unknown));
+        result
     }
 
     /// Reads the table `inet podfence`; `None` if there is none.

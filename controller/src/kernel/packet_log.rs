@@ -99,6 +99,8 @@ impl PacketLog {
             Some(0) => Ok(log),
             Some(errno) => Err(Error::Refused {
                 operation: format!("listen to NFLOG group {group}"),
+                chain: None,
+                lasting: false,
                 message: None,
                 source: io::Error::from_raw_os_error(errno),
             }),

@@ -4,6 +4,7 @@
 //! objects are listed again, and those that are gone from the list are told as gone. Whatever fails, what has
 //! been told stays told.
 
+mod decode;
 mod listener;
 mod node;
 mod objects;
@@ -25,10 +26,12 @@ use kube::{Api, Client};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
+use self::decode::Object;
 use self::node::OwnNode;
 use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
 use self::told::Told;
 use super::{Changes, Knowledge, Update};
+use crate::health::{Condition, Health};
 use crate::heard::Heard;
 use crate::metrics::Metrics;
 
@@ -130,6 +133,7 @@ impl ApiServer {
     pub(crate) fn follow<B: Future<Output = ()>>(
         self,
         node: &str,
+        health: Health,
         metrics: &Metrics,
         tell: impl Fn(Changes) -> bool,
         beside: impl FnOnce(Client) -> B,
@@ -140,12 +144,14 @@ impl ApiServer {
         let follower = Follower {
             client: self.client,
             heard: self.heard,
+            health,
             metrics,
             tell,
             missing: RefCell::new(BTreeMap::from(missing)),
             silent: RefCell::default(),
             node: RefCell::new(OwnNode::new(node)),
             complete: Cell::new(false),
+            undecodable: RefCell::default(),
         };
         let all = watcher::Config::default().timeout(WATCH_LENGTH);
         let own = all.clone().fields(&format!("metadata.name={node}"));
@@ -180,6 +186,7 @@ fn plural<K: Kind>() -> String {
 struct Follower<'m, F> {
     client: Client,
     heard: Heard,
+    health: Health,
     metrics: &'m Metrics,
     tell: F,
     /// The kinds that have not been listed yet, and why.
@@ -189,6 +196,8 @@ struct Follower<'m, F> {
     node: RefCell<OwnNode>,
     /// Whether all that exists has been told once.
     complete: Cell<bool>,
+    /// How many objects of a kind cannot be decoded, if there are any.
+    undecodable: RefCell<BTreeMap<String, usize>>,
 }
 
 /// Nobody listens any more.
@@ -212,7 +221,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
         told: &mut Told<K>,
         retries: &mut Retries,
     ) -> Result<(), Ended> {
-        let mut events = pin!(watcher(Api::<K>::all(self.client.clone()), which.clone()));
+        let mut events = pin!(watcher(Api::<Object<K>>::all(self.client.clone()), which.clone()));
         let begin = Instant::now();
         loop {
             let event = match tokio::time::timeout(LOOK, events.next()).await {
@@ -226,7 +235,9 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             match event {
                 Ok(event) => {
                     let listed = matches!(event, watcher::Event::InitDone);
-                    let Some(updates) = told.take(event) else { continue };
+                    let taken = told.take(event);
+                    self.count_undecodable::<K>(told.undecodable());
+                    let Some(updates) = taken else { continue };
                     if listed && !self.is_silent::<K>() {
                         self.heard.note(&plural::<K>());
                     }
@@ -249,6 +260,27 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             }
         }
         Ok(())
+    }
+
+    /// Says how many objects of a kind cannot be decoded now.
+    fn count_undecodable<K: Kind>(&self, objects: usize) {
+        let mut undecodable = self.undecodable.borrow_mut();
+        let before = if objects > 0 {
+            undecodable.insert(plural::<K>(), objects)
+        } else {
+            undecodable.remove(&plural::<K>())
+        };
+        if before.unwrap_or_default() == objects {
+            return;
+        }
+        let counts: Vec<_> = undecodable.iter().map(|(plural, count)| format!("{count} {plural}")).collect();
+        if counts.is_empty() {
+            self.health.good(Condition::Objects);
+        } else {
+            let reason = format!("objects of the API server cannot be decoded ({})", counts.join(", "));
+            self.health.bad(Condition::Objects, reason);
+        }
+        self.metrics.undecodable(&K::kind(&()), objects);
     }
 
     /// Says that a kind cannot be listed or watched.

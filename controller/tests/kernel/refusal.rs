@@ -3,7 +3,8 @@
 use controller::kernel::{Error, Unfit};
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    ChainName, Element, ElementKey, Fields, Operation, Rule, SetName, Statement, TableFamily, Transaction,
+    ChainName, Element, ElementKey, Fields, Hook, Operation, Rule, SetName, Statement, TableFamily,
+    Transaction,
 };
 
 use crate::rulesets::{
@@ -110,7 +111,11 @@ fn a_refused_transaction_changes_nothing_and_names_the_object() {
         let before = listing();
         for (operation, description, reason) in refused() {
             let operations = vec![add_chain("good_1"), operation, add_chain("good_2")];
-            let error = kernel.apply(&Transaction { table: TableFamily::Inet, operations }).unwrap_err();
+            let transaction = Transaction { table: TableFamily::Inet, operations };
+            let checked = kernel.check_all(std::slice::from_ref(&transaction)).unwrap_err();
+            let error = kernel.apply(&transaction).unwrap_err();
+            assert_eq!(checked.to_string(), error.to_string());
+            assert!(error.is_lasting(), "{description}");
             let Error::Refused { operation, source, .. } = &error else { panic!("{description}: {error:?}") };
             assert_eq!(*operation, description);
             assert!(source.to_string().contains(reason), "{description}: {source}");
@@ -177,7 +182,7 @@ fn what_no_message_can_say_is_refused_before_the_kernel_is_asked() {
                     operations: vec![add_chain("good"), operation],
                 })
                 .unwrap_err();
-            let Error::Unfit { operation, source } = &error else { panic!("{description}: {error:?}") };
+            let Error::Unfit { operation, source, .. } = &error else { panic!("{description}: {error:?}") };
             assert_eq!((operation, source), (&description, &reason));
         }
         assert_eq!(listing(), before);
@@ -191,5 +196,43 @@ fn the_longest_rule_is_taken() {
         kernel_with(&small())
             .apply(&Transaction { table: TableFamily::Inet, operations: vec![longest] })
             .unwrap();
+    });
+}
+
+#[test]
+fn what_is_only_checked_changes_nothing() {
+    in_namespace(|| {
+        let ruleset = small();
+        let mut kernel = kernel_with(&ruleset);
+        let before = listing();
+        let operations = vec![add_chain("good"), add_rule("good", [accept()])];
+        let transaction = Transaction { table: TableFamily::Inet, operations };
+        for _ in 0..2 {
+            kernel.check_all(std::slice::from_ref(&transaction)).unwrap();
+        }
+        assert_eq!(listing(), before);
+        kernel.apply(&transaction).unwrap();
+        kernel.check_all(std::slice::from_ref(&transaction)).unwrap_err();
+    });
+}
+
+/// The chain that an error names is what leads to the policy at fault; a device that is gone is nobody's fault.
+#[test]
+fn a_refusal_says_which_chain_it_is_about_and_whether_it_lasts() {
+    let at_device = || Operation::AddChain(ChainName::new("door"), Some(Hook::Ingress("lo".into())));
+    let elements = [(address("10.0.0.8"), goto("rule_1")), (address("10.0.0.9"), goto("no_such"))];
+    let cases = [
+        (TableFamily::Inet, vec![add_rule("group_1", [jump("no_such")])], Some("group_1"), true),
+        (TableFamily::Inet, vec![add_elements("isolated_in4", elements)], Some("no_such"), true),
+        (TableFamily::Inet, vec![add_elements("peers", [(address("10.0.0.2"), plain())])], None, true),
+        (TableFamily::Netdev, vec![Operation::AddTable, at_device(), at_device()], Some("door"), false),
+    ];
+    in_namespace(|| {
+        let mut kernel = kernel_with(&small());
+        for (table, operations, chain, lasting) in cases {
+            let error = kernel.check_all(&[Transaction { table, operations }]).unwrap_err();
+            assert_eq!(error.chain().map(ChainName::as_str), chain, "{error}");
+            assert_eq!(error.is_lasting(), lasting, "{error}");
+        }
     });
 }

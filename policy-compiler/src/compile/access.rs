@@ -138,16 +138,15 @@ mod tests {
 
     type Ranges<'a> = &'a [(u16, u16, &'a ChainName)];
 
-    fn ports(rule: &ChainName, ranges: &[(Protocol, u16, u16)]) -> Option<Access> {
-        let opening = |(protocol, first, last)| Opening { protocol, first, last, rule: rule.clone() };
-        Some(Access::Ports(ranges.iter().copied().map(opening).collect()))
-    }
-
     #[test]
     fn what_is_common_to_several_is_what_each_allows() {
         use Protocol::{Tcp, Udp};
         let [a, b] = ["a", "b"].map(ChainName::new);
         let everything = |rule: &ChainName| Some(Access::Everything(rule.clone()));
+        let ports = |rule: &ChainName, ranges: &[(Protocol, u16, u16)]| {
+            let opening = |(protocol, first, last)| Opening { protocol, first, last, rule: rule.clone() };
+            Some(Access::Ports(ranges.iter().copied().map(opening).collect()))
+        };
         let cases = [
             (everything(&a), everything(&b), everything(&a)),
             (everything(&a), ports(&b, &[(Tcp, 80, 80)]), ports(&b, &[(Tcp, 80, 80)])),

@@ -197,6 +197,32 @@ impl Compiler {
         self.world.put_policy(name, policy, &mut self.changed);
     }
 
+    /// Closes policies ([`NetworkPolicy::closed`]), those of default deny among them, until they are opened or put with
+    /// another content. Names of no policy are left alone.
+    pub fn close_policies<'a>(&mut self, names: impl IntoIterator<Item = &'a ObjectName>) {
+        names.into_iter().for_each(|name| self.world.close_policy(name, &mut self.changed));
+    }
+
+    /// Opens policies that are closed.
+    pub fn open_policies<'a>(&mut self, names: impl IntoIterator<Item = &'a ObjectName>) {
+        names.into_iter().for_each(|name| self.world.open_policy(name, &mut self.changed));
+    }
+
+    /// The policies that are closed, by name.
+    pub fn closed_policies(&self) -> impl Iterator<Item = &ObjectName> {
+        self.world.closed_policies()
+    }
+
+    /// The policies that let something through, by name: those that closing narrows.
+    pub fn policies_with_rules(&self) -> impl Iterator<Item = &ObjectName> {
+        self.world.policies().filter(|policy| policy.has_rules()).map(|policy| &policy.name)
+    }
+
+    /// Whether there is a policy of this name, closed or not.
+    pub fn has_policy(&self, name: &ObjectName) -> bool {
+        self.world.policy(name).is_some()
+    }
+
     /// What the node's devices say now. Nothing comes of it without [`Self::with_doors`].
     pub fn put_doors(&mut self, doors: &Doors) {
         if let Some(table) = &mut self.doors {

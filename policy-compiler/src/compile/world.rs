@@ -23,6 +23,8 @@ pub(super) struct World {
     /// Those among them whose objects are gone, and which hold as long as pods of their namespaces are left
     /// (CVE-2024-7598).
     outliving: BTreeSet<ObjectName>,
+    /// The policies that are closed, as they were put: [`NetworkPolicy::closed`] of each stands in `policies`.
+    closed: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
     default_deny: Option<DefaultDeny>,
     /// Whether all policies are in audit mode.
     audit: bool,
@@ -65,6 +67,7 @@ impl World {
             pods: BTreeMap::new(),
             policies: BTreeMap::new(),
             outliving: BTreeSet::new(),
+            closed: BTreeMap::new(),
             default_deny: None,
             audit: false,
             own_node_judged: false,
@@ -236,6 +239,11 @@ impl World {
     }
 
     fn set_policy(&mut self, name: &ObjectName, policy: Option<NetworkPolicy>, changed: &mut Changed) {
+        if policy.is_some() && self.closed.get(name).map(AsRef::as_ref) == policy.as_ref() {
+            return;
+        }
+        // What says something else now deserves to be tried.
+        self.closed.remove(name);
         if self.policies.get(name).map(AsRef::as_ref) == policy.as_ref() {
             return;
         }
@@ -244,6 +252,36 @@ impl World {
             None => self.policies.remove(name),
         };
         changed.policies.insert(name.clone());
+    }
+
+    /// Closes a policy until it is opened or says something else.
+    pub(super) fn close_policy(&mut self, name: &ObjectName, changed: &mut Changed) {
+        if self.closed.contains_key(name) {
+            return;
+        }
+        if let Some(policy) = self.policies.get_mut(name) {
+            let closed = Arc::new(policy.closed());
+            self.closed.insert(name.clone(), std::mem::replace(policy, closed));
+            changed.policies.insert(name.clone());
+        }
+    }
+
+    /// Opens a policy that is closed.
+    pub(super) fn open_policy(&mut self, name: &ObjectName, changed: &mut Changed) {
+        if let Some(policy) = self.closed.remove(name) {
+            self.policies.insert(name.clone(), policy);
+            changed.policies.insert(name.clone());
+        }
+    }
+
+    /// The policies that are closed.
+    pub(super) fn closed_policies(&self) -> impl Iterator<Item = &ObjectName> {
+        self.closed.keys()
+    }
+
+    /// All policies, those that are closed as such.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.policies.values().map(AsRef::as_ref)
     }
 
     pub(super) fn pod(&self, name: &ObjectName) -> Option<&Arc<Pod>> {

@@ -39,6 +39,40 @@ impl NetworkPolicy {
         self.audited || namespace.is_some_and(Namespace::is_audited)
     }
 
+    /// Whether the policy lets something through. One that does not is as narrow as a policy can be.
+    pub fn has_rules(&self) -> bool {
+        Direction::BOTH
+            .into_iter()
+            .any(|direction| self.rules(direction).is_some_and(|rules| !rules.is_empty()))
+    }
+
+    /// What is left of the policy where its rules cannot be enforced: it isolates the same pods in the same
+    /// directions, lets nothing through, and is not in audit mode.
+    #[must_use]
+    pub fn closed(&self) -> Self {
+        let closed = |rules: &Option<Vec<Rule>>| rules.as_ref().map(|_| Vec::new());
+        Self {
+            name: self.name.clone(),
+            subjects: self.subjects.clone(),
+            ingress: closed(&self.ingress),
+            egress: closed(&self.egress),
+            audited: false,
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// What a policy becomes of which nothing can be read: it isolates its whole namespace in both directions.
+    pub fn unreadable(name: ObjectName) -> Self {
+        Self {
+            name,
+            subjects: LabelSelector::everything(),
+            ingress: Some(Vec::new()),
+            egress: Some(Vec::new()),
+            audited: false,
+            origin: None,
+        }
+    }
+
     /// The policy without a word about where it and its rules were written.
     #[must_use]
     pub fn without_origins(mut self) -> Self {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use ureq::Agent;
-use ureq::http::{Method, Request};
+use ureq::http::{Method, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
 
 use super::credentials::{ADMINISTRATOR_TOKEN, Credentials};
 use crate::namespace::Namespace;
@@ -123,10 +123,20 @@ impl Api {
         self.send(&Method::GET, path, JSON, &Value::Null)
     }
 
+    /// The address of a path.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server)
+    }
+
+    /// Sends somebody else's request.
+    pub(super) fn forward(&self, request: Request<Vec<u8>>) -> Result<Response<Body>> {
+        self.namespace.run(|| Ok(self.agent.run(request)?))
+    }
+
     fn send(&self, method: &Method, path: &str, content_type: &str, body: &Value) -> Result<Value> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.server))
+            .uri(self.url(path))
             .header("authorization", format!("Bearer {ADMINISTRATOR_TOKEN}"))
             .header("content-type", content_type)
             .body(body.to_string())?;

@@ -1,24 +1,20 @@
-//! A proxy between an agent and the API server, which does to single kinds of objects what a broken network does.
+//! A proxy in front of an API server: it changes objects on their way to a client, holds them back or swallows them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use ureq::http::Request;
 
+use super::Api;
 use crate::namespace::Namespace;
 
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);
-
-/// The longest that an answer is held back.
-const LONGEST_HOLD: Duration = Duration::from_secs(300);
 
 /// What becomes of the answers to requests for a kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,191 +28,138 @@ pub enum Treatment {
     Silence,
 }
 
-/// A proxy that agents reach without TLS, on the loopback address of their namespace. It ends when dropped.
-#[derive(Debug)]
+/// What is done to each object.
+type Change = Box<dyn Fn(&mut Value) + Send + Sync>;
+
+/// A proxy. It listens as long as this process lives.
 pub struct Proxy {
     address: SocketAddr,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    dealings: Arc<Dealings>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    server: SocketAddr,
-    tls: Arc<ClientConfig>,
+/// What the connections share.
+struct Dealings {
+    api: Api,
+    change: Change,
     /// By the plural of the kind.
     treatments: Mutex<BTreeMap<String, Treatment>>,
-    ended: AtomicBool,
 }
 
 impl Proxy {
-    /// Starts one in a namespace from which the API server can be reached.
-    pub(super) fn start(namespace: &Namespace, server: SocketAddr, authority: &str) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let treatments = Mutex::default();
-        let shared =
-            Arc::new(Shared { server, tls: Arc::new(tls), treatments, ended: AtomicBool::new(false) });
-        let accepting = shared.clone();
-        // Threads that are started in the namespace stay in it.
-        let (address, thread) = namespace.run(move || {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let address = listener.local_addr()?;
-            let accept = move || accepting.accept(&listener);
-            Ok((address, thread::Builder::new().name("proxy".to_owned()).spawn(accept)?))
-        })?;
-        Ok(Self { address, shared, thread: Some(thread) })
-    }
-
-    /// Where agents reach the API server.
-    pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// Starts one for the clients of a namespace whose loopback device is up. Every object in what the API server
+    /// answers to a GET, be it a list or a watch, is given to `change` first.
+    pub(super) fn start(
+        clients: &Namespace,
+        api: Api,
+        change: impl Fn(&mut Value) + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let listener = clients.run(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))?;
+        let address = listener.local_addr()?;
+        let dealings = Arc::new(Dealings { api, change: Box::new(change), treatments: Mutex::default() });
+        let of_all = dealings.clone();
+        std::thread::spawn(move || {
+            for connection in listener.incoming().map_while(Result::ok) {
+                let dealings = of_all.clone();
+                // A client that goes away ends its connection, and nothing else.
+                std::thread::spawn(move || drop(dealings.serve(connection)));
+            }
+        });
+        Ok(Self { address, dealings })
     }
 
     /// From now on this becomes of the answers to requests for a kind, such as `pods`.
     pub fn treat(&self, kind: &str, treatment: Treatment) {
-        let mut treatments = self.shared.treatments.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut treatments = self.dealings.treatments.lock().unwrap_or_else(PoisonError::into_inner);
         treatments.insert(kind.to_owned(), treatment);
     }
-}
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // Its threads see the end within an interval.
-            let _ = thread.join();
-        }
+    /// Where it listens, as a kubeconfig has it.
+    pub(super) fn server(&self) -> String {
+        format!("http://{}", self.address)
     }
 }
 
-impl Shared {
-    fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
+impl Dealings {
+    /// Answers one request, and closes the connection.
+    fn serve(&self, mut connection: TcpStream) -> Result<()> {
+        let mut reader = BufReader::new(connection.try_clone()?);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let (method, target) = line.trim_end().split_once(' ').context("no request line")?;
+        let target = target.split(' ').next().unwrap_or_default();
+        let mut request = Request::builder().method(method).uri(self.api.url(target));
+        let (mut length, mut header) = (0, String::new());
+        while reader.read_line(&mut header)? > 2 {
+            let (name, value) = header.split_once(':').context("no header")?;
+            match (&*name.to_ascii_lowercase(), value.trim()) {
+                ("content-length", value) => length = value.parse()?,
+                (name @ ("authorization" | "content-type" | "accept"), value) => {
+                    request = request.header(name, value);
+                }
+                _ => {}
+            }
+            header.clear();
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let kind = path.rsplit('/').next().unwrap_or_default();
+        self.wait_for(kind);
+        let mut answer = self.api.forward(request.body(body)?)?;
+        let status = answer.status();
+        write!(
+            connection,
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+        )?;
+        let lines = BufReader::new(answer.body_mut().as_reader()).lines();
+        let watches = query.split('&').any(|parameter| parameter == "watch=true");
+        match method {
+            "GET" => self.relay(kind, watches, lines, &mut connection),
+            _ => lines.into_iter().try_for_each(|line| Ok(writeln!(connection, "{}", line?)?)),
+        }
+    }
+
+    /// Relays an answer. A list is one line, and so is each event of a watch.
+    fn relay(
+        &self,
+        kind: &str,
+        watches: bool,
+        lines: impl Iterator<Item = std::io::Result<String>>,
+        connection: &mut TcpStream,
+    ) -> Result<()> {
+        let mut silenced = false;
+        for line in lines {
+            self.wait_for(kind);
+            let line = line?;
+            if watches && self.treatment(kind) == Treatment::Silence {
+                silenced = true;
+                continue;
+            }
+            if silenced {
+                // What was swallowed is lost, unless the client asks again.
+                return Ok(());
+            }
+            let mut value: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+            value["items"].as_array_mut().into_iter().flatten().for_each(|item| (self.change)(item));
+            (self.change)(&mut value["object"]);
+            writeln!(connection, "{value}")?;
+        }
+        // The end of a watch would say something too.
+        while watches && self.treatment(kind) == Treatment::Silence {
+            std::thread::sleep(INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Waits while the answers of a kind are held back.
+    fn wait_for(&self, kind: &str) {
+        while self.treatment(kind) == Treatment::Hold {
+            std::thread::sleep(INTERVAL);
+        }
     }
 
     fn treatment(&self, kind: &str) -> Treatment {
         let treatments = self.treatments.lock().unwrap_or_else(PoisonError::into_inner);
         treatments.get(kind).copied().unwrap_or_default()
-    }
-
-    fn accept(self: &Arc<Self>, listener: &TcpListener) {
-        let _ = listener.set_nonblocking(true);
-        let mut connections = Vec::new();
-        while !self.has_ended() {
-            match listener.accept() {
-                Ok((client, _)) => {
-                    let shared = self.clone();
-                    // What fails here is a broken connection for the agent.
-                    connections.push(thread::spawn(move || drop(shared.relay(&client))));
-                }
-                Err(_) => thread::sleep(INTERVAL),
-            }
-        }
-        for connection in connections {
-            let _ = connection.join();
-        }
-    }
-
-    /// Relays one request and its answer.
-    fn relay(&self, client: &TcpStream) -> Result<()> {
-        client.set_nonblocking(false)?;
-        client.set_read_timeout(Some(LONGEST_HOLD))?;
-        let mut reader = BufReader::new(client.try_clone()?);
-        let request = Request::read(&mut reader)?;
-        let upstream = TcpStream::connect(self.server)?;
-        upstream.set_read_timeout(Some(INTERVAL))?;
-        let name = ServerName::IpAddress(self.server.ip().into());
-        let mut upstream = StreamOwned::new(ClientConnection::new(self.tls.clone(), name)?, upstream);
-        upstream.write_all(&request.bytes)?;
-        upstream.flush()?;
-        let outcome = self.answer(&request, &mut upstream, client.try_clone()?);
-        let _ = client.shutdown(Shutdown::Both);
-        outcome
-    }
-
-    fn answer(&self, request: &Request, upstream: &mut impl Read, mut client: TcpStream) -> Result<()> {
-        let (begin, mut buffer, mut silenced) = (Instant::now(), [0; 1 << 14], false);
-        let mut in_head = true;
-        while !self.has_ended() {
-            let treatment = self.treatment(&request.kind);
-            let silent = request.watches && treatment == Treatment::Silence;
-            if silenced && !silent {
-                // What was not passed on is lost: the agent has to ask again.
-                return Ok(());
-            }
-            if treatment == Treatment::Hold && begin.elapsed() < LONGEST_HOLD {
-                thread::sleep(INTERVAL);
-                continue;
-            }
-            let length = match upstream.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(length) => length,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    silenced |= silent;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let part = buffer.get(..length).unwrap_or_default();
-            let head = part.windows(4).position(|end| end == b"\r\n\r\n").map_or(length, |at| at + 4);
-            let passes = match (silent, in_head) {
-                (false, _) => part,
-                (true, true) => part.get(..head).unwrap_or_default(),
-                (true, false) => &[],
-            };
-            in_head &= head == length && !part.ends_with(b"\r\n\r\n");
-            silenced |= silent;
-            client.write_all(passes)?;
-        }
-        Ok(())
-    }
-}
-
-/// A request as it goes to the API server.
-struct Request {
-    bytes: Vec<u8>,
-    /// The plural at the end of its path.
-    kind: String,
-    watches: bool,
-}
-
-impl Request {
-    fn read(reader: &mut impl BufRead) -> Result<Self> {
-        let mut first = String::new();
-        reader.read_line(&mut first)?;
-        let target = first.split(' ').nth(1).context("no request")?.to_owned();
-        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let mut bytes = first.clone().into_bytes();
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                bail!("the request is cut off");
-            }
-            let header = line.to_ascii_lowercase();
-            if let Some(value) = header.strip_prefix("content-length:") {
-                length = value.trim().parse()?;
-            }
-            // Each connection carries one request, and no answer is compressed.
-            if line == "\r\n" {
-                bytes.extend(b"connection: close\r\n\r\n");
-                break;
-            }
-            if !header.starts_with("connection:") && !header.starts_with("accept-encoding:") {
-                bytes.extend(line.as_bytes());
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        bytes.extend(body);
-        let kind = path.rsplit('/').next().unwrap_or_default().to_owned();
-        let watches = query.split('&').any(|parameter| parameter == "watch=true");
-        Ok(Self { bytes, kind, watches })
     }
 }

@@ -1,7 +1,7 @@
 //! The objects as the API server sends them, without what decides about no packet.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use policy_compiler::manifest::{self, Problem};
 use policy_compiler::model::{
-    self, ALLOWED_SOURCES_ANNOTATION, AUDIT_ANNOTATION, ContainerPort, LabelSelector, ObjectName, PortNumber,
-    Protocol, asks_for_audit,
+    self, ALLOWED_SOURCES_ANNOTATION, AUDIT_ANNOTATION, ContainerPort, ObjectName, PortNumber, Protocol,
+    asks_for_audit,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -26,16 +26,22 @@ pub(super) trait Kind:
     Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static
 {
     /// Tells one object of the kind from all others.
-    type Name: Clone + Eq + Hash;
+    type Name: Clone + Eq + Hash + Display;
 
     /// Whether the policies are enforced without the kind where it may not be read.
     const READ_IF_ALLOWED: bool = false;
 
-    /// The object's name.
-    fn name(&self) -> Self::Name;
+    /// What becomes of an object that cannot be decoded, for the log.
+    const UNDECODABLE: &str;
+
+    /// The name of an object; `None` if it has none.
+    fn name_of(metadata: &ObjectMeta) -> Option<Self::Name>;
 
     /// The object as it is now; `None` if it is gone.
     fn update(name: Self::Name, object: Option<Self>) -> Update;
+
+    /// What to go by where an object cannot be decoded; `None` to go on with what was known of it.
+    fn undecodable(name: Self::Name) -> Option<Update>;
 }
 
 /// `v1 Namespace`
@@ -49,8 +55,10 @@ pub(super) struct Namespace {
 impl Kind for Namespace {
     type Name = Arc<str>;
 
-    fn name(&self) -> Arc<str> {
-        self.metadata.name.as_deref().unwrap_or_default().into()
+    const UNDECODABLE: &str = "nothing but its name is known";
+
+    fn name_of(metadata: &ObjectMeta) -> Option<Arc<str>> {
+        cluster_name(metadata)
     }
 
     fn update(name: Arc<str>, object: Option<Self>) -> Update {
@@ -64,6 +72,10 @@ impl Kind for Namespace {
                 .with_allowed_sources(sources.unwrap_or_default())
         });
         Update::Namespace(name, namespace)
+    }
+
+    fn undecodable(name: Arc<str>) -> Option<Update> {
+        Some(Update::Namespace(name, None))
     }
 }
 
@@ -89,13 +101,19 @@ pub(super) struct NetworkPolicy {
 impl Kind for NetworkPolicy {
     type Name = ObjectName;
 
-    fn name(&self) -> ObjectName {
-        object_name(&self.metadata)
+    const UNDECODABLE: &str = "every pod of its namespace is isolated in both directions";
+
+    fn name_of(metadata: &ObjectMeta) -> Option<ObjectName> {
+        object_name(metadata)
     }
 
     fn update(name: ObjectName, object: Option<Self>) -> Update {
         let policy = object.map(|object| network_policy(&name, &object.metadata, object.rest));
         Update::Policy(name, policy)
+    }
+
+    fn undecodable(name: ObjectName) -> Option<Update> {
+        Some(Update::Policy(name.clone(), Some(model::NetworkPolicy::unreadable(name))))
     }
 }
 
@@ -118,14 +136,7 @@ fn network_policy(
         Some(manifest::Resource::NetworkPolicy(policy)) => Some(policy.without_origins()),
         _ => None,
     };
-    policy.unwrap_or_else(|| model::NetworkPolicy {
-        name: name.clone(),
-        subjects: LabelSelector::everything(),
-        ingress: Some(Vec::new()),
-        egress: Some(Vec::new()),
-        audited: false,
-        origin: None,
-    })
+    policy.unwrap_or_else(|| model::NetworkPolicy::unreadable(name.clone()))
 }
 
 /// Reads an object as it is read in a manifest; `name` is that of the manifest.
@@ -182,13 +193,19 @@ impl Kind for Node {
 
     const READ_IF_ALLOWED: bool = true;
 
-    fn name(&self) -> Arc<str> {
-        self.metadata.name.as_deref().unwrap_or_default().into()
+    const UNDECODABLE: &str = "what was known of it is kept";
+
+    fn name_of(metadata: &ObjectMeta) -> Option<Arc<str>> {
+        cluster_name(metadata)
     }
 
     fn update(name: Arc<str>, object: Option<Self>) -> Update {
         let node = object.and_then(|Self { spec, status, .. }| node(&name, &spec, &status));
         Update::Node(name, node)
+    }
+
+    fn undecodable(_: Arc<str>) -> Option<Update> {
+        None
     }
 }
 
@@ -264,13 +281,19 @@ struct Address {
 impl Kind for Pod {
     type Name = ObjectName;
 
-    fn name(&self) -> ObjectName {
-        object_name(&self.metadata)
+    const UNDECODABLE: &str = "what was known of it is kept";
+
+    fn name_of(metadata: &ObjectMeta) -> Option<ObjectName> {
+        object_name(metadata)
     }
 
     fn update(name: ObjectName, object: Option<Self>) -> Update {
         let pod = object.map(|object| object.into_model(name.clone()));
         Update::Pod(name, pod)
+    }
+
+    fn undecodable(_: ObjectName) -> Option<Update> {
+        None
     }
 }
 
@@ -328,9 +351,15 @@ fn read_addresses(pod: &ObjectName, list: Option<Vec<Address>>, single: Option<S
     addresses
 }
 
-fn object_name(metadata: &ObjectMeta) -> ObjectName {
-    let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
-    ObjectName { namespace: text(&metadata.namespace), name: text(&metadata.name) }
+/// The name of an object that belongs to the cluster.
+fn cluster_name(metadata: &ObjectMeta) -> Option<Arc<str>> {
+    metadata.name.as_deref().filter(|name| !name.is_empty()).map(Arc::from)
+}
+
+/// The name of an object that belongs to a namespace.
+fn object_name(metadata: &ObjectMeta) -> Option<ObjectName> {
+    let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty())?;
+    Some(ObjectName { namespace: namespace.into(), name: cluster_name(metadata)? })
 }
 
 /// The few fields of `ObjectMeta` that are of use: the others, most of all `managedFields`, are larger than

@@ -1,9 +1,11 @@
-use kube::api::ObjectList;
+use kube::ResourceExt;
+use kube::api::{ObjectList, WatchEvent};
 use kube::runtime::watcher::Event;
 use policy_compiler::manifest::{self, Resource};
 use policy_compiler::model::{self, LabelSelector, ObjectName};
 use serde_json::{Value, json};
 
+use super::decode::Object;
 use super::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
 use super::told::Told;
 use crate::source::Update;
@@ -12,9 +14,13 @@ fn read<K: Kind>(object: &Value) -> K {
     serde_json::from_value(object.clone()).expect("an object of the kind")
 }
 
+fn name_of<K: Kind>(object: &K) -> K::Name {
+    K::name_of(object.meta()).expect("a name")
+}
+
 fn pod_of(object: &Value) -> model::Pod {
     let pod: Pod = read(object);
-    match Pod::update(pod.name(), Some(pod)) {
+    match Pod::update(name_of(&pod), Some(pod)) {
         Update::Pod(_, Some(pod)) => pod,
         other => panic!("{other:?}"),
     }
@@ -22,7 +28,7 @@ fn pod_of(object: &Value) -> model::Pod {
 
 fn policy_of(object: &Value) -> model::NetworkPolicy {
     let policy: NetworkPolicy = read(object);
-    match NetworkPolicy::update(policy.name(), Some(policy)) {
+    match NetworkPolicy::update(name_of(&policy), Some(policy)) {
         Update::Policy(_, Some(policy)) => policy,
         other => panic!("{other:?}"),
     }
@@ -96,7 +102,7 @@ fn a_node_says_what_it_says_as_a_manifest() {
         let reading = manifest::parse(object.to_string().as_bytes(), "-").expect("JSON");
         let Resource::Node(expected) = reading.objects[0].resource.clone() else { panic!("{object}") };
         let node: Node = read(&object);
-        let Update::Node(name, Some(node)) = Node::update(node.name(), Some(node)) else {
+        let Update::Node(name, Some(node)) = Node::update(name_of(&node), Some(node)) else {
             panic!("{object}")
         };
         assert_eq!((&*name, node), ("node-1", expected), "{object}");
@@ -153,7 +159,7 @@ fn a_policy_of_a_list_says_what_it_says_as_a_manifest() {
 
     let list: ObjectList<NetworkPolicy> = serde_json::from_value(list).expect("a list");
     let policy = list.items.into_iter().next().expect("an item");
-    let Update::Policy(name, Some(policy)) = NetworkPolicy::update(policy.name(), Some(policy)) else {
+    let Update::Policy(name, Some(policy)) = NetworkPolicy::update(name_of(&policy), Some(policy)) else {
         panic!("no policy")
     };
     assert_eq!(name, ObjectName::new("shop", "allow"));
@@ -180,7 +186,7 @@ fn what_cannot_be_read_of_a_policy_allows_nothing() {
 fn a_namespace_carries_its_name_as_a_label() {
     let object = json!({"metadata": {"name": "shop", "labels": {"team": "a"}}});
     let namespace: Namespace = read(&object);
-    let Update::Namespace(name, Some(namespace)) = Namespace::update(namespace.name(), Some(namespace))
+    let Update::Namespace(name, Some(namespace)) = Namespace::update(name_of(&namespace), Some(namespace))
     else {
         panic!("no namespace")
     };
@@ -190,7 +196,7 @@ fn a_namespace_carries_its_name_as_a_label() {
 }
 
 /// The pods that an event makes known, and with a minus those that it makes known as gone.
-fn told(told: &mut Told<Pod>, event: Event<Pod>) -> Option<Vec<String>> {
+fn told(told: &mut Told<Pod>, event: Event<Object<Pod>>) -> Option<Vec<String>> {
     let name = |update: &Update| match update {
         Update::Pod(name, Some(_)) => name.name.to_string(),
         Update::Pod(name, None) => format!("-{}", name.name),
@@ -199,8 +205,12 @@ fn told(told: &mut Told<Pod>, event: Event<Pod>) -> Option<Vec<String>> {
     told.take(event).map(|updates| updates.iter().map(name).collect())
 }
 
-fn pod(name: &str) -> Pod {
-    read(&named(name))
+fn pod(name: &str) -> Object<Pod> {
+    decode(&named(name))
+}
+
+fn decode<K: Kind>(object: &Value) -> Object<K> {
+    serde_json::from_value(object.clone()).expect("any JSON")
 }
 
 fn list(pods: &mut Told<Pod>, names: &[&str]) -> Vec<String> {
@@ -228,10 +238,10 @@ fn what_has_not_changed_is_not_told_again() {
     let mut heartbeat = named("a");
     heartbeat["metadata"]["resourceVersion"] = json!("2");
     heartbeat["status"] = json!({"conditions": [{"type": "Ready", "lastProbeTime": null}]});
-    assert_eq!(told(&mut pods, Event::Apply(read(&heartbeat))), Some(Vec::new()));
+    assert_eq!(told(&mut pods, Event::Apply(decode(&heartbeat))), Some(Vec::new()));
 
     heartbeat["metadata"]["labels"] = json!({"app": "web"});
-    assert_eq!(told(&mut pods, Event::Apply(read(&heartbeat))), Some(vec!["a".to_owned()]));
+    assert_eq!(told(&mut pods, Event::Apply(decode(&heartbeat))), Some(vec!["a".to_owned()]));
     assert_eq!(told(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]), "as it was before");
 }
 
@@ -253,4 +263,93 @@ fn a_list_that_breaks_off_is_told_with_the_next_one() {
     told(&mut pods, Event::InitApply(pod("new")));
     told(&mut pods, Event::InitApply(pod("brief")));
     assert_eq!(list(&mut pods, &["a", "b", "new"]), ["new", "brief", "-brief"]);
+}
+
+/// An object of a kind that none of its readers can make sense of.
+fn spoiled(name: &str, version: &str) -> Value {
+    json!({"metadata": {"namespace": "shop", "name": name, "resourceVersion": version, "labels": ["no", "map"]},
+           "spec": {"podSelector": {}}, "status": {"phase": "Running"}})
+}
+
+/// Each kind, and what its undecodable object `a` becomes after the object could be decoded.
+#[test]
+fn an_object_that_cannot_be_decoded_narrows_and_stops_no_other() {
+    fn watched<K: Kind>() -> Vec<Update> {
+        let mut told = Told::<K>::default();
+        let items = [named("a"), named("b")];
+        told.take(Event::Init);
+        for item in &items {
+            told.take(Event::InitApply(decode::<K>(item)));
+        }
+        assert_eq!(told.take(Event::InitDone).map(|updates| updates.len()), Some(2));
+        let updates = told.take(Event::Apply(decode(&spoiled("a", "2")))).expect("no list");
+        assert_eq!(told.undecodable(), 1);
+        assert!(told.take(Event::Apply(decode(&spoiled("a", "3")))).expect("no list").is_empty());
+
+        // A list has it too, and tells no more of it, nor of the others.
+        told.take(Event::Init);
+        told.take(Event::InitApply(decode(&spoiled("a", "3"))));
+        told.take(Event::InitApply(decode(&named("b"))));
+        told.take(Event::InitApply(decode(&named("c"))));
+        assert_eq!(told.take(Event::InitDone).map(|updates| updates.len()), Some(1), "c is new");
+        assert_eq!(told.undecodable(), 1);
+
+        let mended = told.take(Event::Apply(decode(&named("a")))).expect("no list");
+        assert_eq!((mended.len(), told.undecodable()), (updates.len(), 0), "as it was");
+        told.take(Event::Apply(decode(&spoiled("a", "4"))));
+        assert_eq!(
+            told.take(Event::Delete(decode(&spoiled("a", "5")))).map(|updates| updates.len()),
+            Some(1)
+        );
+        assert_eq!(told.undecodable(), 0);
+        updates
+    }
+    assert!(matches!(&*watched::<Namespace>(), [Update::Namespace(name, None)] if &**name == "a"));
+    let [Update::Policy(name, Some(closed))] = &*watched::<NetworkPolicy>() else { panic!("no policy") };
+    assert_eq!(*closed, model::NetworkPolicy::unreadable(name.clone()));
+    assert!(watched::<Pod>().is_empty(), "what was known of it is kept");
+    assert!(watched::<Node>().is_empty(), "what was known of it is kept");
+}
+
+#[test]
+fn a_pod_that_could_never_be_decoded_is_unknown_until_it_can_be() {
+    let mut pods = Told::default();
+    told(&mut pods, Event::Init);
+    told(&mut pods, Event::InitApply(decode(&spoiled("a", "1"))));
+    told(&mut pods, Event::InitApply(pod("b")));
+    assert_eq!(told(&mut pods, Event::InitDone), Some(vec!["b".to_owned()]));
+    assert_eq!(told(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn what_a_list_lacks_beside_an_object_without_a_name_may_still_be_there() {
+    for nameless in
+        [Value::Null, json!(7), json!({"metadata": {"name": 7}}), json!({"metadata": {"uid": "u"}})]
+    {
+        let mut pods = Told::default();
+        list(&mut pods, &["a", "b"]);
+        told(&mut pods, Event::Init);
+        told(&mut pods, Event::InitApply(pod("a")));
+        told(&mut pods, Event::InitApply(decode(&nameless)));
+        assert_eq!((told(&mut pods, Event::InitDone), pods.undecodable()), (Some(vec![]), 1), "{nameless}");
+        assert_eq!(list(&mut pods, &["a"]), ["-b"], "{nameless}");
+        assert_eq!(pods.undecodable(), 0);
+    }
+}
+
+#[test]
+fn one_item_that_cannot_be_decoded_leaves_the_list_and_the_event_readable() {
+    let items = json!([named("a"), spoiled("b", "2"), null, named("c")]);
+    let list =
+        json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": items});
+    let list: ObjectList<Object<Pod>> = serde_json::from_str(&list.to_string()).expect("a list");
+    assert_eq!(list.items.len(), 4);
+    let event = json!({"type": "MODIFIED", "object": spoiled("b", "9")}).to_string();
+    let WatchEvent::Modified(object) =
+        serde_json::from_str::<WatchEvent<Object<Pod>>>(&event).expect("an event")
+    else {
+        panic!("{event}")
+    };
+    // The watch goes on behind it.
+    assert_eq!(object.resource_version().as_deref(), Some("9"));
 }

@@ -3,14 +3,22 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use kube::Resource;
 use kube::runtime::watcher::Event;
+use tracing::{info, warn};
 
+use super::decode::{Object, Undecodable};
 use super::objects::Kind;
 use crate::source::Update;
 
 /// The objects of one kind that somebody has been told of.
 pub(super) struct Told<K: Kind> {
     objects: HashMap<K::Name, Seen>,
+    /// The objects that cannot be decoded, each with the version that could not.
+    undecodable: HashMap<K::Name, Option<String>>,
+    /// How many objects cannot be decoded and have no name, since the last list began. One of them may be any object
+    /// that the list lacks.
+    nameless: usize,
     /// The number of the list that is read or was read last.
     list: u64,
     /// What the list that is being read has changed so far, and lists before it that broke off.
@@ -23,23 +31,31 @@ struct Seen {
     /// The last list that had it.
     list: u64,
     /// Stands for its content, which would take too much memory. It hides one change in 2⁶⁴, and nobody can
-    /// know which.
-    digest: u64,
+    /// know which. `None` if nothing has been told of it.
+    digest: Option<u64>,
 }
 
 impl<K: Kind> Default for Told<K> {
     fn default() -> Self {
-        Self { objects: HashMap::new(), list: 0, listing: Vec::new(), digests: RandomState::new() }
+        Self {
+            objects: HashMap::new(),
+            undecodable: HashMap::new(),
+            nameless: 0,
+            list: 0,
+            listing: Vec::new(),
+            digests: RandomState::new(),
+        }
     }
 }
 
 impl<K: Kind> Told<K> {
     /// Takes an event in. Returns what it changes, of a list only when it is complete: an address may have gone
     /// from an object at its end to one at its beginning.
-    pub(super) fn take(&mut self, event: Event<K>) -> Option<Vec<Update>> {
+    pub(super) fn take(&mut self, event: Event<Object<K>>) -> Option<Vec<Update>> {
         match event {
             Event::Init => {
                 self.list += 1;
+                self.nameless = 0;
                 None
             }
             Event::InitApply(object) => {
@@ -49,33 +65,90 @@ impl<K: Kind> Told<K> {
             }
             Event::InitDone => Some(self.complete()),
             Event::Apply(object) => Some(Vec::from_iter(self.put(object))),
-            Event::Delete(object) => {
-                let name = object.name();
-                self.objects.remove(&name);
-                Some(vec![K::update(name, None)])
-            }
+            Event::Delete(object) => Some(Vec::from_iter(self.delete(&object))),
         }
     }
 
+    /// How many objects cannot be decoded now.
+    pub(super) fn undecodable(&self) -> usize {
+        self.undecodable.len() + self.nameless
+    }
+
     /// The object, if it is not as it was.
-    fn put(&mut self, object: K) -> Option<Update> {
-        let name = object.name();
-        let update = K::update(name.clone(), Some(object));
-        let digest = self.digests.hash_one(&update);
+    fn put(&mut self, object: Object<K>) -> Option<Update> {
+        let Some(name) = K::name_of(object.meta()) else {
+            self.note_nameless(&object);
+            return None;
+        };
+        let update = match object {
+            Object::Decoded(object) => {
+                if self.undecodable.remove(&name).is_some() {
+                    info!(kind = %K::kind(&()), %name, "the object can be decoded again");
+                }
+                K::update(name.clone(), Some(object))
+            }
+            Object::Undecodable(object) => {
+                self.note_undecodable(&name, *object);
+                let Some(update) = K::undecodable(name.clone()) else {
+                    let list = self.list;
+                    self.objects.entry(name).or_insert(Seen { list, digest: None }).list = list;
+                    return None;
+                };
+                update
+            }
+        };
+        let digest = Some(self.digests.hash_one(&update));
         let before = self.objects.insert(name, Seen { list: self.list, digest });
         before.is_none_or(|before| before.digest != digest).then_some(update)
+    }
+
+    fn delete(&mut self, object: &Object<K>) -> Option<Update> {
+        let Some(name) = K::name_of(object.meta()) else {
+            self.note_nameless(object);
+            return None;
+        };
+        self.objects.remove(&name);
+        self.undecodable.remove(&name);
+        Some(K::update(name, None))
     }
 
     /// What the list has changed, and what it lacks.
     fn complete(&mut self) -> Vec<Update> {
         let mut updates = std::mem::take(&mut self.listing);
+        if self.nameless > 0 {
+            return updates;
+        }
         self.objects.retain(|name, seen| {
             let exists = seen.list == self.list;
             if !exists {
+                self.undecodable.remove(name);
                 updates.push(K::update(name.clone(), None));
             }
             exists
         });
         updates
+    }
+
+    /// Says once of each version that it cannot be decoded.
+    fn note_undecodable(&mut self, name: &K::Name, Undecodable { metadata, reason }: Undecodable) {
+        let version = metadata.resource_version;
+        if version.is_none() || self.undecodable.get(name) != Some(&version) {
+            let consequence = K::UNDECODABLE;
+            warn!(kind = %K::kind(&()), %name, reason, "an object cannot be decoded: {consequence}");
+        }
+        self.undecodable.insert(name.clone(), version);
+    }
+
+    fn note_nameless(&mut self, object: &Object<K>) {
+        self.nameless += 1;
+        let reason = match object {
+            Object::Decoded(_) => "it has no name",
+            Object::Undecodable(object) => &object.reason,
+        };
+        let uid = object.meta().uid.as_deref();
+        warn!(
+            kind = %K::kind(&()), uid, reason,
+            "an object cannot be decoded, not even its name: until it can be, nothing counts as gone that a list lacks"
+        );
     }
 }

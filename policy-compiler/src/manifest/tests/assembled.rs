@@ -131,13 +131,13 @@ fn a_pod_that_shows_an_address_of_a_node_is_told() {
              status: {{phase: {phase}, podIPs: [{{ip: 10.0.0.1}}, {{ip: 10.0.0.2}}]}}}}\n"
         )
     };
-    let node = "{apiVersion: v1, kind: Node, metadata: {name: n}, \
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: node-1}, \
                 status: {addresses: [{type: InternalIP, address: 10.0.0.2}]}}\n";
     for (pod, expected) in [
         (
             pod("p", "", "Running"),
             &[
-                "2: status.podIPs: 10.0.0.2 is an address of node n and not of pod default/p, which has no hostNetwork: \
+                "2: status.podIPs: 10.0.0.2 is an address of node node-1 and not of pod default/p, which has no hostNetwork: \
                no policy applies to it",
             ][..],
         ),

@@ -1,0 +1,58 @@
+//! Events on policies: the kernel refuses them, or takes them again.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::mpsc::Receiver;
+
+use super::{Content, Failures, event, reference};
+use crate::refusals::Refusal;
+use crate::token_bucket::TokenBucket;
+
+/// The `reason` of an event.
+const REFUSED: &str = "PolicyRefused";
+const ENFORCED: &str = "PolicyEnforced";
+
+/// How many events are made at once, and how soon another one: who edits a bad policy again and again gets no more.
+const IN_ALL: (u32, Duration) = (25, Duration::from_secs(10));
+
+/// Tells the API server of policies that the kernel refuses until there are none to come. What cannot be told is in the
+/// log.
+pub(super) async fn publish(client: &Client, node: &str, mut refusals: Receiver<Refusal>) {
+    let (most, interval) = IN_ALL;
+    let mut in_all = TokenBucket::new(most, interval, Instant::now());
+    let mut failures = Failures::default();
+    while let Some(refusal) = refusals.recv().await {
+        if in_all.take(Instant::now())
+            && let Err(error) = tell(client, node, refusal).await
+        {
+            failures.report(&error, "a policy gets no event of what the kernel makes of it; the log has it");
+        }
+    }
+}
+
+async fn tell(client: &Client, node: &str, Refusal { policy, reason }: Refusal) -> kube::Result<()> {
+    let Some(object) = reference::<NetworkPolicy>(client, &policy).await? else { return Ok(()) };
+    let content = match reason {
+        Some(reason) => Content {
+            kind: "Warning",
+            reason: REFUSED,
+            message: format!(
+                "on node {node} the pods that the policy selects are isolated and its rules let nothing through, \
+                 because {reason}"
+            ),
+            count: 1,
+        },
+        None => Content {
+            kind: "Normal",
+            reason: ENFORCED,
+            message: format!("the kernel of node {node} takes the policy: its rules are enforced"),
+            count: 1,
+        },
+    };
+    let events = Api::<Event>::namespaced(client.clone(), &policy.namespace);
+    events.create(&PostParams::default(), &event(node, object, content)).await.map(drop)
+}
