@@ -32,10 +32,10 @@ use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
 use crate::threads::Threads;
 
-/// How many problems of the data path wait at the most until somebody is told.
+/// How many problems of the data path wait at the most until Events are made of them.
 const COMPLAINTS: usize = 16;
 
-/// How many notices of denials wait at the most until the pods are told.
+/// How many notices of denials wait at the most until Events are made of them.
 const NOTICES: usize = 64;
 
 /// What the agent is to do.
@@ -50,7 +50,7 @@ pub struct Options {
     pub default_deny: Option<DefaultDeny>,
     /// Who decides what isolated pods may send to the node.
     pub pods_to_node: PodsToNode,
-    /// Whether what the policies deny is told and passes.
+    /// Whether what the policies deny is logged and passes.
     pub audit: bool,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
@@ -113,12 +113,12 @@ pub fn run(options: Options) -> Result<()> {
     threads.spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
     threads.spawn("denials", move || explainer.run())?;
-    let told = sender.clone();
-    threads.spawn("watch", move || report(watch, Watch::changed, &told, || Message::TableChanged))?;
+    let reporting = sender.clone();
+    threads.spawn("watch", move || report(watch, Watch::changed, &reporting, || Message::TableChanged))?;
     let start_cutter = || Cutter::start(judge(sender.clone()), metrics.clone(), pods_to_node, &threads);
     let cutter = (!keep_connections).then(start_cutter).transpose()?;
     let compiler = match default_deny {
-        // A pod under default deny is isolated before anything is known of it, as far as the node tells.
+        // A pod under default deny is isolated before anything is known of it, as far as the node says.
         Some(default_deny) => Compiler::strict(&node_name).with_default_deny(default_deny),
         None if strict_start => Compiler::strict(&node_name),
         None => Compiler::new(Some(&node_name)),
@@ -160,14 +160,14 @@ pub fn run(options: Options) -> Result<()> {
         }
     });
     threads.stop();
-    // The receiver is gone only if the thread is, and then it need not be told.
+    // The receiver is gone only if the thread is, and then it has stopped.
     let _ = sender.send(Message::Stop);
     enforcing.join().map_err(|_| anyhow!("the thread that enforces has panicked"))?;
     info!("stopped; the rules stay");
     outcome
 }
 
-/// Tells the enforcer of all objects, and the examiner of the node's pods.
+/// Hands all objects to the enforcer, and the addresses of the node's pods to the examiner.
 fn tell(pods: LocalPods, enforcer: Sender<Message>) -> impl Fn(Changes) -> bool + Send + 'static {
     move |changes: Changes| {
         pods.note(&changes.updates);

@@ -36,7 +36,7 @@ const MOST_ADDRESSES: usize = 4;
 /// The wait after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Tells the thread that cuts connections.
+/// The way to the thread that cuts connections.
 pub(crate) struct Cutter {
     changes: Sender<Concerned>,
 }

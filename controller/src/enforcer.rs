@@ -107,7 +107,7 @@ impl<K: Nftables> Enforcer<K> {
         Self { must_guard, ..self }
     }
 
-    /// Runs until it is told to stop, or until nobody is left to tell it anything.
+    /// Runs until a message stops it, or until nobody is left who could send one.
     pub(crate) fn run(mut self, messages: &Receiver<Message>) {
         let mut retry_at: Option<Instant> = None;
         loop {
@@ -215,7 +215,7 @@ impl<K: Nftables> Enforcer<K> {
         }
     }
 
-    /// Whether the pods behind the node's devices are those of the node that this agent was told to enforce. With the
+    /// Whether the pods behind the node's devices are those of the node that this agent is to enforce. With the
     /// name of another node it would isolate nobody, and undo what an agent before it has programmed.
     fn is_right_node(&mut self) -> bool {
         let Some(doors) = &mut self.doors else { return true };

@@ -121,7 +121,7 @@ impl Metrics {
             ),
             (
                 "denial_log_overruns",
-                "Times that the kernel told of denied packets faster than they were read, so that some are not \
+                "Times that the kernel reported denied packets faster than they were read, so that some are not \
                  explained",
                 &metrics.denials_lost,
             ),

@@ -1,4 +1,4 @@
-//! The policies that the kernel refuses: they are closed, told by name, and tried again.
+//! The policies that the kernel refuses: they are closed, reported by name, and tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) struct Refusal {
     pub(crate) reason: Option<String>,
 }
 
-/// The policies that are closed because the kernel refuses them, and who is told of it.
+/// The policies that are closed because the kernel refuses them, and where that is reported.
 pub(crate) struct Refusals {
     policies: BTreeSet<ObjectName>,
     /// Those among them that the kernel has not been asked about one by one: they may be innocent.

@@ -3,7 +3,7 @@
 
 use policy_compiler::compile::{Compiler, compile};
 use policy_compiler::manifest::{self, Resource};
-use policy_compiler::model::{Cluster, NetworkPolicy, ObjectName};
+use policy_compiler::model::{Cluster, Labels, Namespace, NetworkPolicy, ObjectName};
 
 const WEB: &str = "
 apiVersion: v1
@@ -34,6 +34,7 @@ spec:
 
 fn cluster(policies: impl IntoIterator<Item = NetworkPolicy>) -> Cluster {
     let mut cluster = Cluster::new();
+    cluster.insert_namespace(Namespace::new("shop", Labels::new()));
     let reading = manifest::parse(WEB.as_bytes(), "web").expect("YAML");
     for object in reading.objects {
         let Resource::Workload(workload) = object.resource else { panic!("no pod") };

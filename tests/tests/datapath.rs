@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use lab::testbed::wait_until;
 use lab::{Agent, Lab, Manifests, Node, Outcome, Pod, Probe, Protocol, Topology, Underlay};
 
 const PORT: u16 = 8080;
@@ -101,4 +102,24 @@ fn a_node_that_does_not_forward_ipv4_is_not_ready() -> Result<()> {
 #[test]
 fn a_node_that_does_not_forward_ipv6_is_not_ready() -> Result<()> {
     a_node_that_does_not_forward_is_not_ready("ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding")
+}
+
+#[test]
+fn a_device_of_an_unknown_kind_is_reported_and_the_agent_stays_ready() -> Result<()> {
+    let (_lab, node, [pod, _], manifests) = isolated_pods(Topology::Routed)?;
+    node.namespace()
+        .ip(&format!("link add odd type ifb\nlink set odd up\nroute replace {}/32 dev odd", pod.ipv4()))?;
+    let mut agent = Agent::start(&node, manifests.path())?;
+    agent.wait_ready(BOUND)?;
+    wait_until(BOUND, || {
+        ensure!(problems(&agent, "unknown_device")? == 1, "{}", agent.log()?);
+        Ok(())
+    })?;
+    assert!(
+        agent.log()?.contains("behind odd traverse the rules: ifb is a kind of device"),
+        "{}",
+        agent.log()?
+    );
+    assert_eq!(agent.get("/readyz")?.0, 200);
+    Ok(())
 }

@@ -1,10 +1,13 @@
 //! What is unknown, contested or out of order narrows what passes: packets between real pods whose objects say so.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use lab::programs::is_there;
 use lab::testbed::{BOUND, Testbed, listen, namespace, policy, wait_until};
 use lab::{
-    Agent, ControlPlane, Endpoint, Lab, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay, User,
+    Agent, ControlPlane, Endpoint, Lab, Node, Outcome, Pod, Probe, Prober, Protocol, Proxy, Topology,
+    Treatment, Underlay,
 };
 use serde_json::{Value, json};
 
@@ -146,7 +149,10 @@ fn a_node_is_not_isolated_by_a_pod_that_shows_its_address() -> Result<()> {
 /// A cluster whose namespaces come and go at the API server.
 struct Scene {
     plane: ControlPlane,
+    /// Between the agent and the API server.
+    proxy: Proxy,
     lab: Lab,
+    node: Node,
     server: Pod,
     guest: Pod,
     marker: Pod,
@@ -180,10 +186,11 @@ impl Scene {
         });
         plane.api().put(&policy("shop", "server", &spec))?;
         plane.api().put(&closed())?;
-        let kubeconfig = plane.kubeconfig(User::Agent)?;
+        let proxy = plane.proxy(node.namespace(), |_| {})?;
+        let kubeconfig = plane.kubeconfig_by(&proxy)?;
         let mut agent = Agent::start_with(&node, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])?;
         agent.wait_ready(BOUND)?;
-        Ok(Some(Self { plane, lab, server, guest, marker, agent }))
+        Ok(Some(Self { plane, proxy, lab, node, server, guest, marker, agent }))
     }
 
     fn wait_for(&self, what: &str, from: &Pod, to: &Pod, expected: Outcome) -> Result<()> {
@@ -238,4 +245,46 @@ fn a_namespace_that_goes_keeps_its_policies_and_loses_its_labels() -> Result<()>
     scene.wait_for("other labels", guest, server, Outcome::Denied)?;
     plane.api().put(&namespace("guests", &json!({"env": "test"})))?;
     scene.wait_for("labels that match", guest, server, Outcome::Allowed)
+}
+
+/// Each kind is watched by itself, so a pod may be known before its namespace is.
+#[test]
+fn a_pod_is_no_peer_by_what_its_namespace_lacks_before_that_is_known() -> Result<()> {
+    const HELD: Duration = Duration::from_millis(2_500);
+    let Some(mut scene) = Scene::raise()? else { return Ok(()) };
+    let node = scene.node.clone();
+    scene.proxy.treat("namespaces", Treatment::Hold);
+    let mut late = Vec::new();
+    for (name, env) in [("tests", "test"), ("products", "prod")] {
+        scene.plane.api().put(&namespace(name, &json!({"env": env})))?;
+        let pod = scene.lab.pod(&node, &format!("{name}/client"))?;
+        listen(&pod, &[PORT])?;
+        scene.plane.api().put(&pod.manifest(&[("app", "client")], &[]))?;
+        late.push(pod);
+    }
+    let [test, product] = late.as_slice() else { unreachable!("two were made") };
+    let to_server = |from: &Pod| -> Vec<Probe> {
+        scene.server.addresses().into_iter().map(|to| Probe::new(from, to, PORT, Protocol::Udp)).collect()
+    };
+    let (of_test, of_product) =
+        (Prober::start(&[], &to_server(test))?, Prober::start(&[], &to_server(product))?);
+    // Pods are heard of in their order.
+    let egress = json!({"podSelector": {}, "policyTypes": ["Egress"]});
+    scene.plane.api().put(&policy("products", "closed", &egress))?;
+    scene.wait_for("its pod and its policy are known", product, &scene.guest, Outcome::Denied)?;
+    scene.plane.api().delete(&policy("products", "closed", &egress))?;
+    let begin = Instant::now();
+    wait_until(BOUND, || {
+        ensure!(begin.elapsed() > HELD && of_test.totals().denied > 0, "{:?}", of_test.totals());
+        Ok(())
+    })?;
+    let totals = of_test.stop()?;
+    ensure!(totals.leaks == 0 && totals.denied > 0, "{totals:?}");
+
+    scene.proxy.treat("namespaces", Treatment::Pass);
+    scene.wait_for("its namespace is known", test, &scene.server, Outcome::Allowed)?;
+    scene.wait_for("its namespace is known", product, &scene.server, Outcome::Denied)?;
+    let totals = of_product.stop()?;
+    ensure!(totals.leaks == 0 && totals.denied > 0, "{totals:?}");
+    Ok(())
 }

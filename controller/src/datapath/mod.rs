@@ -25,7 +25,7 @@ use crate::source::Update;
 
 pub(crate) use problem::Problem;
 
-/// How long nothing is examined at the most: nobody tells when a setting changes.
+/// How long nothing is examined at the most: no notice comes when a setting changes.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// The kinds of devices whose packets traverse the node's own network: those that pods are behind, and those that a
@@ -50,7 +50,7 @@ const KNOWN: [&str; 14] = [
 /// How long nothing is examined at the least, however often pods come and go.
 const SHORTEST_REST: Duration = Duration::from_secs(1);
 
-/// Tells the thread that examines of the addresses of the node's pods.
+/// Hands the addresses of the node's pods to the thread that examines.
 pub(crate) struct LocalPods {
     node: String,
     addresses: RefCell<BTreeMap<ObjectName, Vec<IpAddr>>>,
@@ -63,7 +63,7 @@ impl LocalPods {
         Self { node: node.to_owned(), addresses: RefCell::default(), examiner }
     }
 
-    /// Takes changes in, and tells of them if they concern the node's pods.
+    /// Takes changes in, and hands them on if they concern the node's pods.
     pub(crate) fn note(&self, updates: &[Update]) {
         let mut addresses = self.addresses.borrow_mut();
         let mut changed = false;
@@ -106,12 +106,12 @@ impl Examiner {
         examiner
     }
 
-    /// Examines whenever the addresses of the pods change, and now and then, until nobody tells of pods.
+    /// Examines whenever the addresses of the pods change, and now and then, until no more addresses come.
     pub(crate) fn run(mut self, pods: &Receiver<BTreeSet<IpAddr>>) {
         let mut addresses = BTreeSet::new();
         loop {
             match pods.recv_timeout(LONGEST_REST) {
-                Ok(told) => addresses = pods.try_iter().last().unwrap_or(told),
+                Ok(now) => addresses = pods.try_iter().last().unwrap_or(now),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }

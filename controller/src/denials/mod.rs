@@ -1,7 +1,7 @@
-//! Why a packet was dropped: a line in the log for every connection that is denied, and a notice for whoever tells
-//! the pod.
+//! Why a packet was dropped: a line in the log for every connection that is denied, and a notice that becomes
+//! an Event on the pod.
 //!
-//! A rule that drops tells the kernel's packet log first, as often as its limit allows. A thread of its own reads
+//! A rule that drops copies packets to the kernel's packet log first, as often as its limit allows. A thread of its own reads
 //! that, and explains what is new ([`tally`]). The objects belong to the enforcer; it hands out the few that decide
 //! about the two addresses, and they are judged here.
 
@@ -79,7 +79,7 @@ impl Denial {
     }
 }
 
-/// What a pod should be told.
+/// What becomes an Event on a pod.
 #[derive(Debug)]
 pub(crate) struct Notice {
     /// The pod that it is about.
@@ -131,7 +131,7 @@ pub(crate) struct Explainer<A> {
 }
 
 impl<A: Fn(Denial) -> Answer> Explainer<A> {
-    /// Asks by `ask` what decides about packets. What is told to pods goes into `notices`, as far as there is room.
+    /// Asks by `ask` what decides about packets. What becomes Events goes into `notices`, as far as there is room.
     pub(crate) fn new(
         ask: A,
         notices: tokio::sync::mpsc::Sender<Notice>,
@@ -185,25 +185,25 @@ impl<A: Fn(Denial) -> Answer> Explainer<A> {
                 news.extend(self.tally.due(now));
             }
             for (denial, packets) in news {
-                if let Err(ended) = self.tell(denial, packets) {
+                if let Err(ended) = self.report(denial, packets) {
                     return Ok(ended);
                 }
             }
         }
     }
 
-    /// What is to be told of a packet, and of how many.
+    /// What is to be logged of a packet, and of how many.
     fn news(&mut self, packet: &LoggedPacket<'_>, now: Instant) -> Option<(Denial, u64)> {
         let denial = Denial::of(packet)?;
         match self.tally.note(denial, now) {
-            Treatment::Tell => return Some((denial, 1)),
+            Treatment::Log => return Some((denial, 1)),
             Treatment::Count => {}
             Treatment::Omit => self.metrics.denial_unexplained(),
         }
         None
     }
 
-    fn tell(&self, denial: Denial, packets: u64) -> Result<(), Ended> {
+    fn report(&self, denial: Denial, packets: u64) -> Result<(), Ended> {
         let explanation = match (self.ask)(denial)? {
             Some(findings) => Explanation::of(&denial, findings, self.pods_to_node),
             None => Explanation::unknown(),
@@ -211,7 +211,7 @@ impl<A: Fn(Denial) -> Answer> Explainer<A> {
         explanation.log(&denial, packets);
         if let Some(pod) = explanation.subject(&denial) {
             let message = explanation.sentence(&denial);
-            // Where nobody tells pods, or many are told already, the log has it.
+            // Where there are no Events, or many wait already, the log has it.
             let _ = self.notices.try_send(Notice {
                 pod: pod.clone(),
                 about: About::Denial(denial),

@@ -1,4 +1,4 @@
-//! Which denials are told, and which only counted.
+//! Which denials are logged, and which only counted.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::{Denial, Subject};
 use crate::token_bucket::TokenBucket;
 
-/// How long a denial that has been told is only counted; twice as long each time that it goes on.
+/// How long a denial that has been logged is only counted; twice as long each time that it goes on.
 const FIRST_SILENCE: Duration = Duration::from_secs(5);
 const LONGEST_SILENCE: Duration = Duration::from_secs(320);
 
-/// How many denials are told of one isolated pod at once, and how soon another one is.
+/// How many denials of one isolated pod are logged at once, and how soon another one is.
 const OF_A_POD: (u32, Duration) = (50, Duration::from_secs(1));
 
 /// The same of all pods together.
@@ -19,15 +19,15 @@ const IN_ALL: (u32, Duration) = (200, Duration::from_millis(50));
 /// How many denials are remembered.
 const MEMORY: usize = 1024;
 
-/// What has been told lately.
+/// What has been logged lately.
 pub(super) struct Tally {
-    told: HashMap<Denial, Told>,
-    /// Of the pods of which something has been told lately.
+    logged: HashMap<Denial, Logged>,
+    /// Of the pods of which something has been logged lately.
     of_pods: HashMap<Subject, TokenBucket>,
     in_all: TokenBucket,
 }
 
-struct Told {
+struct Logged {
     at: Instant,
     silence: Duration,
     /// How many packets have been like it since.
@@ -38,8 +38,8 @@ struct Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Treatment {
     /// It is news.
-    Tell,
-    /// One like it has been told a short time ago.
+    Log,
+    /// One like it has been logged a short time ago.
     Count,
     /// There are too many.
     Omit,
@@ -48,21 +48,25 @@ pub(super) enum Treatment {
 impl Tally {
     pub(super) fn new(now: Instant) -> Self {
         let (most, interval) = IN_ALL;
-        Self { told: HashMap::new(), of_pods: HashMap::new(), in_all: TokenBucket::new(most, interval, now) }
+        Self {
+            logged: HashMap::new(),
+            of_pods: HashMap::new(),
+            in_all: TokenBucket::new(most, interval, now),
+        }
     }
 
     /// Takes a packet in.
     pub(super) fn note(&mut self, denial: Denial, now: Instant) -> Treatment {
-        if let Some(told) = self.told.get_mut(&denial) {
-            told.repeated += 1;
+        if let Some(logged) = self.logged.get_mut(&denial) {
+            logged.repeated += 1;
             return Treatment::Count;
         }
         let (most, interval) = OF_A_POD;
         let of_pod =
             self.of_pods.entry(denial.subject()).or_insert_with(|| TokenBucket::new(most, interval, now));
-        if self.told.len() < MEMORY && of_pod.take(now) && self.in_all.take(now) {
-            self.told.insert(denial, Told { at: now, silence: FIRST_SILENCE, repeated: 0 });
-            Treatment::Tell
+        if self.logged.len() < MEMORY && of_pod.take(now) && self.in_all.take(now) {
+            self.logged.insert(denial, Logged { at: now, silence: FIRST_SILENCE, repeated: 0 });
+            Treatment::Log
         } else {
             Treatment::Omit
         }
@@ -73,15 +77,15 @@ impl Tally {
     pub(super) fn due(&mut self, now: Instant) -> Vec<(Denial, u64)> {
         let mut due = Vec::new();
         let in_all = &mut self.in_all;
-        self.told.retain(|denial, told| {
-            let over = now.saturating_duration_since(told.at) >= told.silence;
-            if over && told.repeated > 0 && in_all.take(now) {
-                due.push((*denial, told.repeated));
-                let silence = (told.silence * 2).min(LONGEST_SILENCE);
-                *told = Told { at: now, silence, repeated: 0 };
+        self.logged.retain(|denial, logged| {
+            let over = now.saturating_duration_since(logged.at) >= logged.silence;
+            if over && logged.repeated > 0 && in_all.take(now) {
+                due.push((*denial, logged.repeated));
+                let silence = (logged.silence * 2).min(LONGEST_SILENCE);
+                *logged = Logged { at: now, silence, repeated: 0 };
                 return true;
             }
-            !over || told.repeated > 0
+            !over || logged.repeated > 0
         });
         self.of_pods.retain(|_, bucket| !bucket.is_full(now));
         due
@@ -89,7 +93,7 @@ impl Tally {
 
     /// Whether there is nothing that could become due.
     pub(super) fn is_empty(&self) -> bool {
-        self.told.is_empty() && self.of_pods.is_empty()
+        self.logged.is_empty() && self.of_pods.is_empty()
     }
 }
 
@@ -114,7 +118,7 @@ mod tests {
         let start = Instant::now();
         let mut tally = Tally::new(start);
         let (often, once) = (denial(1, 80), denial(2, 80));
-        assert_eq!([often, once].map(|denial| tally.note(denial, start)), [Treatment::Tell; 2]);
+        assert_eq!([often, once].map(|denial| tally.note(denial, start)), [Treatment::Log; 2]);
         for _ in 0..5000 {
             assert_eq!(tally.note(often, start), Treatment::Count);
         }
@@ -122,7 +126,7 @@ mod tests {
         assert_eq!(tally.due(after(4)), []);
         assert_eq!(tally.due(after(5)), [(often, 5000)]);
         assert_eq!(tally.note(often, after(5)), Treatment::Count);
-        assert_eq!(tally.note(once, after(5)), Treatment::Tell);
+        assert_eq!(tally.note(once, after(5)), Treatment::Log);
         assert_eq!(tally.due(after(14)), []);
         assert_eq!(tally.due(after(15)), [(often, 1)]);
         assert_eq!(tally.due(after(35)), []);
@@ -133,27 +137,27 @@ mod tests {
     fn many_denials_of_one_pod_leave_room_for_those_of_others() {
         let start = Instant::now();
         let mut tally = Tally::new(start);
-        let told = (1..5000).filter(|port| tally.note(denial(1, *port), start) == Treatment::Tell);
-        assert_eq!(told.count(), 50);
-        assert_eq!(tally.note(denial(2, 80), start), Treatment::Tell);
-        assert_eq!(tally.note(denial(1, 9000), start + Duration::from_secs(1)), Treatment::Tell);
+        let logged = (1..5000).filter(|port| tally.note(denial(1, *port), start) == Treatment::Log);
+        assert_eq!(logged.count(), 50);
+        assert_eq!(tally.note(denial(2, 80), start), Treatment::Log);
+        assert_eq!(tally.note(denial(1, 9000), start + Duration::from_secs(1)), Treatment::Log);
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut now = Instant::now();
         let mut tally = Tally::new(now);
-        let mut told = 0;
+        let mut logged = 0;
         for port in 1..=60_001 {
             now += Duration::from_millis(1);
             for pod in [1, 2] {
-                told += usize::from(tally.note(denial(pod, port), now) == Treatment::Tell);
+                logged += usize::from(tally.note(denial(pod, port), now) == Treatment::Log);
             }
             tally.due(now);
         }
         // Fifty at once, and one every second.
-        assert_eq!(told, 2 * (50 + 60));
-        assert!(tally.told.len() <= 2 * 6, "what does not happen again is forgotten");
+        assert_eq!(logged, 2 * (50 + 60));
+        assert!(tally.logged.len() <= 2 * 6, "what does not happen again is forgotten");
         assert_eq!(tally.of_pods.len(), 2);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use policy_compiler::manifest;
-use policy_compiler::model::{Cluster, Door, Doors};
+use policy_compiler::model::{Cluster, Door, Doors, Labels, Namespace};
 use policy_compiler::ruleset::SetName;
 use tokio::sync::mpsc::Receiver;
 
@@ -152,6 +152,7 @@ fn cluster(yaml: &str) -> Cluster {
     let reading = manifest::parse(yaml.as_bytes(), "test").expect("YAML");
     assert!(reading.problems.is_empty(), "{:?}", reading.problems);
     let mut cluster = Cluster::new();
+    cluster.insert_namespace(Namespace::new("shop", Labels::new()));
     for object in reading.objects {
         match object.resource {
             manifest::Resource::NetworkPolicy(policy) => cluster.insert_policy(policy.without_origins()),

@@ -11,25 +11,25 @@ use tokio::sync::mpsc::Receiver;
 use super::{Content, Failures, NAMESPACE, event};
 use crate::datapath::Problem;
 
-/// How long nothing more is said of a problem that has been told. The API server keeps an event for an hour.
+/// How long a problem that has been published is not published again. The API server keeps an event for an hour.
 const SILENCE: Duration = Duration::from_secs(30 * 60);
 
-/// Tells the API server of every problem, of one that is reported again and again only now and then. What
-/// cannot be told, for want of the right or of an answer, is tried again when it is reported again.
+/// Makes an Event of every problem, of one that is reported again and again only now and then. What
+/// cannot be published, for want of the right or of an answer, is tried again when it is reported again.
 pub(super) async fn publish(client: &Client, node: &str, mut problems: Receiver<Problem>) {
     let events = Api::<Event>::namespaced(client.clone(), NAMESPACE);
-    let mut told: BTreeMap<Problem, Instant> = BTreeMap::new();
+    let mut published: BTreeMap<Problem, Instant> = BTreeMap::new();
     let mut failures = Failures::default();
     while let Some(problem) = problems.recv().await {
-        told.retain(|_, at| at.elapsed() < SILENCE);
-        if told.contains_key(&problem) {
+        published.retain(|_, at| at.elapsed() < SILENCE);
+        if published.contains_key(&problem) {
             continue;
         }
         let content =
             Content { kind: "Warning", reason: problem.reason(), message: problem.to_string(), count: 1 };
         match events.create(&PostParams::default(), &event(node, reference(node), content)).await {
             Ok(_) => {
-                told.insert(problem, Instant::now());
+                published.insert(problem, Instant::now());
             }
             Err(error) => failures.report(&error, "the node gets no event of the problem"),
         }

@@ -32,22 +32,22 @@ const IN_ALL: (u32, Duration) = (100, Duration::from_secs(1));
 const MEMORY: usize = 512;
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Tells the API server of denials until there are none to come. What happens again is counted in the event that is
-/// there. What cannot be told is in the log.
+/// Makes Events of denials until there are none to come. What happens again is counted in the event that is
+/// there. What cannot be published is in the log.
 pub(super) async fn publish(client: &Client, node: &str, mut denials: Receiver<Notice>) {
     let now = Instant::now();
     let (most, interval) = IN_ALL;
     let mut publisher = Publisher {
         client,
         node,
-        told: HashMap::new(),
+        published: HashMap::new(),
         of_pods: HashMap::new(),
         in_all: TokenBucket::new(most, interval, now),
         failures: Failures::default(),
     };
     while let Some(notice) = denials.recv().await {
         publisher.forget();
-        if let Err(error) = publisher.tell(notice).await {
+        if let Err(error) = publisher.publish(notice).await {
             publisher.failures.report(&error, "pods get no events of what is denied; the log has it");
         }
     }
@@ -56,14 +56,14 @@ pub(super) async fn publish(client: &Client, node: &str, mut denials: Receiver<N
 struct Publisher<'a> {
     client: &'a Client,
     node: &'a str,
-    told: HashMap<(ObjectName, About), Told>,
+    published: HashMap<(ObjectName, About), Published>,
     of_pods: HashMap<ObjectName, TokenBucket>,
     in_all: TokenBucket,
     failures: Failures,
 }
 
 /// An event that was made.
-struct Told {
+struct Published {
     name: String,
     count: i32,
     at: Instant,
@@ -72,11 +72,11 @@ struct Told {
 impl Publisher<'_> {
     fn forget(&mut self) {
         let now = Instant::now();
-        self.told.retain(|_, told| now.saturating_duration_since(told.at) < LIFETIME);
+        self.published.retain(|_, published| now.saturating_duration_since(published.at) < LIFETIME);
         self.of_pods.retain(|_, bucket| !bucket.is_full(now));
     }
 
-    async fn tell(&mut self, notice: Notice) -> kube::Result<()> {
+    async fn publish(&mut self, notice: Notice) -> kube::Result<()> {
         let now = Instant::now();
         if !self.in_all.take(now) {
             return Ok(());
@@ -85,25 +85,25 @@ impl Publisher<'_> {
         let packets = i32::try_from(packets).unwrap_or(i32::MAX);
         let events = Api::<Event>::namespaced(self.client.clone(), &pod.namespace);
         let key = (pod, about);
-        if let Some(told) = self.told.get_mut(&key) {
-            let count = told.count.saturating_add(packets);
+        if let Some(published) = self.published.get_mut(&key) {
+            let count = published.count.saturating_add(packets);
             let patch = json!({
                 "count": count, "lastTimestamp": Time(Timestamp::now()), "message": shortened(message.clone()),
             });
-            match events.patch(&told.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match events.patch(&published.name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => {
-                    (told.count, told.at) = (count, now);
+                    (published.count, published.at) = (count, now);
                     return Ok(());
                 }
                 // Its time is over.
-                Err(kube::Error::Api(status)) if status.code == 404 => drop(self.told.remove(&key)),
+                Err(kube::Error::Api(status)) if status.code == 404 => drop(self.published.remove(&key)),
                 Err(error) => return Err(error),
             }
         }
         let (most, interval) = OF_A_POD;
         let of_pod =
             self.of_pods.entry(key.0.clone()).or_insert_with(|| TokenBucket::new(most, interval, now));
-        if self.told.len() >= MEMORY || !of_pod.take(now) {
+        if self.published.len() >= MEMORY || !of_pod.take(now) {
             return Ok(());
         }
         let Some(object) = reference::<Pod>(self.client, &key.0).await? else { return Ok(()) };
@@ -118,7 +118,7 @@ impl Publisher<'_> {
         let content = Content { kind, reason, message, count: packets };
         let event = events.create(&PostParams::default(), &event(self.node, object, content)).await?;
         if let Some(name) = event.metadata.name {
-            self.told.insert(key, Told { name, count: packets, at: now });
+            self.published.insert(key, Published { name, count: packets, at: now });
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ const ENFORCED: &str = "PolicyEnforced";
 /// How many events are made at once, and how soon another one: who edits a bad policy again and again gets no more.
 const IN_ALL: (u32, Duration) = (25, Duration::from_secs(10));
 
-/// Tells the API server of policies that the kernel refuses until there are none to come. What cannot be told is in the
+/// Makes Events of policies that the kernel refuses until there are none to come. What cannot be published is in the
 /// log.
 pub(super) async fn publish(client: &Client, node: &str, mut refusals: Receiver<Refusal>) {
     let (most, interval) = IN_ALL;

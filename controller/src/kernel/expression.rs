@@ -76,7 +76,7 @@ pub(super) enum Expression {
         unit: u64,
         burst: u32,
     },
-    /// Tells the reader of an NFLOG group of the packet.
+    /// Copies the beginning of the packet to the reader of an NFLOG group.
     Log {
         prefix: String,
         group: u16,

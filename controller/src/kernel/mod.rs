@@ -3,7 +3,7 @@
 //! [`Kernel::apply`] carries a transaction out, whole or not at all; [`Kernel::read`] says what is there, and
 //! [`list_counters`] how often it was met,
 //! [`count_elements`] and [`list_tuples`] what is in a set that is no part of it;
-//! [`Watch`] tells when somebody else changes it. Where the kernel can do that (6.9), nobody else can: the
+//! [`Watch`] reports when somebody else changes it. Where the kernel can do that (6.9), nobody else can: the
 //! socket of a [`Kernel`] that has applied [`Operation::OwnTable`] owns the table as long as it is open, and
 //! leaves it behind, rules and counters included, for the next one to take over. Of the ruleset, nothing
 //! outside the table is read or written. [`list_connections`] and [`forget_connections`] are about what the
@@ -60,7 +60,7 @@ const SEND_OVERHEAD: usize = 32;
 /// The way to the table of a network namespace: the one of the thread that opens it.
 pub struct Kernel {
     channel: Channel,
-    /// Tells what others have done where a transaction comes too late.
+    /// Reports what others have done where a transaction comes too late.
     others: Watch,
     send_buffer: usize,
     /// The flags of a table that is to be owned; none where the kernel does not know them.

@@ -1,16 +1,16 @@
 //! The API server: the objects of the cluster, listed once and then watched.
 //!
 //! A watch that breaks goes on where it broke. Where the API server does not know that place any more, the
-//! objects are listed again, and those that are gone from the list are told as gone. Whatever fails, what has
-//! been told stays told.
+//! objects are listed again, and those that are gone from the list count as gone. Whatever fails, what has
+//! been handed on stays known.
 
 mod decode;
+mod known;
 mod listener;
 mod node;
 mod objects;
 #[cfg(test)]
 mod tests;
-mod told;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -20,6 +20,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use kube::api::ListParams;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
@@ -27,9 +28,9 @@ use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use self::decode::Object;
+use self::known::Known;
 use self::node::OwnNode;
 use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
-use self::told::Told;
 use super::{Changes, Knowledge, Update};
 use crate::health::{Condition, Health};
 use crate::heard::Heard;
@@ -128,7 +129,7 @@ impl ApiServer {
         Ok(Self { client, heard, runtime })
     }
 
-    /// Tells all objects, of nodes only the one of this name, and then each change of what is read of them at
+    /// Hands all objects to `tell`, of nodes only the one of this name, and then each change of what is read of them at
     /// once, until `tell` returns false. What `beside` makes of the client runs beside that.
     pub(crate) fn follow<B: Future<Output = ()>>(
         self,
@@ -194,7 +195,7 @@ struct Follower<'m, F> {
     /// The kinds of which nothing has been heard for [`LONGEST_AGE`].
     silent: RefCell<BTreeSet<String>>,
     node: RefCell<OwnNode>,
-    /// Whether all that exists has been told once.
+    /// Whether all that exists has been handed on once.
     complete: Cell<bool>,
     /// How many objects of a kind cannot be decoded, if there are any.
     undecodable: RefCell<BTreeMap<String, usize>>,
@@ -205,10 +206,10 @@ struct Ended;
 
 impl<F: Fn(Changes) -> bool> Follower<'_, F> {
     async fn follow<K: Kind>(&self, which: &watcher::Config) -> Ended {
-        let mut told = Told::<K>::default();
+        let mut known = Known::<K>::default();
         let mut retries = Retries::default();
         loop {
-            if let Err(ended) = self.watch(which, &mut told, &mut retries).await {
+            if let Err(ended) = self.watch(which, &mut known, &mut retries).await {
                 return ended;
             }
         }
@@ -218,7 +219,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
     async fn watch<K: Kind>(
         &self,
         which: &watcher::Config,
-        told: &mut Told<K>,
+        known: &mut Known<K>,
         retries: &mut Retries,
     ) -> Result<(), Ended> {
         let mut events = pin!(watcher(Api::<Object<K>>::all(self.client.clone()), which.clone()));
@@ -235,9 +236,12 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             match event {
                 Ok(event) => {
                     let listed = matches!(event, watcher::Event::InitDone);
-                    let taken = told.take(event);
-                    self.count_undecodable::<K>(told.undecodable());
+                    let taken = known.take(event);
+                    self.count_undecodable::<K>(known.undecodable());
                     let Some(updates) = taken else { continue };
+                    if listed && K::READ_IF_ALLOWED {
+                        self.look_for_nodes().await;
+                    }
                     if listed && !self.is_silent::<K>() {
                         self.heard.note(&plural::<K>());
                     }
@@ -299,12 +303,19 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             // The policies are enforced without the node, where it may not be read.
             Entry::Occupied(missing) if K::READ_IF_ALLOWED && is_forbidden(error) => {
                 missing.remove();
-                self.node.borrow_mut().forbid();
+                self.node.borrow_mut().among_nodes(false);
             }
             Entry::Occupied(mut missing) => drop(missing.insert(reason)),
             Entry::Vacant(_) => return Ok(()),
         }
         self.tell(Vec::new(), received)
+    }
+
+    /// Looks whether there is any Node. Where that cannot be known, the name of the own one has to be proven.
+    async fn look_for_nodes(&self) {
+        let one = ListParams::default().limit(1);
+        let nodes = Api::<Node>::all(self.client.clone()).list_metadata(&one).await;
+        self.node.borrow_mut().among_nodes(nodes.map_or(true, |nodes| !nodes.items.is_empty()));
     }
 
     /// Looks now and then whether nothing has been heard of a kind for too long.

@@ -45,7 +45,7 @@ pub(crate) struct Manifests {
     directory: PathBuf,
     files: BTreeMap<PathBuf, File>,
     writing: BTreeMap<PathBuf, Writing>,
-    told: Cluster,
+    known: Cluster,
     /// Until when the directory is read again and again: what was put into a new folder before it could be
     /// watched, no event tells of.
     restless_until: Option<Instant>,
@@ -125,7 +125,7 @@ impl Manifests {
             directory: directory.to_owned(),
             files: BTreeMap::new(),
             writing: BTreeMap::new(),
-            told: Cluster::new(),
+            known: Cluster::new(),
             restless_until: None,
             events,
             _watcher: watcher,
@@ -240,7 +240,7 @@ impl Manifests {
         rest
     }
 
-    /// What differs from what was told.
+    /// What differs from what is known.
     fn changes(&mut self, received: Instant) -> Changes {
         let unread: Vec<String> = self
             .files
@@ -259,8 +259,8 @@ impl Manifests {
         for problem in problems {
             warn!(%problem, "objects contradict each other");
         }
-        let updates = differences(&self.told, &manifests.cluster);
-        self.told = manifests.cluster;
+        let updates = differences(&self.known, &manifests.cluster);
+        self.known = manifests.cluster;
         Changes { updates, received, knowledge }
     }
 }

@@ -24,11 +24,11 @@ pub(crate) enum Update {
 /// What a source knows so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Knowledge {
-    /// Every object that exists has been told.
+    /// Every object that exists has been handed on.
     Complete,
-    /// Every object that existed has been told, but changes may be missed; this says why.
+    /// Every object that existed has been handed on, but changes may be missed; this says why.
     Stale(String),
-    /// Not every object that exists has been told yet, and this is why; the rest is still to come.
+    /// Not every object that exists has been handed on yet, and this is why; the rest is still to come.
     Pending(String),
     /// Something that exists cannot be read, and never could be since the source began; this says what.
     Partial(String),

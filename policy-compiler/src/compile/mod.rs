@@ -133,7 +133,7 @@ impl Compiler {
         self
     }
 
-    /// The same with all policies in audit mode: what they deny is told and passes.
+    /// The same with all policies in audit mode: what they deny is logged and passes.
     #[must_use]
     pub fn with_audit(mut self) -> Self {
         self.world.audit();

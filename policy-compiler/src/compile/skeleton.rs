@@ -297,7 +297,7 @@ pub(super) fn to_untracked(draft: &mut Draft, direction: Direction) -> Rule {
     Rule::new([Statement::InvalidOrUntracked, Statement::Verdict(Verdict::Goto(untracked(direction)))])
 }
 
-/// Tells the agent of some of the packets that come here.
+/// Logs some of the packets that come here.
 pub(super) fn log(direction: Direction, event: LogEvent) -> Rule {
     Rule::new([Statement::WithinLogRate, Statement::Log(LogPrefix::Judged { direction, event })])
 }

@@ -1,4 +1,4 @@
-//! Audit mode: what would be denied is told and passes.
+//! Audit mode: what would be denied is logged and passes.
 
 /// The annotation that puts a policy, or all policies of a namespace, into audit mode.
 pub const AUDIT_ANNOTATION: &str = "podfence.io/audit";

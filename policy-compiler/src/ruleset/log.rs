@@ -5,19 +5,19 @@ use std::str::FromStr;
 
 use crate::model::Direction;
 
-/// The NFLOG group to which packets are told.
+/// The NFLOG group to which packets are copied.
 ///
 /// A group has one reader in each network namespace. What other programs take by default are small numbers: 0
 /// (ulogd, tcpdump), 1 and 2 (Calico), 100 (kube-router).
 pub const LOG_GROUP: u16 = 9555;
 
-/// How many bytes of a packet are told: the headers of IP, its usual extensions and the ports.
+/// How many bytes of a packet are copied: the headers of IP, its usual extensions and the ports.
 pub const LOG_SNAP_LENGTH: u32 = 128;
 
-/// How many packets each rule tells of in a second.
+/// How many packets each rule logs in a second.
 pub const LOG_RATE: u64 = 50;
 
-/// How many it tells of at once after a silence.
+/// How many it logs at once after a silence.
 pub const LOG_BURST: u32 = 100;
 
 /// What is said of a packet (`log prefix`).

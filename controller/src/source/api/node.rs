@@ -1,4 +1,4 @@
-//! Whether the node that the agent is told to enforce exists.
+//! Whether the node that the agent is to enforce exists.
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ use crate::source::Update;
 #[derive(Debug)]
 pub(super) struct OwnNode {
     name: String,
-    /// Whether Nodes may be read. Where they may not, nothing is known of the name.
-    readable: bool,
+    /// Whether Nodes may be read and there is one. Otherwise nothing shows that the name is wrong.
+    has_nodes: bool,
     exists: bool,
     /// The pods that are bound to it. They prove the name right while the Node is made anew.
     pods: HashSet<ObjectName>,
@@ -21,12 +21,12 @@ pub(super) struct OwnNode {
 impl OwnNode {
     /// The one of this name, of which nothing is known.
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), readable: true, exists: false, pods: HashSet::new() }
+        Self { name: name.to_owned(), has_nodes: true, exists: false, pods: HashSet::new() }
     }
 
-    /// Nodes may not be read.
-    pub(super) fn forbid(&mut self) {
-        self.readable = false;
+    /// Whether Nodes may be read and the cluster has any.
+    pub(super) fn among_nodes(&mut self, has_nodes: bool) {
+        self.has_nodes = has_nodes;
     }
 
     /// Takes changes in.
@@ -48,7 +48,7 @@ impl OwnNode {
 
     /// Why the name seems to be wrong, if it does. To be asked when Nodes and pods are listed.
     pub(super) fn why_unknown(&self) -> Option<String> {
-        (self.readable && !self.exists && self.pods.is_empty()).then(|| {
+        (self.has_nodes && !self.exists && self.pods.is_empty()).then(|| {
             format!(
                 "no Node is named {name} and no pod is bound to it: --node-name (NODE_NAME) has to be the name that \
                  pods have in spec.nodeName",
@@ -90,7 +90,7 @@ mod tests {
             own.note(&[update]);
             assert_eq!(own.why_unknown().is_none(), is_known, "after {shown}");
         }
-        own.forbid();
+        own.among_nodes(false);
         assert_eq!(own.why_unknown(), None);
     }
 }

@@ -6,8 +6,8 @@ use policy_compiler::model::{self, LabelSelector, ObjectName};
 use serde_json::{Value, json};
 
 use super::decode::Object;
+use super::known::Known;
 use super::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
-use super::told::Told;
 use crate::source::Update;
 
 fn read<K: Kind>(object: &Value) -> K {
@@ -196,13 +196,13 @@ fn a_namespace_carries_its_name_as_a_label() {
 }
 
 /// The pods that an event makes known, and with a minus those that it makes known as gone.
-fn told(told: &mut Told<Pod>, event: Event<Object<Pod>>) -> Option<Vec<String>> {
+fn known(known: &mut Known<Pod>, event: Event<Object<Pod>>) -> Option<Vec<String>> {
     let name = |update: &Update| match update {
         Update::Pod(name, Some(_)) => name.name.to_string(),
         Update::Pod(name, None) => format!("-{}", name.name),
         other => panic!("{other:?}"),
     };
-    told.take(event).map(|updates| updates.iter().map(name).collect())
+    known.take(event).map(|updates| updates.iter().map(name).collect())
 }
 
 fn pod(name: &str) -> Object<Pod> {
@@ -213,55 +213,55 @@ fn decode<K: Kind>(object: &Value) -> Object<K> {
     serde_json::from_value(object.clone()).expect("any JSON")
 }
 
-fn list(pods: &mut Told<Pod>, names: &[&str]) -> Vec<String> {
-    assert_eq!(told(pods, Event::Init), None);
+fn list(pods: &mut Known<Pod>, names: &[&str]) -> Vec<String> {
+    assert_eq!(known(pods, Event::Init), None);
     for name in names {
-        assert_eq!(told(pods, Event::InitApply(pod(name))), None, "a list is told when it is complete");
+        assert_eq!(known(pods, Event::InitApply(pod(name))), None, "a list is told when it is complete");
     }
-    told(pods, Event::InitDone).expect("a list is complete")
+    known(pods, Event::InitDone).expect("a list is complete")
 }
 
 #[test]
 fn every_event_is_told_at_once() {
-    let mut pods = Told::default();
+    let mut pods = Known::default();
     assert_eq!(list(&mut pods, &["a"]), ["a"]);
-    assert_eq!(told(&mut pods, Event::Apply(pod("b"))), Some(vec!["b".to_owned()]));
-    assert_eq!(told(&mut pods, Event::Delete(pod("a"))), Some(vec!["-a".to_owned()]));
+    assert_eq!(known(&mut pods, Event::Apply(pod("b"))), Some(vec!["b".to_owned()]));
+    assert_eq!(known(&mut pods, Event::Delete(pod("a"))), Some(vec!["-a".to_owned()]));
 }
 
 #[test]
 fn what_has_not_changed_is_not_told_again() {
-    let mut pods = Told::default();
+    let mut pods = Known::default();
     list(&mut pods, &["a", "b"]);
-    assert_eq!(told(&mut pods, Event::Apply(pod("a"))), Some(Vec::new()));
+    assert_eq!(known(&mut pods, Event::Apply(pod("a"))), Some(Vec::new()));
 
     let mut heartbeat = named("a");
     heartbeat["metadata"]["resourceVersion"] = json!("2");
     heartbeat["status"] = json!({"conditions": [{"type": "Ready", "lastProbeTime": null}]});
-    assert_eq!(told(&mut pods, Event::Apply(decode(&heartbeat))), Some(Vec::new()));
+    assert_eq!(known(&mut pods, Event::Apply(decode(&heartbeat))), Some(Vec::new()));
 
     heartbeat["metadata"]["labels"] = json!({"app": "web"});
-    assert_eq!(told(&mut pods, Event::Apply(decode(&heartbeat))), Some(vec!["a".to_owned()]));
-    assert_eq!(told(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]), "as it was before");
+    assert_eq!(known(&mut pods, Event::Apply(decode(&heartbeat))), Some(vec!["a".to_owned()]));
+    assert_eq!(known(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]), "as it was before");
 }
 
 #[test]
 fn a_new_list_tells_what_it_changes_and_what_it_lacks() {
-    let mut pods = Told::default();
+    let mut pods = Known::default();
     list(&mut pods, &["listed", "deleted", "lost"]);
-    told(&mut pods, Event::Apply(pod("watched")));
-    told(&mut pods, Event::Delete(pod("deleted")));
+    known(&mut pods, Event::Apply(pod("watched")));
+    known(&mut pods, Event::Delete(pod("deleted")));
     assert_eq!(list(&mut pods, &["listed", "watched", "deleted", "new"]), ["deleted", "new", "-lost"]);
     assert_eq!(list(&mut pods, &["listed", "watched", "deleted", "new"]), Vec::<String>::new());
 }
 
 #[test]
 fn a_list_that_breaks_off_is_told_with_the_next_one() {
-    let mut pods = Told::default();
+    let mut pods = Known::default();
     list(&mut pods, &["a", "b"]);
-    told(&mut pods, Event::Init);
-    told(&mut pods, Event::InitApply(pod("new")));
-    told(&mut pods, Event::InitApply(pod("brief")));
+    known(&mut pods, Event::Init);
+    known(&mut pods, Event::InitApply(pod("new")));
+    known(&mut pods, Event::InitApply(pod("brief")));
     assert_eq!(list(&mut pods, &["a", "b", "new"]), ["new", "brief", "-brief"]);
 }
 
@@ -275,33 +275,33 @@ fn spoiled(name: &str, version: &str) -> Value {
 #[test]
 fn an_object_that_cannot_be_decoded_narrows_and_stops_no_other() {
     fn watched<K: Kind>() -> Vec<Update> {
-        let mut told = Told::<K>::default();
+        let mut known = Known::<K>::default();
         let items = [named("a"), named("b")];
-        told.take(Event::Init);
+        known.take(Event::Init);
         for item in &items {
-            told.take(Event::InitApply(decode::<K>(item)));
+            known.take(Event::InitApply(decode::<K>(item)));
         }
-        assert_eq!(told.take(Event::InitDone).map(|updates| updates.len()), Some(2));
-        let updates = told.take(Event::Apply(decode(&spoiled("a", "2")))).expect("no list");
-        assert_eq!(told.undecodable(), 1);
-        assert!(told.take(Event::Apply(decode(&spoiled("a", "3")))).expect("no list").is_empty());
+        assert_eq!(known.take(Event::InitDone).map(|updates| updates.len()), Some(2));
+        let updates = known.take(Event::Apply(decode(&spoiled("a", "2")))).expect("no list");
+        assert_eq!(known.undecodable(), 1);
+        assert!(known.take(Event::Apply(decode(&spoiled("a", "3")))).expect("no list").is_empty());
 
         // A list has it too, and tells no more of it, nor of the others.
-        told.take(Event::Init);
-        told.take(Event::InitApply(decode(&spoiled("a", "3"))));
-        told.take(Event::InitApply(decode(&named("b"))));
-        told.take(Event::InitApply(decode(&named("c"))));
-        assert_eq!(told.take(Event::InitDone).map(|updates| updates.len()), Some(1), "c is new");
-        assert_eq!(told.undecodable(), 1);
+        known.take(Event::Init);
+        known.take(Event::InitApply(decode(&spoiled("a", "3"))));
+        known.take(Event::InitApply(decode(&named("b"))));
+        known.take(Event::InitApply(decode(&named("c"))));
+        assert_eq!(known.take(Event::InitDone).map(|updates| updates.len()), Some(1), "c is new");
+        assert_eq!(known.undecodable(), 1);
 
-        let mended = told.take(Event::Apply(decode(&named("a")))).expect("no list");
-        assert_eq!((mended.len(), told.undecodable()), (updates.len(), 0), "as it was");
-        told.take(Event::Apply(decode(&spoiled("a", "4"))));
+        let mended = known.take(Event::Apply(decode(&named("a")))).expect("no list");
+        assert_eq!((mended.len(), known.undecodable()), (updates.len(), 0), "as it was");
+        known.take(Event::Apply(decode(&spoiled("a", "4"))));
         assert_eq!(
-            told.take(Event::Delete(decode(&spoiled("a", "5")))).map(|updates| updates.len()),
+            known.take(Event::Delete(decode(&spoiled("a", "5")))).map(|updates| updates.len()),
             Some(1)
         );
-        assert_eq!(told.undecodable(), 0);
+        assert_eq!(known.undecodable(), 0);
         updates
     }
     assert!(matches!(&*watched::<Namespace>(), [Update::Namespace(name, None)] if &**name == "a"));
@@ -313,12 +313,12 @@ fn an_object_that_cannot_be_decoded_narrows_and_stops_no_other() {
 
 #[test]
 fn a_pod_that_could_never_be_decoded_is_unknown_until_it_can_be() {
-    let mut pods = Told::default();
-    told(&mut pods, Event::Init);
-    told(&mut pods, Event::InitApply(decode(&spoiled("a", "1"))));
-    told(&mut pods, Event::InitApply(pod("b")));
-    assert_eq!(told(&mut pods, Event::InitDone), Some(vec!["b".to_owned()]));
-    assert_eq!(told(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]));
+    let mut pods = Known::default();
+    known(&mut pods, Event::Init);
+    known(&mut pods, Event::InitApply(decode(&spoiled("a", "1"))));
+    known(&mut pods, Event::InitApply(pod("b")));
+    assert_eq!(known(&mut pods, Event::InitDone), Some(vec!["b".to_owned()]));
+    assert_eq!(known(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]));
 }
 
 #[test]
@@ -326,12 +326,12 @@ fn what_a_list_lacks_beside_an_object_without_a_name_may_still_be_there() {
     for nameless in
         [Value::Null, json!(7), json!({"metadata": {"name": 7}}), json!({"metadata": {"uid": "u"}})]
     {
-        let mut pods = Told::default();
+        let mut pods = Known::default();
         list(&mut pods, &["a", "b"]);
-        told(&mut pods, Event::Init);
-        told(&mut pods, Event::InitApply(pod("a")));
-        told(&mut pods, Event::InitApply(decode(&nameless)));
-        assert_eq!((told(&mut pods, Event::InitDone), pods.undecodable()), (Some(vec![]), 1), "{nameless}");
+        known(&mut pods, Event::Init);
+        known(&mut pods, Event::InitApply(pod("a")));
+        known(&mut pods, Event::InitApply(decode(&nameless)));
+        assert_eq!((known(&mut pods, Event::InitDone), pods.undecodable()), (Some(vec![]), 1), "{nameless}");
         assert_eq!(list(&mut pods, &["a"]), ["-b"], "{nameless}");
         assert_eq!(pods.undecodable(), 0);
     }

@@ -1,4 +1,4 @@
-//! What has been told of a kind: enough to know what an event changes, and what a new list lacks.
+//! What is known of a kind: enough to know what an event changes, and what a new list lacks.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -11,8 +11,8 @@ use super::decode::{Object, Undecodable};
 use super::objects::Kind;
 use crate::source::Update;
 
-/// The objects of one kind that somebody has been told of.
-pub(super) struct Told<K: Kind> {
+/// The objects of one kind that have been handed on.
+pub(super) struct Known<K: Kind> {
     objects: HashMap<K::Name, Seen>,
     /// The objects that cannot be decoded, each with the version that could not.
     undecodable: HashMap<K::Name, Option<String>>,
@@ -31,11 +31,11 @@ struct Seen {
     /// The last list that had it.
     list: u64,
     /// Stands for its content, which would take too much memory. It hides one change in 2⁶⁴, and nobody can
-    /// know which. `None` if nothing has been told of it.
+    /// know which. `None` if nothing of it has been handed on.
     digest: Option<u64>,
 }
 
-impl<K: Kind> Default for Told<K> {
+impl<K: Kind> Default for Known<K> {
     fn default() -> Self {
         Self {
             objects: HashMap::new(),
@@ -48,7 +48,7 @@ impl<K: Kind> Default for Told<K> {
     }
 }
 
-impl<K: Kind> Told<K> {
+impl<K: Kind> Known<K> {
     /// Takes an event in. Returns what it changes, of a list only when it is complete: an address may have gone
     /// from an object at its end to one at its beginning.
     pub(super) fn take(&mut self, event: Event<Object<K>>) -> Option<Vec<Update>> {
