@@ -128,9 +128,9 @@ impl Dealings {
         connection: &mut TcpStream,
     ) -> Result<()> {
         let mut silenced = false;
-        for line in lines {
+        // Where the answer breaks off, so does this one.
+        for line in lines.map_while(Result::ok) {
             self.wait_for(kind);
-            let line = line?;
             if watches && self.treatment(kind) == Treatment::Silence {
                 silenced = true;
                 continue;
