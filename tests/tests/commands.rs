@@ -56,7 +56,10 @@ fn without_a_table_status_says_so_and_cleanup_has_nothing_to_do() -> Result<()> 
     assert!(text(&spoken.stdout).starts_with("Nothing is enforced"), "{}", text(&spoken.stdout));
     let json: serde_json::Value =
         serde_json::from_slice(&controller(&namespace, &["status", "-o", "json"])?.stdout)?;
-    assert_eq!(json, json!({"enforced": false, "groups": [], "rules": [], "strict_start": []}));
+    assert_eq!(
+        json,
+        json!({"enforced": false, "groups": [], "rules": [], "untracked": [], "strict_start": []})
+    );
     assert!(controller(&namespace, &["cleanup"])?.status.success());
     assert_eq!(Listing::of(&namespace)?, Listing::default());
     Ok(())
