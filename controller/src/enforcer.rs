@@ -22,8 +22,8 @@ use crate::health::{Condition, Health};
 use crate::kernel::{self, Connection, Nftables, Table, Tables, list_tuples};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
+use crate::node_addresses::RefusedAddresses;
 use crate::refusals::Refusals;
-use crate::refused::RefusedAddresses;
 use crate::source::{Knowledge, Update};
 use search::Search;
 
