@@ -21,8 +21,9 @@ pub use credentials::User;
 pub use daemon::Daemon;
 pub use proxy::{Proxy, Treatment};
 
+use crate::lab::Lab;
 use crate::namespace::Namespace;
-use crate::programs::{self, Program};
+use crate::programs::{self, Program, is_there};
 use credentials::Credentials;
 
 /// Where the API server listens.
@@ -58,6 +59,15 @@ impl ControlPlane {
     /// The sentence.
     pub fn available() -> Result<(), String> {
         [programs::ETCD, programs::KUBE_APISERVER].iter().try_for_each(Program::available)
+    }
+
+    /// Starts one outside the nodes of a lab; `None`, and a word about it, where none can be had.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn beside(lab: &Lab) -> Result<Option<Self>> {
+        let world = lab.world();
+        is_there(Self::available()).then(|| Self::start(world.namespace(), world.ipv4())).transpose()
     }
 
     /// Starts etcd and an API server in a namespace that has `address` and a loopback device that is up. They

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use controller::kernel::Kernel;
-use lab::programs::is_there;
 use lab::testbed::{listen, namespace};
 use lab::{
     Agent, ControlPlane, Lab, Node, Pod, Probe, Prober, Protocol, Topology, Treatment, Underlay, User,
@@ -32,12 +31,9 @@ struct Cluster {
 impl Cluster {
     /// `None`, and a word about it, where no API server can be had.
     fn new() -> Result<Option<Self>> {
-        if !is_there(ControlPlane::available()) {
-            return Ok(None);
-        }
         let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
         let node = lab.node("node-1")?;
-        let plane = ControlPlane::start(lab.world().namespace(), lab.world().ipv4())?;
+        let Some(plane) = ControlPlane::beside(&lab)? else { return Ok(None) };
         Ok(Some(Self { plane, lab, node, strict: false, objects: BTreeMap::new() }))
     }
 

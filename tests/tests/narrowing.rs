@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::programs::is_there;
 use lab::testbed::{BOUND, Testbed, listen, namespace, policy, wait_until};
 use lab::{
     Agent, ControlPlane, Endpoint, Lab, Node, Outcome, Pod, Probe, Prober, Protocol, Proxy, Topology,
@@ -162,12 +161,9 @@ struct Scene {
 impl Scene {
     /// `None`, and a word about it, where no API server can be had.
     fn raise() -> Result<Option<Self>> {
-        if !is_there(ControlPlane::available()) {
-            return Ok(None);
-        }
         let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
         let node = lab.node(NODE)?;
-        let plane = ControlPlane::start(lab.world().namespace(), lab.world().ipv4())?;
+        let Some(plane) = ControlPlane::beside(&lab)? else { return Ok(None) };
         let mut pod = |name: &str| -> Result<Pod> {
             let pod = lab.pod(&node, name)?;
             listen(&pod, &[PORT])?;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::programs::is_there;
 use lab::testbed::{listen, namespace};
 use lab::{Agent, ControlPlane, Lab, Node, Outcome, Pod, Probe, Protocol, Topology, Underlay};
 use serde_json::{Value, json};
@@ -40,12 +39,9 @@ struct Scene {
 impl Scene {
     /// `None`, and a word about it, where no API server can be had.
     fn new() -> Result<Option<Self>> {
-        if !is_there(ControlPlane::available()) {
-            return Ok(None);
-        }
         let mut lab = Lab::new(Topology::Routed, Underlay::HostGateway)?;
         let node = lab.node("node-1")?;
-        let plane = ControlPlane::start(lab.world().namespace(), lab.world().ipv4())?;
+        let Some(plane) = ControlPlane::beside(&lab)? else { return Ok(None) };
         Ok(Some(Self { plane, lab, node, spoiled: Spoiled::default() }))
     }
 
