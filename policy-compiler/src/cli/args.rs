@@ -39,7 +39,7 @@ pub(crate) enum Command {
 pub(crate) struct Manifests {
     /// Manifests to read: a file, a directory with all below it, or `-` for standard input; repeatable
     ///
-    /// YAML or JSON, several documents in a file, Lists. Pods, workloads (each stands for one pod),
+    /// YAML or JSON, several documents in a file, Lists. Pods, workloads (each stands for its pods),
     /// Namespaces, Nodes, Services and NetworkPolicies count; other kinds are passed over.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     pub(crate) inputs: Vec<Input>,

@@ -13,16 +13,9 @@
 //!
 //! let port = PortNumber::new(8080).unwrap();
 //! let pod = |name: &str| Pod {
-//!     name: ObjectName::new("shop", name),
 //!     labels: Labels::from([("app".to_owned(), name.to_owned())]),
-//!     node: None,
-//!     host_network: false,
-//!     finished: false,
-//!     ending: false,
-//!     created: None,
-//!     addresses: vec![],
 //!     ports: vec![ContainerPort { name: Some("http".to_owned()), protocol: Protocol::Tcp, number: port }],
-//!     origin: None,
+//!     ..Pod::new(ObjectName::new("shop", name))
 //! };
 //! let app = |name: &str| LabelSelector {
 //!     requirements: vec![Requirement {
@@ -253,7 +246,7 @@ impl<'a> Judge<'a> {
         let (subject, peer) = connection.subject_and_peer(direction);
         if subject.member.is_none() {
             Some(Exemption::NotSubject)
-        } else if subject.member == peer.member
+        } else if subject.member == peer.member && subject.pod.is_some_and(|pod| pod.workload.is_none())
             || subject.address.is_some() && subject.address == peer.address
         {
             Some(Exemption::Itself)

@@ -14,7 +14,8 @@ use crate::model::{ContainerPort, ObjectName, Pod};
 
 /// The pod, or the one that a workload's template describes. What cannot be read of it is left out.
 pub(super) fn pod(object: &Mapping<'_>, kind: WorkloadKind, name: ObjectName) -> Pod {
-    let mut pod = Pod { origin: Some(object.field().origin()), ..Pod::new(name) };
+    let workload = (kind != WorkloadKind::Pod).then(|| kind.as_str().into());
+    let mut pod = Pod { workload, origin: Some(object.field().origin()), ..Pod::new(name) };
     let _ = at(object, kind.template(), &mut |template| read_template(template, &mut pod));
     if kind == WorkloadKind::Pod {
         let _ = object.get("metadata").map(|metadata| read_times(&metadata, &mut pod));

@@ -11,6 +11,9 @@ use super::{Family, Labels, ObjectName, Origin, PortNumber, Protocol};
 pub struct Pod {
     /// Namespace and name.
     pub name: ObjectName,
+    /// The kind of the workload that it stands for, such as `Deployment`; `None` for a Pod. Only a Pod is always allowed
+    /// to reach itself: what a workload sends to itself goes from one of its pods to another.
+    pub workload: Option<Arc<str>>,
     /// `metadata.labels`
     pub labels: Labels,
     /// `spec.nodeName`; `None` until the pod is scheduled, and for a workload whose template names no node.
@@ -49,6 +52,7 @@ impl Pod {
     pub fn new(name: ObjectName) -> Self {
         Self {
             name,
+            workload: None,
             labels: Labels::new(),
             node: None,
             host_network: false,
