@@ -194,11 +194,24 @@ impl Scene {
             .with_context(|| self.agent.log().unwrap_or_else(|error| error.to_string()))
     }
 
+    /// Deletes a policy and waits until the agent has heard of that. Puts another one into the marker's namespace to see
+    /// it: policies are heard of in their order.
+    fn delete_policy(&self, deleted: &Value) -> Result<()> {
+        self.plane.api().delete(deleted)?;
+        self.plane.api().put(&marked())?;
+        self.wait_for("the deletion is known", &self.server, &self.marker, Outcome::Denied)
+    }
+
     /// Waits until the agent has heard of all that was written to namespaces before.
     fn wait_heard(&self, env: &str, expected: Outcome) -> Result<()> {
         self.plane.api().put(&namespace("marks", &json!({"env": env})))?;
         self.wait_for("the marker's namespace is relabelled", &self.marker, &self.server, expected)
     }
+}
+
+/// Closes the marker.
+fn marked() -> Value {
+    policy("marks", "marked", &json!({"podSelector": {}, "policyTypes": ["Ingress"]}))
 }
 
 /// Closes the guest.
@@ -220,11 +233,7 @@ fn a_namespace_that_goes_keeps_its_policies_and_loses_its_labels() -> Result<()>
     plane.api().put(&guests)?;
     plane.api().delete(&guests)?;
     scene.wait_heard("prod", Outcome::Denied)?;
-    plane.api().delete(&closed())?;
-    // Policies are told in their order.
-    let marked = policy("marks", "marker", &json!({"podSelector": {}, "policyTypes": ["Ingress"]}));
-    plane.api().put(&marked)?;
-    scene.wait_for("the deletion is known", server, &scene.marker, Outcome::Denied)?;
+    scene.delete_policy(&closed())?;
     scene.wait_for("a policy of a namespace that is being deleted", server, guest, Outcome::Denied)?;
     scene.wait_for("its labels are known still", guest, server, Outcome::Allowed)?;
 
@@ -265,10 +274,12 @@ fn a_pod_is_no_peer_by_what_its_namespace_lacks_before_that_is_known() -> Result
     let (of_test, of_product) =
         (Prober::start(&[], &to_server(test))?, Prober::start(&[], &to_server(product))?);
     // Pods are heard of in their order.
-    let egress = json!({"podSelector": {}, "policyTypes": ["Egress"]});
-    scene.plane.api().put(&policy("products", "closed", &egress))?;
-    scene.wait_for("its pod and its policy are known", product, &scene.guest, Outcome::Denied)?;
-    scene.plane.api().delete(&policy("products", "closed", &egress))?;
+    let to_server_alone = json!({
+        "podSelector": {}, "policyTypes": ["Egress"],
+        "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}]}],
+    });
+    scene.plane.api().put(&policy("products", "egress", &to_server_alone))?;
+    scene.wait_for("its pod and its policy are known", product, &scene.marker, Outcome::Denied)?;
     let begin = Instant::now();
     wait_until(BOUND, || {
         ensure!(begin.elapsed() > HELD && of_test.totals().denied > 0, "{:?}", of_test.totals());
@@ -283,4 +294,40 @@ fn a_pod_is_no_peer_by_what_its_namespace_lacks_before_that_is_known() -> Result
     let totals = of_product.stop()?;
     ensure!(totals.leaks == 0 && totals.denied > 0, "{totals:?}");
     Ok(())
+}
+
+/// A policy's end may be heard of before that of its namespace.
+#[test]
+fn a_deleted_policy_holds_until_it_is_known_whether_its_namespace_goes_too() -> Result<()> {
+    let Some(scene) = Scene::raise()? else { return Ok(()) };
+    let Scene { plane, proxy, server, guest, .. } = &scene;
+    scene.wait_for("closed", server, guest, Outcome::Denied)?;
+    let into_guest = guest.addresses().into_iter().map(|to| Probe::new(server, to, PORT, Protocol::Udp));
+    let prober = Prober::start(&[], &into_guest.collect::<Vec<_>>())?;
+
+    proxy.treat("namespaces", Treatment::Late);
+    // The watch still has to say this of the namespace when it is known to end.
+    plane.api().put(&namespace("guests", &json!({"env": "test"})))?;
+    let mut guests = namespace("guests", &json!({}));
+    guests["metadata"]["finalizers"] = json!(["example.org/hold"]);
+    plane.api().put(&guests)?;
+    plane.api().delete(&guests)?;
+    scene.delete_policy(&closed())?;
+    scene.wait_for("the namespace's end is asked for", server, guest, Outcome::Denied)?;
+
+    proxy.treat("namespaces", Treatment::Pass);
+    scene.wait_heard("prod", Outcome::Denied)?;
+    scene.wait_for("the namespace's end is heard of", server, guest, Outcome::Denied)?;
+    let totals = prober.stop()?;
+    ensure!(totals.leaks == 0 && totals.denied > 0, "{totals:?}");
+
+    // A namespace that stays lets go of its policies as soon as it can be asked for.
+    plane.api().delete(&marked())?;
+    scene.wait_for("the marker's namespace stays", server, &scene.marker, Outcome::Allowed)?;
+    proxy.treat("namespaces", Treatment::Hold);
+    let of_server = policy("shop", "server", &json!({"podSelector": {}, "policyTypes": ["Ingress"]}));
+    scene.delete_policy(&of_server)?;
+    scene.wait_for("its namespace cannot be asked for", &scene.marker, server, Outcome::Denied)?;
+    proxy.treat("namespaces", Treatment::Pass);
+    scene.wait_for("its namespace stays", &scene.marker, server, Outcome::Allowed)
 }

@@ -5,6 +5,7 @@
 //! been handed on stays known.
 
 mod decode;
+mod deletions;
 mod known;
 mod listener;
 mod node;
@@ -28,6 +29,7 @@ use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use self::decode::Object;
+use self::deletions::Deletions;
 use self::known::Known;
 use self::node::OwnNode;
 use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
@@ -151,11 +153,13 @@ impl ApiServer {
             missing: RefCell::new(BTreeMap::from(missing)),
             silent: RefCell::default(),
             node: RefCell::new(OwnNode::new(node)),
+            deletions: Deletions::default(),
             complete: Cell::new(false),
             undecodable: RefCell::default(),
         };
         let all = watcher::Config::default().timeout(WATCH_LENGTH);
         let own = all.clone().fields(&format!("metadata.name={node}"));
+        let (namespaces, policies, nodes, pods) = Default::default();
         self.runtime.block_on(async {
             // The objects are followed when that is over, too.
             let beside = async {
@@ -164,10 +168,11 @@ impl ApiServer {
             };
             tokio::select! {
                 () = beside => {}
-                Ended = follower.follow::<Namespace>(&all) => {}
-                Ended = follower.follow::<NetworkPolicy>(&all) => {}
-                Ended = follower.follow::<Node>(&own) => {}
-                Ended = follower.follow::<Pod>(&all) => {}
+                Ended = follower.follow::<Namespace>(&all, &namespaces) => {}
+                Ended = follower.follow::<NetworkPolicy>(&all, &policies) => {}
+                Ended = follower.follow::<Node>(&own, &nodes) => {}
+                Ended = follower.follow::<Pod>(&all, &pods) => {}
+                Ended = follower.settle_deletions(&namespaces) => {}
                 Ended = follower.look_at_ages() => {}
             }
         });
@@ -195,6 +200,7 @@ struct Follower<'m, F> {
     /// The kinds of which nothing has been heard for [`LONGEST_AGE`].
     silent: RefCell<BTreeSet<String>>,
     node: RefCell<OwnNode>,
+    deletions: Deletions,
     /// Whether all that exists has been handed on once.
     complete: Cell<bool>,
     /// How many objects of a kind cannot be decoded, if there are any.
@@ -205,11 +211,10 @@ struct Follower<'m, F> {
 struct Ended;
 
 impl<F: Fn(Changes) -> bool> Follower<'_, F> {
-    async fn follow<K: Kind>(&self, which: &watcher::Config) -> Ended {
-        let mut known = Known::<K>::default();
+    async fn follow<K: Kind>(&self, which: &watcher::Config, known: &RefCell<Known<K>>) -> Ended {
         let mut retries = Retries::default();
         loop {
-            if let Err(ended) = self.watch(which, &mut known, &mut retries).await {
+            if let Err(ended) = self.watch(which, known, &mut retries).await {
                 return ended;
             }
         }
@@ -219,7 +224,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
     async fn watch<K: Kind>(
         &self,
         which: &watcher::Config,
-        known: &mut Known<K>,
+        known: &RefCell<Known<K>>,
         retries: &mut Retries,
     ) -> Result<(), Ended> {
         let mut events = pin!(watcher(Api::<Object<K>>::all(self.client.clone()), which.clone()));
@@ -236,9 +241,10 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             match event {
                 Ok(event) => {
                     let listed = matches!(event, watcher::Event::InitDone);
-                    let taken = known.take(event);
-                    self.count_undecodable::<K>(known.undecodable());
-                    let Some(updates) = taken else { continue };
+                    let taken = known.borrow_mut().take(event);
+                    self.count_undecodable::<K>(known.borrow().undecodable());
+                    let Some(mut updates) = taken else { continue };
+                    self.deletions.hold(&mut updates, received, &self.node.borrow());
                     if listed && K::READ_IF_ALLOWED {
                         self.look_for_nodes().await;
                     }
@@ -309,6 +315,36 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             Entry::Vacant(_) => return Ok(()),
         }
         self.tell(Vec::new(), received)
+    }
+
+    /// Hands on deleted policies, with what their namespaces have become meanwhile.
+    async fn settle_deletions(&self, namespaces: &RefCell<Known<Namespace>>) -> Ended {
+        let mut retries = Retries::default();
+        loop {
+            let held = self.deletions.next().await;
+            let (namespace, version) = match deletions::ask_for(&held.namespace, &self.client).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.metrics.source_failure();
+                    let reason = format!("cannot ask for namespace {}: {}", held.namespace, root_cause(&error));
+                    if retries.is_new(&reason) {
+                        warn!("{reason}; its deleted policies stay enforced");
+                    }
+                    tokio::time::sleep(retries.wait()).await;
+                    continue;
+                }
+            };
+            if retries.end() {
+                info!("namespaces of deleted policies can be asked for again");
+            }
+            let mut updates =
+                Vec::from_iter(namespaces.borrow_mut().take_asked(&held.namespace, namespace, version));
+            let (policies, received) = self.deletions.release(held);
+            updates.extend(policies);
+            if let Err(ended) = self.tell(updates, received.unwrap_or_else(Instant::now)) {
+                return ended;
+            }
+        }
     }
 
     /// Looks whether there is any Node. Where that cannot be known, the name of the own one has to be proven.
@@ -384,9 +420,13 @@ fn reason(error: &watcher::Error, plural: &str) -> String {
         watcher::Error::InitialListFailed(_) => "list",
         _ => "watch",
     };
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    let cause = causes.last().map(ToString::to_string).unwrap_or_default();
-    format!("cannot {verb} {plural}: {cause}")
+    format!("cannot {verb} {plural}: {cause}", cause = root_cause(error))
+}
+
+/// The cause at the bottom of an error.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
 }
 
 /// Failures in a row.

@@ -24,6 +24,8 @@ pub enum Treatment {
     Pass,
     /// They are held back until they may pass, lists and watches alike.
     Hold,
+    /// What watches say is held back until it may pass. Lists pass.
+    Late,
     /// Watches begin and then say nothing, those that are open too. Lists pass.
     Silence,
 }
@@ -104,7 +106,7 @@ impl Dealings {
         reader.read_exact(&mut body)?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let kind = path.rsplit('/').next().unwrap_or_default();
-        self.wait_for(kind);
+        self.wait_while(kind, &[Treatment::Hold]);
         let mut answer = self.api.forward(request.body(body)?)?;
         let status = answer.status();
         write!(
@@ -130,7 +132,8 @@ impl Dealings {
         let mut silenced = false;
         // Where the answer breaks off, so does this one.
         for line in lines.map_while(Result::ok) {
-            self.wait_for(kind);
+            let held = if watches { &[Treatment::Hold, Treatment::Late][..] } else { &[Treatment::Hold] };
+            self.wait_while(kind, held);
             if watches && self.treatment(kind) == Treatment::Silence {
                 silenced = true;
                 continue;
@@ -151,9 +154,9 @@ impl Dealings {
         Ok(())
     }
 
-    /// Waits while the answers of a kind are held back.
-    fn wait_for(&self, kind: &str) {
-        while self.treatment(kind) == Treatment::Hold {
+    /// Waits while the answers of a kind are treated in one of these ways.
+    fn wait_while(&self, kind: &str, treatments: &[Treatment]) {
+        while treatments.contains(&self.treatment(kind)) {
             std::thread::sleep(INTERVAL);
         }
     }

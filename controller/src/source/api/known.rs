@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::runtime::watcher::Event;
 use tracing::{info, warn};
@@ -19,6 +20,8 @@ pub(super) struct Known<K: Kind> {
     /// How many objects cannot be decoded and have no name, since the last list began. One of them may be any object
     /// that the list lacks.
     nameless: usize,
+    /// The versions that objects have been asked for at, beside the watch. What is older is no news.
+    asked: HashMap<K::Name, u64>,
     /// The number of the list that is read or was read last.
     list: u64,
     /// What the list that is being read has changed so far, and lists before it that broke off.
@@ -41,6 +44,7 @@ impl<K: Kind> Default for Known<K> {
             objects: HashMap::new(),
             undecodable: HashMap::new(),
             nameless: 0,
+            asked: HashMap::new(),
             list: 0,
             listing: Vec::new(),
             digests: RandomState::new(),
@@ -64,9 +68,31 @@ impl<K: Kind> Known<K> {
                 None
             }
             Event::InitDone => Some(self.complete()),
-            Event::Apply(object) => Some(Vec::from_iter(self.put(object))),
-            Event::Delete(object) => Some(Vec::from_iter(self.delete(&object))),
+            Event::Apply(object) => {
+                self.forget_asked(object.meta());
+                Some(Vec::from_iter(self.put(object)))
+            }
+            Event::Delete(object) => {
+                self.forget_asked(object.meta());
+                Some(Vec::from_iter(self.delete(&object)))
+            }
         }
+    }
+
+    /// Takes in what an object was at a version of its kind, `None` if there was none. It was asked for beside the
+    /// watch, which may still have to say what was before that. (Versions of one kind are numbers that grow.)
+    pub(super) fn take_asked(
+        &mut self,
+        name: &K::Name,
+        object: Option<Object<K>>,
+        version: Option<u64>,
+    ) -> Option<Update> {
+        let update = match object {
+            Some(object) => self.put(object),
+            None => self.remove(name),
+        };
+        self.asked.extend(version.map(|version| (name.clone(), version)));
+        update
     }
 
     /// How many objects cannot be decoded now.
@@ -80,6 +106,11 @@ impl<K: Kind> Known<K> {
             self.note_nameless(&object);
             return None;
         };
+        if self.is_outdated(&name, object.meta()) {
+            let list = self.list;
+            self.objects.entry(name).and_modify(|seen| seen.list = list);
+            return None;
+        }
         let update = match object {
             Object::Decoded(object) => {
                 if self.undecodable.remove(&name).is_some() {
@@ -107,9 +138,25 @@ impl<K: Kind> Known<K> {
             self.note_nameless(object);
             return None;
         };
-        self.objects.remove(&name);
-        self.undecodable.remove(&name);
-        Some(K::update(name, None))
+        if self.is_outdated(&name, object.meta()) { None } else { self.remove(&name) }
+    }
+
+    fn remove(&mut self, name: &K::Name) -> Option<Update> {
+        self.objects.remove(name);
+        self.undecodable.remove(name);
+        Some(K::update(name.clone(), None))
+    }
+
+    /// Whether an object has been asked for at a newer version.
+    fn is_outdated(&self, name: &K::Name, metadata: &ObjectMeta) -> bool {
+        self.asked.get(name).zip(version(metadata)).is_some_and(|(asked, version)| version <= *asked)
+    }
+
+    /// Forgets what objects have been asked for at versions that a watch has left behind.
+    fn forget_asked(&mut self, metadata: &ObjectMeta) {
+        if let Some(version) = version(metadata) {
+            self.asked.retain(|_, asked| version < *asked);
+        }
     }
 
     /// What the list has changed, and what it lacks.
@@ -151,4 +198,8 @@ impl<K: Kind> Known<K> {
             "an object cannot be decoded, not even its name: until it can be, nothing counts as gone that a list lacks"
         );
     }
+}
+
+fn version(metadata: &ObjectMeta) -> Option<u64> {
+    metadata.resource_version.as_ref()?.parse().ok()
 }

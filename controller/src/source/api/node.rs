@@ -46,6 +46,11 @@ impl OwnNode {
         }
     }
 
+    /// Whether pods of a namespace are bound to it.
+    pub(super) fn has_pods_in(&self, namespace: &str) -> bool {
+        self.pods.iter().any(|pod| *pod.namespace == *namespace)
+    }
+
     /// Why the name seems to be wrong, if it does. To be asked when Nodes and pods are listed.
     pub(super) fn why_unknown(&self) -> Option<String> {
         (self.has_nodes && !self.exists && self.pods.is_empty()).then(|| {

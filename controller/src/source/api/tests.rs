@@ -265,6 +265,37 @@ fn a_list_that_breaks_off_is_told_with_the_next_one() {
     assert_eq!(list(&mut pods, &["a", "b", "new"]), ["new", "brief", "-brief"]);
 }
 
+/// What was asked for beside the watch, and the versions that the watch says afterwards.
+#[test]
+fn what_is_older_than_an_answer_is_no_news() {
+    let version = |version: &str, app: &str| {
+        let mut object = named("a");
+        object["metadata"]["resourceVersion"] = json!(version);
+        object["metadata"]["labels"] = json!({"app": app});
+        decode::<Pod>(&object)
+    };
+    let name = ObjectName::new("shop", "a");
+    for (object, after) in [(Some(version("5", "new")), "a"), (None, "-a")] {
+        let mut pods = Known::default();
+        list(&mut pods, &["a", "b"]);
+        let exists = object.is_some();
+        assert_eq!(pods.take_asked(&name, object, Some(7)).is_some(), true);
+        for event in [Event::Apply(version("4", "old")), Event::Delete(version("6", "old"))] {
+            assert_eq!(known(&mut pods, event), Some(vec![]), "{after}");
+        }
+        // A list that began before the answer.
+        known(&mut pods, Event::Init);
+        known(&mut pods, Event::InitApply(version("4", "old")));
+        known(&mut pods, Event::InitApply(pod("b")));
+        assert_eq!(known(&mut pods, Event::InitDone), Some(vec![]), "{after}");
+        let expected = if exists { "-a" } else { "a" };
+        let event =
+            if exists { Event::Delete(version("8", "new")) } else { Event::Apply(version("8", "anew")) };
+        assert_eq!(known(&mut pods, event), Some(vec![expected.to_owned()]));
+        assert_eq!(known(&mut pods, Event::Apply(version("9", "newer"))), Some(vec!["a".to_owned()]));
+    }
+}
+
 /// An object of a kind that none of its readers can make sense of.
 fn spoiled(name: &str, version: &str) -> Value {
     json!({"metadata": {"namespace": "shop", "name": name, "resourceVersion": version, "labels": ["no", "map"]},
