@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::node_addresses::RefusedAddresses;
 use crate::refusals::Refusals;
 use crate::source::{Knowledge, Update};
+use crate::status::isolated_pods;
 use search::Search;
 
 /// The first wait after a failure; it doubles up to [`LONGEST_RETRY`].
@@ -325,10 +326,10 @@ impl<K: Nftables> Enforcer<K> {
     /// Reads the kernel's tables and applies what they lack.
     fn adopt(&mut self) -> Result<(), kernel::Error> {
         let tables = self.kernel.read_all()?;
+        if !self.programmed {
+            self.recall(&tables);
+        }
         if let Some(doors) = &mut self.doors {
-            if !self.programmed {
-                doors.recall(tables.doors.as_ref());
-            }
             doors.find(&mut self.compiler);
         }
         self.compiler.update();
@@ -344,6 +345,16 @@ impl<K: Nftables> Enforcer<K> {
             warn!(operations, "the tables were not what they should be; they are repaired");
         }
         Ok(())
+    }
+
+    /// Takes over what an agent before this one knew and no object says any more.
+    fn recall(&mut self, tables: &Tables) {
+        for (pod, direction) in tables.policies.iter().flat_map(isolated_pods) {
+            self.compiler.keep_isolated(&pod, direction);
+        }
+        if let Some(doors) = &mut self.doors {
+            doors.recall(tables.doors.as_ref());
+        }
     }
 
     /// Closes the policies at fault where the kernel refuses for good, and applies the rest.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::AddAssign;
 
 use policy_compiler::compile::{Counted, guards_door, lists_pods_without_door};
-use policy_compiler::model::Direction;
+use policy_compiler::model::{Direction, ObjectName};
 use policy_compiler::ruleset::{ChainName, Element, ElementKey, Hook};
 use serde::Serialize;
 
@@ -225,6 +225,23 @@ fn pods_without_door(table: &Table) -> BTreeSet<Pod> {
 fn pod(key: ElementKey, element: &Element) -> Option<Pod> {
     let ElementKey::Address(address) = key else { return None };
     Some(Pod { name: element.comment.as_ref()?.to_string(), address: address.to_string() })
+}
+
+/// The names of the pods that a table isolates, each with the direction. Those that are only audited are not among them.
+pub(crate) fn isolated_pods(table: &Table) -> impl Iterator<Item = (ObjectName, Direction)> {
+    members(table).into_iter().flat_map(|(chain, pods)| {
+        let direction = match Counted::by(&chain, None) {
+            Some(Counted::Denied { direction, .. }) => Some(direction),
+            _ => None,
+        };
+        let named = |pod: Pod| {
+            // An address that several pods show names them all.
+            let names = pod.name.split(", ").filter_map(|name| name.split_once('/'));
+            names.map(|(namespace, name)| ObjectName::new(namespace, name)).collect::<Vec<_>>()
+        };
+        let pods = pods.into_iter().flat_map(named);
+        pods.filter_map(move |pod| Some((pod, direction?))).collect::<Vec<_>>()
+    })
 }
 
 /// The pods by the chain that isolates them.

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use policy_compiler::compile::Compiler;
-use policy_compiler::model::{LabelSelector, Labels, Namespace, NetworkPolicy, ObjectName, Pod};
+use policy_compiler::model::{Direction, LabelSelector, Labels, Namespace, NetworkPolicy, ObjectName, Pod};
 use policy_compiler::ruleset::Packet;
 
 /// What happens, step by step.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Step {
     /// The namespace is known, as one that is being deleted or not.
     Namespace {
@@ -21,9 +21,11 @@ enum Step {
     Pod,
     PodGone,
     PodOfAnotherName,
+    /// A table that was programmed before isolates the pod.
+    WasIsolated,
 }
 
-use Step::{NamespaceGone, Pod as PodHere, PodGone, PodOfAnotherName, Policy, PolicyGone};
+use Step::{NamespaceGone, Pod as PodHere, PodGone, PodOfAnotherName, Policy, PolicyGone, WasIsolated};
 
 const KNOWN: Step = Step::Namespace { terminating: false };
 const TERMINATING: Step = Step::Namespace { terminating: true };
@@ -53,14 +55,18 @@ fn take(compiler: &mut Compiler, step: Step) {
         PolicyGone => compiler.put_policy(&name("closed"), None),
         PodHere => compiler.put_pod(&name("pod"), Some(pod("pod", "10.0.0.1"))),
         PodGone => compiler.put_pod(&name("pod"), None),
-        PodOfAnotherName => compiler.put_pod(&name("other"), Some(pod("other", "10.0.0.2"))),
+        PodOfAnotherName => {
+            let labels = Labels::from([("app".to_owned(), "other".to_owned())]);
+            compiler.put_pod(&name("other"), Some(Pod { labels, ..pod("other", "10.0.0.2") }));
+        }
+        WasIsolated => compiler.keep_isolated(&name("pod"), Direction::Ingress),
     }
     compiler.update();
 }
 
 #[test]
 fn what_goes_with_its_namespace_holds_until_the_last_pod_is_gone() {
-    let cases: [(&[Step], bool); 12] = [
+    let cases: [(&[Step], bool); 18] = [
         (&[KNOWN, PodHere, Policy], true),
         (&[KNOWN, PodHere, Policy, PolicyGone], false),
         (&[KNOWN, PodHere, Policy, TERMINATING, PolicyGone], true),
@@ -73,6 +79,12 @@ fn what_goes_with_its_namespace_holds_until_the_last_pod_is_gone() {
         (&[KNOWN, PodHere, PodOfAnotherName, Policy, NamespaceGone, PolicyGone, PodGone, PodHere], true),
         (&[PodHere, Policy, PolicyGone], true),
         (&[PodHere, Policy, PolicyGone, KNOWN], false),
+        (&[TERMINATING, PodHere, WasIsolated], true),
+        (&[PodHere, WasIsolated], true),
+        (&[PodHere, WasIsolated, NamespaceGone], true),
+        (&[TERMINATING, PodHere, PodOfAnotherName, WasIsolated, PodGone, PodHere], true),
+        (&[TERMINATING, PodHere, WasIsolated, KNOWN], false),
+        (&[KNOWN, PodHere, WasIsolated], false),
     ];
     for (steps, isolated) in cases {
         let mut compiler = Compiler::new(None);
@@ -82,5 +94,10 @@ fn what_goes_with_its_namespace_holds_until_the_last_pod_is_gone() {
         let [source, destination] = ["192.0.2.1", "10.0.0.1"].map(|address| address.parse().unwrap());
         let passes = compiler.ruleset().forwards(&Packet { source, destination, port: None });
         assert_eq!(!passes, isolated, "{steps:?}");
+        if steps.contains(&WasIsolated) {
+            let destination = "10.0.0.2".parse().unwrap();
+            let passes = compiler.ruleset().forwards(&Packet { source, destination, port: None });
+            assert!(passes, "{steps:?}: another pod was not isolated");
+        }
     }
 }

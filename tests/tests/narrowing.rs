@@ -183,10 +183,16 @@ impl Scene {
         plane.api().put(&policy("shop", "server", &spec))?;
         plane.api().put(&closed())?;
         let proxy = plane.proxy(node.namespace(), |_| {})?;
-        let kubeconfig = plane.kubeconfig_by(&proxy)?;
-        let mut agent = Agent::start_with(&node, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])?;
+        let mut agent = agent(&plane, &proxy, &node)?;
         agent.wait_ready(BOUND)?;
         Ok(Some(Self { plane, proxy, lab, node, server, guest, marker, agent }))
+    }
+
+    /// Kills the agent, and another takes over.
+    fn restart(&mut self) -> Result<()> {
+        let next = agent(&self.plane, &self.proxy, &self.node)?;
+        std::mem::replace(&mut self.agent, next).kill();
+        self.agent.wait_ready(BOUND)
     }
 
     fn wait_for(&self, what: &str, from: &Pod, to: &Pod, expected: Outcome) -> Result<()> {
@@ -209,6 +215,12 @@ impl Scene {
     }
 }
 
+/// Starts an agent that asks the API server by the proxy.
+fn agent(plane: &ControlPlane, proxy: &Proxy, node: &Node) -> Result<Agent> {
+    let kubeconfig = plane.kubeconfig_by(proxy)?;
+    Agent::start_with(node, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])
+}
+
 /// Closes the marker.
 fn marked() -> Value {
     policy("marks", "marked", &json!({"podSelector": {}, "policyTypes": ["Ingress"]}))
@@ -221,8 +233,8 @@ fn closed() -> Value {
 
 #[test]
 fn a_namespace_that_goes_keeps_its_policies_and_loses_its_labels() -> Result<()> {
-    let Some(scene) = Scene::raise()? else { return Ok(()) };
-    let Scene { plane, server, guest, .. } = &scene;
+    let Some(mut scene) = Scene::raise()? else { return Ok(()) };
+    let (server, guest) = (&scene.server.clone(), &scene.guest.clone());
     scene.wait_for("a label that is missing", guest, server, Outcome::Allowed)?;
     scene.wait_for("closed", server, guest, Outcome::Denied)?;
 
@@ -230,25 +242,28 @@ fn a_namespace_that_goes_keeps_its_policies_and_loses_its_labels() -> Result<()>
     let prober = Prober::start(&[], &into_guest.collect::<Vec<_>>())?;
     let mut guests = namespace("guests", &json!({}));
     guests["metadata"]["finalizers"] = json!(["example.org/hold"]);
-    plane.api().put(&guests)?;
-    plane.api().delete(&guests)?;
+    scene.plane.api().put(&guests)?;
+    scene.plane.api().delete(&guests)?;
     scene.wait_heard("prod", Outcome::Denied)?;
     scene.delete_policy(&closed())?;
     scene.wait_for("a policy of a namespace that is being deleted", server, guest, Outcome::Denied)?;
     scene.wait_for("its labels are known still", guest, server, Outcome::Allowed)?;
 
+    scene.restart()?;
+    scene.wait_for("an agent that never knew the policy", server, guest, Outcome::Denied)?;
+
     let mut released = namespace("guests", &json!({}));
     released["metadata"]["finalizers"] = Value::Null;
-    plane.api().patch(&released)?;
+    scene.plane.api().patch(&released)?;
     scene.wait_for("a namespace that is not known", guest, server, Outcome::Denied)?;
     scene.wait_for("a policy of a namespace that is gone", server, guest, Outcome::Denied)?;
     let totals = prober.stop()?;
     ensure!(totals.leaks == 0 && totals.denied > 0, "{totals:?}");
 
-    plane.api().put(&namespace("guests", &json!({"env": "prod"})))?;
+    scene.plane.api().put(&namespace("guests", &json!({"env": "prod"})))?;
     scene.wait_for("made anew, the policy is over", server, guest, Outcome::Allowed)?;
     scene.wait_for("other labels", guest, server, Outcome::Denied)?;
-    plane.api().put(&namespace("guests", &json!({"env": "test"})))?;
+    scene.plane.api().put(&namespace("guests", &json!({"env": "test"})))?;
     scene.wait_for("labels that match", guest, server, Outcome::Allowed)
 }
 

@@ -26,6 +26,7 @@ mod connections;
 mod doors;
 mod draft;
 mod names;
+mod outliving;
 mod pods;
 mod rule;
 mod side;
@@ -195,6 +196,13 @@ impl Compiler {
     /// pods are known of its namespace, holds until the last of those pods is gone or the namespace is made anew.
     pub fn put_policy(&mut self, name: &ObjectName, policy: Option<NetworkPolicy>) {
         self.world.put_policy(name, policy, &mut self.changed);
+    }
+
+    /// A pod of the node that is isolated in a direction by a table which was programmed before the first object was
+    /// put. It stays isolated, and no rule lets anything through, if its namespace is being deleted or is not known, and
+    /// no policy isolates it: those that did may be gone and hold still.
+    pub fn keep_isolated(&mut self, pod: &ObjectName, direction: Direction) {
+        self.world.keep_isolated(pod, direction, &mut self.changed);
     }
 
     /// Closes policies ([`NetworkPolicy::closed`]), those of default deny among them, until they are opened or put with

@@ -16,13 +16,13 @@ pub(super) struct World {
     /// The node that is compiled for; `None`: one node runs every pod.
     node: Option<Arc<str>>,
     nodes: BTreeMap<Arc<str>, Node>,
-    namespaces: HashMap<Arc<str>, Namespace>,
+    pub(super) namespaces: HashMap<Arc<str>, Namespace>,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     /// Those of [`DefaultDeny`] included.
     policies: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
     /// Those among them whose objects are gone, and which hold as long as pods of their namespaces are left
-    /// (CVE-2024-7598).
-    outliving: BTreeSet<ObjectName>,
+    /// ([`super::outliving`]).
+    pub(super) outliving: BTreeSet<ObjectName>,
     /// The policies that are closed, as they were put: [`NetworkPolicy::closed`] of each stands in `policies`.
     closed: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
     default_deny: Option<DefaultDeny>,
@@ -31,7 +31,7 @@ pub(super) struct World {
     /// Whether policies judge what pods send to their node.
     own_node_judged: bool,
     /// How many pods live in each namespace.
-    population: BTreeMap<Arc<str>, usize>,
+    pub(super) population: BTreeMap<Arc<str>, usize>,
     claims: Claims,
 }
 
@@ -159,28 +159,6 @@ impl World {
         }
     }
 
-    /// Whether policies of a namespace hold although their objects are gone: it is being deleted, or it is not known
-    /// and pods of it are.
-    fn outlives_policies(&self, namespace: &Arc<str>) -> bool {
-        match self.namespaces.get(namespace) {
-            Some(namespace) => namespace.is_terminating(),
-            None => self.population.contains_key(namespace),
-        }
-    }
-
-    /// Ends what only holds as long as a namespace [outlives its policies](Self::outlives_policies).
-    fn end_outliving(&mut self, namespace: &Arc<str>, changed: &mut Changed) {
-        if self.outliving.is_empty() || self.outlives_policies(namespace) {
-            return;
-        }
-        let ended: Vec<_> =
-            self.outliving.iter().filter(|name| name.namespace == *namespace).cloned().collect();
-        for name in ended {
-            self.outliving.remove(&name);
-            self.set_policy(&name, None, changed);
-        }
-    }
-
     /// Puts a namespace under default deny or takes it out, by what is known of it.
     fn update_default_deny(&mut self, namespace: &Arc<str>, changed: &mut Changed) {
         let Some(default_deny) = &self.default_deny else { return };
@@ -223,22 +201,7 @@ impl World {
         changed.pods.insert(name.clone());
     }
 
-    pub(super) fn put_policy(
-        &mut self,
-        name: &ObjectName,
-        policy: Option<NetworkPolicy>,
-        changed: &mut Changed,
-    ) {
-        if policy.is_some() {
-            self.outliving.remove(name);
-        } else if self.policies.contains_key(name) && self.outlives_policies(&name.namespace) {
-            self.outliving.insert(name.clone());
-            return;
-        }
-        self.set_policy(name, policy, changed);
-    }
-
-    fn set_policy(&mut self, name: &ObjectName, policy: Option<NetworkPolicy>, changed: &mut Changed) {
+    pub(super) fn set_policy(&mut self, name: &ObjectName, policy: Option<NetworkPolicy>, changed: &mut Changed) {
         if policy.is_some() && self.closed.get(name).map(AsRef::as_ref) == policy.as_ref() {
             return;
         }
