@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::interference::Interference;
 use crate::node::Node;
 use crate::testbed::wait_until;
 
@@ -190,6 +191,14 @@ impl Agent {
             total += Duration::from_nanos(nanoseconds.parse()?);
         }
         Ok(total)
+    }
+
+    /// From now on the kernel refuses the agent's transactions that name something, such as a chain.
+    ///
+    /// # Errors
+    /// The system does not let the agent be traced.
+    pub fn interfere(&self, name: &str) -> Result<Interference> {
+        Interference::begin(self.child.id(), name)
     }
 
     /// What the agent has written so far.

@@ -326,7 +326,8 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
                 Ok(answer) => answer,
                 Err(error) => {
                     self.metrics.source_failure();
-                    let reason = format!("cannot ask for namespace {}: {}", held.namespace, root_cause(&error));
+                    let reason =
+                        format!("cannot ask for namespace {}: {}", held.namespace, root_cause(&error));
                     if retries.is_new(&reason) {
                         warn!("{reason}; its deleted policies stay enforced");
                     }

@@ -81,8 +81,9 @@ impl World {
         });
         let of_all = self.pods_in(&pod.name.namespace).flat_map(|other| other.labels.keys());
         let of_others: BTreeSet<_> = of_all.filter(|key| !pod.labels.contains_key(*key)).collect();
-        let lacking =
-            of_others.into_iter().map(|key| Requirement { key: key.clone(), operator: Operator::DoesNotExist });
+        let lacking = of_others
+            .into_iter()
+            .map(|key| Requirement { key: key.clone(), operator: Operator::DoesNotExist });
         LabelSelector { requirements: own.chain(lacking).collect() }
     }
 }

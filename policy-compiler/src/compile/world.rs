@@ -201,7 +201,12 @@ impl World {
         changed.pods.insert(name.clone());
     }
 
-    pub(super) fn set_policy(&mut self, name: &ObjectName, policy: Option<NetworkPolicy>, changed: &mut Changed) {
+    pub(super) fn set_policy(
+        &mut self,
+        name: &ObjectName,
+        policy: Option<NetworkPolicy>,
+        changed: &mut Changed,
+    ) {
         if policy.is_some() && self.closed.get(name).map(AsRef::as_ref) == policy.as_ref() {
             return;
         }

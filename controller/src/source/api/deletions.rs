@@ -44,7 +44,8 @@ pub(super) async fn ask_for(
     // A list, since the role of the agent allows that, and since it says how new it is also where there is nothing.
     let only = ListParams::default().fields(&format!("metadata.name={namespace}"));
     let namespaces = Api::<Object<Namespace>>::all(client.clone());
-    let list = tokio::time::timeout(LONGEST_ANSWER, namespaces.list(&only)).await.map_err(|_| Error::Late)??;
+    let list =
+        tokio::time::timeout(LONGEST_ANSWER, namespaces.list(&only)).await.map_err(|_| Error::Late)??;
     let version = list.metadata.resource_version.and_then(|version| version.parse().ok());
     Ok((list.items.into_iter().next(), version))
 }
