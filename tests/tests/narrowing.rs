@@ -346,3 +346,29 @@ fn a_deleted_policy_holds_until_it_is_known_whether_its_namespace_goes_too() -> 
     proxy.treat("namespaces", Treatment::Pass);
     scene.wait_for("its namespace stays", &scene.marker, server, Outcome::Allowed)
 }
+
+/// What a watch says twice, or out of its order, is old.
+#[test]
+fn what_watches_repeat_changes_nothing() -> Result<()> {
+    let Some(scene) = Scene::raise()? else { return Ok(()) };
+    let Scene { plane, proxy, server, guest, .. } = &scene;
+    for kind in ["namespaces", "networkpolicies", "nodes", "pods"] {
+        proxy.treat(kind, Treatment::Repeat);
+    }
+    scene.wait_for("closed", server, guest, Outcome::Denied)?;
+    plane.api().put(&policy("guests", "closed", &json!({"podSelector": {}, "ingress": [{}]})))?;
+    scene.wait_for("opened", server, guest, Outcome::Allowed)?;
+    plane.api().put(&policy("guests", "closed", &json!({"podSelector": {}, "ingress": []})))?;
+    scene.wait_for("closed again", server, guest, Outcome::Denied)?;
+    let prober = Prober::start(&[], &[Probe::new(server, guest.ipv4(), PORT, Protocol::Udp)])?;
+    plane.api().put(&marked())?;
+    scene.wait_for("the next policy is known", server, &scene.marker, Outcome::Denied)?;
+    let totals = prober.stop()?;
+    ensure!(totals.leaks == 0 && totals.denied > 0, "{totals:?}");
+
+    plane.api().delete(&closed())?;
+    scene.wait_for("the policy is gone", server, guest, Outcome::Allowed)?;
+    plane.api().delete(&marked())?;
+    scene.wait_for("the next deletion is known", server, &scene.marker, Outcome::Allowed)?;
+    scene.wait_for("it has not come back", server, guest, Outcome::Allowed)
+}

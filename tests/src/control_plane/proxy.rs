@@ -26,6 +26,8 @@ pub enum Treatment {
     Hold,
     /// What watches say is held back until it may pass. Lists pass.
     Late,
+    /// Watches say everything twice, and then once more what they said before that. Lists pass.
+    Repeat,
     /// Watches begin and then say nothing, those that are open too. Lists pass.
     Silence,
 }
@@ -130,6 +132,7 @@ impl Dealings {
         connection: &mut TcpStream,
     ) -> Result<()> {
         let mut silenced = false;
+        let mut before = String::new();
         // Where the answer breaks off, so does this one.
         for line in lines.map_while(Result::ok) {
             let held = if watches { &[Treatment::Hold, Treatment::Late][..] } else { &[Treatment::Hold] };
@@ -145,7 +148,12 @@ impl Dealings {
             let mut value: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
             value["items"].as_array_mut().into_iter().flatten().for_each(|item| (self.change)(item));
             (self.change)(&mut value["object"]);
-            writeln!(connection, "{value}")?;
+            let line = format!("{value}\n");
+            connection.write_all(line.as_bytes())?;
+            if watches && self.treatment(kind) == Treatment::Repeat {
+                connection.write_all(format!("{line}{before}").as_bytes())?;
+            }
+            before = line;
         }
         // The end of a watch would say something too.
         while watches && self.treatment(kind) == Treatment::Silence {

@@ -1,5 +1,6 @@
 //! What is known of a kind: enough to know what an event changes, and what a new list lacks.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
@@ -20,7 +21,10 @@ pub(super) struct Known<K: Kind> {
     /// How many objects cannot be decoded and have no name, since the last list began. One of them may be any object
     /// that the list lacks.
     nameless: usize,
-    /// The versions that objects have been asked for at, beside the watch. What is older is no news.
+    /// The newest version that the watch, or the list before it, has shown. Versions of one kind are numbers that grow,
+    /// and a watch has them in order.
+    newest: u64,
+    /// The versions that objects have been asked for at, beside the watch, and that it has not come to yet.
     asked: HashMap<K::Name, u64>,
     /// The number of the list that is read or was read last.
     list: u64,
@@ -44,6 +48,7 @@ impl<K: Kind> Default for Known<K> {
             objects: HashMap::new(),
             undecodable: HashMap::new(),
             nameless: 0,
+            newest: 0,
             asked: HashMap::new(),
             list: 0,
             listing: Vec::new(),
@@ -60,27 +65,32 @@ impl<K: Kind> Known<K> {
             Event::Init => {
                 self.list += 1;
                 self.nameless = 0;
+                // A list that begins now is newer than all that was heard before.
+                self.newest = 0;
+                self.asked.clear();
                 None
             }
             Event::InitApply(object) => {
+                self.newest = self.newest.max(version(object.meta()).unwrap_or_default());
                 let update = self.put(object);
                 self.listing.extend(update);
                 None
             }
             Event::InitDone => Some(self.complete()),
             Event::Apply(object) => {
-                self.forget_asked(object.meta());
-                Some(Vec::from_iter(self.put(object)))
+                let is_news = self.advance(object.meta()).is_gt();
+                Some(is_news.then(|| self.put(object)).flatten().into_iter().collect())
             }
             Event::Delete(object) => {
-                self.forget_asked(object.meta());
-                Some(Vec::from_iter(self.delete(&object)))
+                // An object may end in the version of its last change.
+                let is_news = self.advance(object.meta()).is_ge();
+                Some(is_news.then(|| self.delete(&object)).flatten().into_iter().collect())
             }
         }
     }
 
     /// Takes in what an object was at a version of its kind, `None` if there was none. It was asked for beside the
-    /// watch, which may still have to say what was before that. (Versions of one kind are numbers that grow.)
+    /// watch, which may still have to say what was before that.
     pub(super) fn take_asked(
         &mut self,
         name: &K::Name,
@@ -93,6 +103,16 @@ impl<K: Kind> Known<K> {
         };
         self.asked.extend(version.map(|version| (name.clone(), version)));
         update
+    }
+
+    /// Goes on to the version of what a watch says. Returns how that compares with where the watch was: one that repeats
+    /// itself has been there.
+    fn advance(&mut self, metadata: &ObjectMeta) -> Ordering {
+        let Some(version) = version(metadata) else { return Ordering::Greater };
+        let order = version.cmp(&self.newest);
+        self.newest = self.newest.max(version);
+        self.asked.retain(|_, asked| version < *asked);
+        order
     }
 
     /// How many objects cannot be decoded now.
@@ -150,13 +170,6 @@ impl<K: Kind> Known<K> {
     /// Whether an object has been asked for at a newer version.
     fn is_outdated(&self, name: &K::Name, metadata: &ObjectMeta) -> bool {
         self.asked.get(name).zip(version(metadata)).is_some_and(|(asked, version)| version <= *asked)
-    }
-
-    /// Forgets what objects have been asked for at versions that a watch has left behind.
-    fn forget_asked(&mut self, metadata: &ObjectMeta) {
-        if let Some(version) = version(metadata) {
-            self.asked.retain(|_, asked| version < *asked);
-        }
     }
 
     /// What the list has changed, and what it lacks.

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use kube::ResourceExt;
 use kube::api::{ObjectList, WatchEvent};
 use kube::runtime::watcher::Event;
@@ -34,8 +36,11 @@ fn policy_of(object: &Value) -> model::NetworkPolicy {
     }
 }
 
+/// An object in a version that is newer than all before it.
 fn named(name: &str) -> Value {
-    json!({"metadata": {"namespace": "shop", "name": name, "resourceVersion": "1"}})
+    static NEWEST: AtomicU64 = AtomicU64::new(1);
+    let version = NEWEST.fetch_add(1, Ordering::Relaxed).to_string();
+    json!({"metadata": {"namespace": "shop", "name": name, "resourceVersion": version}})
 }
 
 /// Pods are read by a second piece of code, for the sake of memory: it must read what the manifest reader does.
@@ -236,10 +241,10 @@ fn what_has_not_changed_is_not_told_again() {
     assert_eq!(known(&mut pods, Event::Apply(pod("a"))), Some(Vec::new()));
 
     let mut heartbeat = named("a");
-    heartbeat["metadata"]["resourceVersion"] = json!("2");
     heartbeat["status"] = json!({"conditions": [{"type": "Ready", "lastProbeTime": null}]});
     assert_eq!(known(&mut pods, Event::Apply(decode(&heartbeat))), Some(Vec::new()));
 
+    heartbeat["metadata"] = named("a")["metadata"].clone();
     heartbeat["metadata"]["labels"] = json!({"app": "web"});
     assert_eq!(known(&mut pods, Event::Apply(decode(&heartbeat))), Some(vec!["a".to_owned()]));
     assert_eq!(known(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]), "as it was before");
@@ -268,38 +273,71 @@ fn a_list_that_breaks_off_is_told_with_the_next_one() {
 /// What was asked for beside the watch, and the versions that the watch says afterwards.
 #[test]
 fn what_is_older_than_an_answer_is_no_news() {
-    let version = |version: &str, app: &str| {
-        let mut object = named("a");
-        object["metadata"]["resourceVersion"] = json!(version);
-        object["metadata"]["labels"] = json!({"app": app});
-        decode::<Pod>(&object)
-    };
     let name = ObjectName::new("shop", "a");
-    for (object, after) in [(Some(version("5", "new")), "a"), (None, "-a")] {
+    for exists in [true, false] {
         let mut pods = Known::default();
         list(&mut pods, &["a", "b"]);
-        let exists = object.is_some();
-        assert_eq!(pods.take_asked(&name, object, Some(7)).is_some(), true);
-        for event in [Event::Apply(version("4", "old")), Event::Delete(version("6", "old"))] {
-            assert_eq!(known(&mut pods, event), Some(vec![]), "{after}");
+        let (old, older) = (relabelled("a", "old"), named("a"));
+        let new = relabelled("a", "new");
+        let version = number(&named("-"));
+        assert!(pods.take_asked(&name, exists.then(|| decode(&new)), Some(version)).is_some());
+        for event in [Event::Apply(decode(&old)), Event::Delete(decode(&older))] {
+            assert_eq!(known(&mut pods, event), Some(vec![]), "{exists}");
         }
-        // A list that began before the answer.
-        known(&mut pods, Event::Init);
-        known(&mut pods, Event::InitApply(version("4", "old")));
-        known(&mut pods, Event::InitApply(pod("b")));
-        assert_eq!(known(&mut pods, Event::InitDone), Some(vec![]), "{after}");
-        let expected = if exists { "-a" } else { "a" };
-        let event =
-            if exists { Event::Delete(version("8", "new")) } else { Event::Apply(version("8", "anew")) };
-        assert_eq!(known(&mut pods, event), Some(vec![expected.to_owned()]));
-        assert_eq!(known(&mut pods, Event::Apply(version("9", "newer"))), Some(vec!["a".to_owned()]));
+        if exists {
+            assert_eq!(known(&mut pods, Event::Delete(pod("a"))), Some(vec!["-a".to_owned()]));
+        }
+        assert_eq!(known(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]));
     }
 }
 
+#[test]
+fn a_list_that_began_before_an_answer_is_older() {
+    let mut pods = Known::default();
+    list(&mut pods, &["a", "b"]);
+    let listed = [named("a"), named("b")];
+    known(&mut pods, Event::Init);
+    pods.take_asked(&ObjectName::new("shop", "a"), None, Some(number(&named("-"))));
+    for object in &listed {
+        known(&mut pods, Event::InitApply(decode(object)));
+    }
+    assert_eq!(known(&mut pods, Event::InitDone), Some(vec![]));
+    assert_eq!(list(&mut pods, &["a", "b"]), ["a"], "the next list is newer");
+}
+
+#[test]
+fn what_a_watch_repeats_is_no_news() {
+    let mut pods = Known::default();
+    list(&mut pods, &["a"]);
+    let (come, changed, gone) = (named("b"), relabelled("b", "new"), named("b"));
+    assert_eq!(known(&mut pods, Event::Apply(decode(&come))), Some(vec!["b".to_owned()]));
+    assert_eq!(known(&mut pods, Event::Apply(decode(&changed))), Some(vec!["b".to_owned()]));
+    assert_eq!(known(&mut pods, Event::Apply(decode(&come))), Some(vec![]));
+    assert_eq!(known(&mut pods, Event::Delete(decode(&gone))), Some(vec!["-b".to_owned()]));
+    for repeated in [&come, &changed] {
+        assert_eq!(known(&mut pods, Event::Apply(decode(repeated))), Some(vec![]));
+    }
+    assert_eq!(known(&mut pods, Event::Apply(pod("b"))), Some(vec!["b".to_owned()]));
+}
+
+fn relabelled(name: &str, app: &str) -> Value {
+    let mut object = named(name);
+    object["metadata"]["labels"] = json!({"app": app});
+    object
+}
+
+/// The version of an object as a number.
+fn number(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok()).expect("a number")
+}
+
 /// An object of a kind that none of its readers can make sense of.
-fn spoiled(name: &str, version: &str) -> Value {
-    json!({"metadata": {"namespace": "shop", "name": name, "resourceVersion": version, "labels": ["no", "map"]},
-           "spec": {"podSelector": {}}, "status": {"phase": "Running"}})
+fn spoiled(name: &str) -> Value {
+    let mut object = named(name);
+    object["metadata"]["labels"] = json!(["no", "map"]);
+    object["spec"] = json!({"podSelector": {}});
+    object["status"] = json!({"phase": "Running"});
+    object
 }
 
 /// Each kind, and what its undecodable object `a` becomes after the object could be decoded.
@@ -313,13 +351,13 @@ fn an_object_that_cannot_be_decoded_narrows_and_stops_no_other() {
             known.take(Event::InitApply(decode::<K>(item)));
         }
         assert_eq!(known.take(Event::InitDone).map(|updates| updates.len()), Some(2));
-        let updates = known.take(Event::Apply(decode(&spoiled("a", "2")))).expect("no list");
+        let updates = known.take(Event::Apply(decode(&spoiled("a")))).expect("no list");
         assert_eq!(known.undecodable(), 1);
-        assert!(known.take(Event::Apply(decode(&spoiled("a", "3")))).expect("no list").is_empty());
+        assert!(known.take(Event::Apply(decode(&spoiled("a")))).expect("no list").is_empty());
 
         // A list has it too, and tells no more of it, nor of the others.
         known.take(Event::Init);
-        known.take(Event::InitApply(decode(&spoiled("a", "3"))));
+        known.take(Event::InitApply(decode(&spoiled("a"))));
         known.take(Event::InitApply(decode(&named("b"))));
         known.take(Event::InitApply(decode(&named("c"))));
         assert_eq!(known.take(Event::InitDone).map(|updates| updates.len()), Some(1), "c is new");
@@ -327,11 +365,8 @@ fn an_object_that_cannot_be_decoded_narrows_and_stops_no_other() {
 
         let mended = known.take(Event::Apply(decode(&named("a")))).expect("no list");
         assert_eq!((mended.len(), known.undecodable()), (updates.len(), 0), "as it was");
-        known.take(Event::Apply(decode(&spoiled("a", "4"))));
-        assert_eq!(
-            known.take(Event::Delete(decode(&spoiled("a", "5")))).map(|updates| updates.len()),
-            Some(1)
-        );
+        known.take(Event::Apply(decode(&spoiled("a"))));
+        assert_eq!(known.take(Event::Delete(decode(&spoiled("a")))).map(|updates| updates.len()), Some(1));
         assert_eq!(known.undecodable(), 0);
         updates
     }
@@ -346,7 +381,7 @@ fn an_object_that_cannot_be_decoded_narrows_and_stops_no_other() {
 fn a_pod_that_could_never_be_decoded_is_unknown_until_it_can_be() {
     let mut pods = Known::default();
     known(&mut pods, Event::Init);
-    known(&mut pods, Event::InitApply(decode(&spoiled("a", "1"))));
+    known(&mut pods, Event::InitApply(decode(&spoiled("a"))));
     known(&mut pods, Event::InitApply(pod("b")));
     assert_eq!(known(&mut pods, Event::InitDone), Some(vec!["b".to_owned()]));
     assert_eq!(known(&mut pods, Event::Apply(pod("a"))), Some(vec!["a".to_owned()]));
@@ -370,17 +405,18 @@ fn what_a_list_lacks_beside_an_object_without_a_name_may_still_be_there() {
 
 #[test]
 fn one_item_that_cannot_be_decoded_leaves_the_list_and_the_event_readable() {
-    let items = json!([named("a"), spoiled("b", "2"), null, named("c")]);
+    let items = json!([named("a"), spoiled("b"), null, named("c")]);
     let list =
         json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "7"}, "items": items});
     let list: ObjectList<Object<Pod>> = serde_json::from_str(&list.to_string()).expect("a list");
     assert_eq!(list.items.len(), 4);
-    let event = json!({"type": "MODIFIED", "object": spoiled("b", "9")}).to_string();
+    let spoiled = spoiled("b");
+    let event = json!({"type": "MODIFIED", "object": spoiled}).to_string();
     let WatchEvent::Modified(object) =
         serde_json::from_str::<WatchEvent<Object<Pod>>>(&event).expect("an event")
     else {
         panic!("{event}")
     };
     // The watch goes on behind it.
-    assert_eq!(object.resource_version().as_deref(), Some("9"));
+    assert_eq!(object.resource_version().as_deref(), spoiled["metadata"]["resourceVersion"].as_str());
 }
