@@ -105,10 +105,10 @@ pub fn run(options: Options) -> Result<()> {
     let keeper = doors.zip(finder.flatten()).map(|(DoorOptions { allow_tunnels, .. }, finder)| {
         DoorKeeper::new(finder, allow_tunnels, notices.clone(), metrics.clone())
     });
-    let tell = tell(LocalPods::new(&node_name, pods), sender.clone());
+    let hand_on = to_enforcer(LocalPods::new(&node_name, pods), sender.clone());
     let follower =
         Follower { node: &node_name, heard, health: &health, metrics: &metrics, threads: &threads };
-    follower.follow(&source, News { problems, denials, refused }, tell)?;
+    follower.follow(&source, News { problems, denials, refused }, hand_on)?;
     let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
     threads.spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
@@ -168,7 +168,7 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// Hands all objects to the enforcer, and the addresses of the node's pods to the examiner.
-fn tell(pods: LocalPods, enforcer: Sender<Message>) -> impl Fn(Changes) -> bool + Send + 'static {
+fn to_enforcer(pods: LocalPods, enforcer: Sender<Message>) -> impl Fn(Changes) -> bool + Send + 'static {
     move |changes: Changes| {
         pods.note(&changes.updates);
         enforcer.send(Message::Changes(changes)).is_ok()
@@ -211,13 +211,13 @@ impl Follower<'_> {
         self,
         source: &Source,
         news: News,
-        tell: impl Fn(Changes) -> bool + Send + 'static,
+        hand_on: impl Fn(Changes) -> bool + Send + 'static,
     ) -> Result<()> {
         let heard = self.heard;
         let server = match source {
             Source::Manifests(directory) => {
                 let manifests = Manifests::watch(directory)?;
-                self.threads.spawn("manifests", move || manifests.follow(tell))?;
+                self.threads.spawn("manifests", move || manifests.follow(hand_on))?;
                 return Ok(());
             }
             Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path, heard)?,
@@ -225,7 +225,7 @@ impl Follower<'_> {
         };
         let (node, health, metrics) = (self.node.to_owned(), self.health.clone(), self.metrics.clone());
         self.threads.spawn("api", move || {
-            server.follow(&node, health, &metrics, tell, |client| events::publish(client, &node, news));
+            server.follow(&node, health, &metrics, hand_on, |client| events::publish(client, &node, news));
         })?;
         Ok(())
     }

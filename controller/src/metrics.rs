@@ -274,7 +274,7 @@ impl Metrics {
         self.unbarred.inc_by(connections as u64);
     }
 
-    /// The kernel had more to tell of denied packets than there was room for.
+    /// The kernel had more to report of denied packets than there was room for.
     pub(crate) fn denials_lost(&self) {
         self.denials_lost.inc();
     }

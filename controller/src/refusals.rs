@@ -103,7 +103,7 @@ impl Refusals {
         }
         self.untried = untried;
         for (policy, reason) in reasons {
-            self.tell(Refusal { policy, reason: Some(reason) });
+            self.publish(Refusal { policy, reason: Some(reason) });
         }
         self.review(compiler);
     }
@@ -117,7 +117,7 @@ impl Refusals {
         for policy in self.policies.difference(&closed) {
             if compiler.has_policy(policy) {
                 info!(%policy, "the kernel takes the policy: its rules are enforced again");
-                self.tell(Refusal { policy: policy.clone(), reason: None });
+                self.publish(Refusal { policy: policy.clone(), reason: None });
             } else {
                 info!(%policy, "the policy that the kernel refused is gone");
             }
@@ -145,7 +145,7 @@ impl Refusals {
     }
 
     /// Where nobody follows an API server, or too many are waiting already, the log has it.
-    fn tell(&self, refusal: Refusal) {
+    fn publish(&self, refusal: Refusal) {
         let _ = self.events.try_send(refusal);
     }
 }

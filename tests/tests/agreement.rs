@@ -309,7 +309,7 @@ impl History {
     }
 }
 
-fn tell(compiler: &mut Compiler, old: &Cluster, new: &Cluster) {
+fn put_changes(compiler: &mut Compiler, old: &Cluster, new: &Cluster) {
     for name in old.nodes().keys().chain(new.nodes().keys()) {
         compiler.put_node(name, new.nodes().get(name).cloned());
     }
@@ -344,17 +344,17 @@ fn a_history_of_changes_ends_in_the_ruleset_of_its_outcome() {
         }
         let mut history = History::default();
         let mut kernel = Ruleset::default();
-        let mut told = Cluster::new();
+        let mut known = Cluster::new();
         for step in 0..60 {
             for _ in 0..=random.below(3) {
                 history.change(random);
             }
             let now = history.cluster();
-            tell(&mut compiler, &told, &now);
-            told = now;
+            put_changes(&mut compiler, &known, &now);
+            known = now;
             apply(&mut kernel, &compiler.update())
                 .unwrap_or_else(|why| panic!("seed {seed}, step {step}: {why}"));
-            let mut cluster = told.clone();
+            let mut cluster = known.clone();
             if let Some(default_deny) = &default_deny {
                 default_deny.apply(&mut cluster);
             }
@@ -384,7 +384,7 @@ fn strict_start_closes_what_is_nobodys_in_the_pod_ranges_and_nothing_else() {
         let mut compiler = strict();
         let mut history = History::default();
         let mut kernel = Ruleset::default();
-        let mut told = Cluster::new();
+        let mut known = Cluster::new();
         for step in 0..20 {
             history.change(random);
             if random.percent(10) {
@@ -392,28 +392,28 @@ fn strict_start_closes_what_is_nobodys_in_the_pod_ranges_and_nothing_else() {
             }
             history.put(own.clone());
             let now = history.cluster();
-            tell(&mut compiler, &told, &now);
-            told = now;
+            put_changes(&mut compiler, &known, &now);
+            known = now;
             let update = compiler.update();
             apply(&mut kernel, &update).unwrap_or_else(|why| panic!("seed {seed}, step {step}: {why}"));
         }
         let mut at_once = strict();
-        at_once.put_cluster(&told);
+        at_once.put_cluster(&known);
         at_once.update();
         assert!(at_once.ruleset() == &kernel, "seed {seed}: another ruleset than at once");
 
-        let mut plain = Compiler::of(&told, Some("node-0")).with_pods_to_node(PodsToNode::Policy);
+        let mut plain = Compiler::of(&known, Some("node-0")).with_pods_to_node(PodsToNode::Policy);
         plain.update();
         let plain = plain.ruleset();
-        let node = &told.nodes()["node-0"];
-        let of_nodes: Vec<_> = told.nodes().values().flat_map(|node| &node.addresses).collect();
-        let alive = told.pods().values().filter(|pod| pod.selectable()).flat_map(|pod| &pod.addresses);
+        let node = &known.nodes()["node-0"];
+        let of_nodes: Vec<_> = known.nodes().values().flat_map(|node| &node.addresses).collect();
+        let alive = known.pods().values().filter(|pod| pod.selectable()).flat_map(|pod| &pod.addresses);
         let alive = alive.filter(|address| !of_nodes.contains(address));
-        let known: Vec<&IpAddr> = alive.chain(&node.addresses).collect();
+        let claimed: Vec<&IpAddr> = alive.chain(&node.addresses).collect();
         let closed = |address: &IpAddr| {
-            !known.contains(&address) && node.pod_ranges.iter().any(|range| range.contains(address))
+            !claimed.contains(&address) && node.pod_ranges.iter().any(|range| range.contains(address))
         };
-        for packet in packets(&told) {
+        for packet in packets(&known) {
             let open = !closed(&packet.source) && !closed(&packet.destination);
             let expected = open && plain.forwards(&packet);
             assert_eq!(kernel.forwards(&packet), expected, "seed {seed}: {packet:?}");
@@ -434,15 +434,15 @@ fn an_update_knows_every_connection_that_it_denies() {
             compiler = compiler.with_pods_to_node(PodsToNode::Policy).with_default_deny(default_deny);
         }
         let mut history = History::default();
-        let mut told = Cluster::new();
+        let mut known = Cluster::new();
         for step in 0..40 {
             let before = compiler.ruleset().clone();
             history.change(random);
             let now = history.cluster();
-            tell(&mut compiler, &told, &now);
-            told = now;
+            put_changes(&mut compiler, &known, &now);
+            known = now;
             let concerned = Concerned::by(&compiler.update());
-            for packet in packets(&told).skip(random.below(5)).step_by(5) {
+            for packet in packets(&known).skip(random.below(5)).step_by(5) {
                 let passes = [Ruleset::forwards, Ruleset::delivers];
                 if passes
                     .into_iter()
@@ -465,9 +465,9 @@ fn an_update_knows_every_connection_that_it_denies() {
 fn an_update_without_a_change_does_nothing() {
     let cluster = cluster(&random_objects(&mut Random::new(7)));
     let mut compiler = Compiler::new(None);
-    tell(&mut compiler, &Cluster::new(), &cluster);
+    put_changes(&mut compiler, &Cluster::new(), &cluster);
     assert!(!compiler.update().is_empty());
-    tell(&mut compiler, &cluster, &cluster);
+    put_changes(&mut compiler, &cluster, &cluster);
     assert_eq!(compiler.update(), Transaction::default());
 }
 

@@ -163,7 +163,7 @@ fn cluster(yaml: &str) -> Cluster {
     cluster
 }
 
-/// All objects of manifests, as a source tells them.
+/// All objects of manifests, as a source hands them on.
 fn updates(yaml: &str) -> Vec<Update> {
     let cluster = cluster(yaml);
     let namespaces = cluster.namespaces().iter();
@@ -239,13 +239,13 @@ fn a_policy_that_the_kernel_refuses_is_closed_and_the_rest_enforced() {
                 bad += &policy("worse", "d", "b");
                 closed.push("shop/worse");
             }
-            let told: Vec<_> = closed.iter().map(|policy| ((*policy).to_owned(), true)).collect();
+            let expected: Vec<_> = closed.iter().map(|policy| ((*policy).to_owned(), true)).collect();
 
             let mut at_start = Scene::new(&faults, None);
             let all = good() + &bad;
             at_start.put(updates(&all)).unwrap();
             at_start.expect(&all, &closed);
-            assert_eq!(at_start.events(), told);
+            assert_eq!(at_start.events(), expected);
             drop(at_start);
 
             let mut later = Scene::new(&faults, None);
@@ -254,7 +254,7 @@ fn a_policy_that_the_kernel_refuses_is_closed_and_the_rest_enforced() {
             let change = bad + &policy("new", "b", "f");
             later.put(updates(&change)).unwrap();
             later.expect(&(good() + &change), &closed);
-            assert_eq!(later.events(), told);
+            assert_eq!(later.events(), expected);
         });
     }
 }
@@ -271,7 +271,7 @@ fn what_comes_after_a_refused_policy_is_enforced_as_ever() {
             all += &change;
             scene.expect(&all, &["shop/bad"]);
         }
-        assert_eq!(scene.events(), [("shop/bad".to_owned(), true)], "it is told once");
+        assert_eq!(scene.events(), [("shop/bad".to_owned(), true)], "it is published once");
     });
 }
 

@@ -27,14 +27,14 @@ pub(super) async fn publish(client: &Client, node: &str, mut refusals: Receiver<
     let mut failures = Failures::default();
     while let Some(refusal) = refusals.recv().await {
         if in_all.take(Instant::now())
-            && let Err(error) = tell(client, node, refusal).await
+            && let Err(error) = create(client, node, refusal).await
         {
             failures.report(&error, "a policy gets no event of what the kernel makes of it; the log has it");
         }
     }
 }
 
-async fn tell(client: &Client, node: &str, Refusal { policy, reason }: Refusal) -> kube::Result<()> {
+async fn create(client: &Client, node: &str, Refusal { policy, reason }: Refusal) -> kube::Result<()> {
     let Some(object) = reference::<NetworkPolicy>(client, &policy).await? else { return Ok(()) };
     let content = match reason {
         Some(reason) => Content {

@@ -68,7 +68,7 @@ pub struct Connection {
 /// receive buffer.
 const DELETIONS: usize = 100;
 
-/// Hands to `each` the connections of which `wanted` says yes when told who opened them and who was asked, until
+/// Hands to `each` the connections of which `wanted` says yes, given who opened them and who was asked, until
 /// `each` fails. Returns how many were listed, wanted or not.
 ///
 /// More may be listed than asked for: a kernel before 5.8 lists all of the family. What comes or goes meanwhile may be missed,

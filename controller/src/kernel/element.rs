@@ -127,7 +127,7 @@ pub(super) struct ListedElement {
 }
 
 impl ListedElement {
-    /// What tells the element from others, in an order in which the end of an interval comes before the
+    /// What distinguishes the element from others, in an order in which the end of an interval comes before the
     /// beginning of the next, which may be at the same address.
     fn place(&self) -> (&[u8], Option<&[u8]>, bool) {
         (&self.key, self.last.as_deref(), !self.end)

@@ -56,7 +56,7 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// An operation that cannot be told to the kernel at all.
+    /// An operation that cannot be expressed to the kernel at all.
     #[error("cannot {operation}")]
     Unfit {
         /// The operation and the object, as "add chain x".

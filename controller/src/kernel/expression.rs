@@ -140,7 +140,7 @@ const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
 const SCTP_FIRST_CHUNK: u32 = 12;
 const SCTP_INIT: u8 = 1;
 
-/// The instructions of a rule in a table. `intervals` tells whether a set is one of intervals.
+/// The instructions of a rule in a table. `intervals` says whether a set is one of intervals.
 pub(super) fn expressions(
     table: TableFamily,
     statements: &[Statement],

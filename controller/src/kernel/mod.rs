@@ -7,7 +7,7 @@
 //! socket of a [`Kernel`] that has applied [`Operation::OwnTable`] owns the table as long as it is open, and
 //! leaves it behind, rules and counters included, for the next one to take over. Of the ruleset, nothing
 //! outside the table is read or written. [`list_connections`] and [`forget_connections`] are about what the
-//! kernel tracks beside it, and a [`PacketLog`] hears what rules tell of packets.
+//! kernel tracks beside it, and a [`PacketLog`] receives what rules log of packets.
 
 mod access;
 mod batch;
@@ -261,7 +261,7 @@ impl Kernel {
             match self.outcome(batch)? {
                 Outcome::Committed => return Ok(()),
                 Outcome::Late => {
-                    // All that led to the present generation has been told before the batch was refused.
+                    // All that led to the present generation has been reported before the batch was refused.
                     let seen = self.others.look()?;
                     match seen.generation {
                         Some(generation) if !seen.changed => self.known.generation = generation,

@@ -1,4 +1,4 @@
-//! What rules tell of packets (`nfnetlink_log`, `linux/netfilter/nfnetlink_log.h`).
+//! What rules log of packets (`nfnetlink_log`, `linux/netfilter/nfnetlink_log.h`).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,7 +24,7 @@ const NFULA_IFINDEX_OUTDEV: u16 = 5;
 const NFULA_PAYLOAD: u16 = 9;
 const NFULA_PREFIX: u16 = 10;
 
-/// How long the kernel collects packets before it tells them in one message, in hundredths of a second.
+/// How long the kernel collects packets before it reports them in one message, in hundredths of a second.
 const DELAY: u32 = 5;
 
 /// Where the number of the hook stands in `struct nfulnl_msg_packet_hdr`.
@@ -79,7 +79,7 @@ impl PacketLog {
     pub fn open(group: u16) -> Result<Self, Error> {
         let socket = Socket::open(0).map_err(Error::socket("open"))?;
         let mut log = Self { socket, buffer: vec![0; BUFFER] };
-        // Packets are told as far as each rule says.
+        // Packets are reported as far as each rule says.
         let mode = [[0xff; 4].as_slice(), &[NFULNL_COPY_PACKET, 0]].concat();
         let structure = &netlink::netfilter(uapi::AF_UNSPEC, group);
         let flags = uapi::NLM_F_REQUEST | uapi::NLM_F_ACK;

@@ -43,9 +43,9 @@ impl Kernel {
         let doors = if self.has_netdev { self.read_table(TableFamily::Netdev)? } else { None };
         let after = self.current_generation()?;
         let seen = self.others.look()?;
-        // A change is counted before any of it can be read, and told when it is complete.
-        let told = seen.generation.unwrap_or(before);
-        if seen.changed || told != after {
+        // A change is counted before any of it can be read, and reported when it is complete.
+        let reported = seen.generation.unwrap_or(before);
+        if seen.changed || reported != after {
             Err(Error::Unstable)
         } else {
             Ok((after, Tables { policies, doors }))
@@ -142,7 +142,7 @@ impl Kernel {
             return Err(Error::Unstable);
         }
         // While the kernel grows a hash table it loses its place in it: for every element that it leaves out,
-        // it repeats another. That is no change of the ruleset, so no generation tells.
+        // it repeats another. That is no change of the ruleset, so no generation shows it.
         if sort(&mut listed) {
             return Err(Error::Unstable);
         }

@@ -131,14 +131,14 @@ impl ApiServer {
         Ok(Self { client, heard, runtime })
     }
 
-    /// Hands all objects to `tell`, of nodes only the one of this name, and then each change of what is read of them at
-    /// once, until `tell` returns false. What `beside` makes of the client runs beside that.
+    /// Hands all objects to `hand_on`, of nodes only the one of this name, and then each change of what is read of them at
+    /// once, until `hand_on` returns false. What `beside` makes of the client runs beside that.
     pub(crate) fn follow<B: Future<Output = ()>>(
         self,
         node: &str,
         health: Health,
         metrics: &Metrics,
-        tell: impl Fn(Changes) -> bool,
+        hand_on: impl Fn(Changes) -> bool,
         beside: impl FnOnce(Client) -> B,
     ) {
         let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Node>(), plural::<Pod>()]
@@ -149,7 +149,7 @@ impl ApiServer {
             heard: self.heard,
             health,
             metrics,
-            tell,
+            hand_on,
             missing: RefCell::new(BTreeMap::from(missing)),
             silent: RefCell::default(),
             node: RefCell::new(OwnNode::new(node)),
@@ -194,7 +194,7 @@ struct Follower<'m, F> {
     heard: Heard,
     health: Health,
     metrics: &'m Metrics,
-    tell: F,
+    hand_on: F,
     /// The kinds that have not been listed yet, and why.
     missing: RefCell<BTreeMap<String, String>>,
     /// The kinds of which nothing has been heard for [`LONGEST_AGE`].
@@ -256,7 +256,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
                     }
                     let first = self.missing.borrow_mut().remove(&plural::<K>()).is_some();
                     if first || !updates.is_empty() {
-                        self.tell(updates, received)?;
+                        self.hand_on(updates, received)?;
                     }
                 }
                 Err(error) => {
@@ -314,7 +314,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             Entry::Occupied(mut missing) => drop(missing.insert(reason)),
             Entry::Vacant(_) => return Ok(()),
         }
-        self.tell(Vec::new(), received)
+        self.hand_on(Vec::new(), received)
     }
 
     /// Hands on deleted policies, with what their namespaces have become meanwhile.
@@ -342,7 +342,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
                 Vec::from_iter(namespaces.borrow_mut().take_asked(&held.namespace, namespace, version));
             let (policies, received) = self.deletions.release(held);
             updates.extend(policies);
-            if let Err(ended) = self.tell(updates, received.unwrap_or_else(Instant::now)) {
+            if let Err(ended) = self.hand_on(updates, received.unwrap_or_else(Instant::now)) {
                 return ended;
             }
         }
@@ -370,7 +370,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
                 info!("something is heard of {kind} again");
             }
             if silent != before
-                && let Err(ended) = self.tell(Vec::new(), Instant::now())
+                && let Err(ended) = self.hand_on(Vec::new(), Instant::now())
             {
                 return ended;
             }
@@ -394,10 +394,10 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
         self.silent.borrow().contains(&plural::<K>())
     }
 
-    fn tell(&self, updates: Vec<Update>, received: Instant) -> Result<(), Ended> {
+    fn hand_on(&self, updates: Vec<Update>, received: Instant) -> Result<(), Ended> {
         self.node.borrow_mut().note(&updates);
         let knowledge = self.knowledge();
-        if (self.tell)(Changes { updates, received, knowledge }) { Ok(()) } else { Err(Ended) }
+        if (self.hand_on)(Changes { updates, received, knowledge }) { Ok(()) } else { Err(Ended) }
     }
 }
 

@@ -9,7 +9,7 @@ use policy_compiler::compile::Compiler;
 use policy_compiler::model::{Cluster, Door, Doors, LinkAddress, Pod, PortNumber, Tunnel};
 use policy_compiler::ruleset::{Ruleset, TableFamily};
 
-use super::{History, tell};
+use super::{History, put_changes};
 
 const NODE: &str = "node-0";
 
@@ -48,24 +48,24 @@ fn a_history_at_doors_leads_to_the_table_of_a_single_run() {
         let random = &mut Random::new(seed);
         let mut compiler = Compiler::new(Some(NODE)).with_doors();
         let mut history = History::default();
-        let (mut told, mut found) = (Cluster::new(), Doors::default());
+        let (mut known, mut found) = (Cluster::new(), Doors::default());
         let mut kernel = Ruleset { table: TableFamily::Netdev, ..Ruleset::default() };
         for step in 0..25 {
             history.change(random);
             let now = history.cluster();
-            tell(&mut compiler, &told, &now);
-            told = now;
+            put_changes(&mut compiler, &known, &now);
+            known = now;
             if random.percent(40) {
-                found = doors(random, &told);
+                found = doors(random, &known);
             }
-            found.of_pods.retain(|name, _| told.pods().get(name).is_some_and(has_door));
+            found.of_pods.retain(|name, _| known.pods().get(name).is_some_and(has_door));
             compiler.put_doors(&found);
             compiler.update();
             let update = compiler.update_doors().expect("there is a table for doors");
             apply(&mut kernel, &update).unwrap_or_else(|why| panic!("seed {seed}, step {step}: {why}"));
         }
         let mut at_once = Compiler::new(Some(NODE)).with_doors();
-        at_once.put_cluster(&told);
+        at_once.put_cluster(&known);
         at_once.put_doors(&found);
         at_once.update();
         at_once.update_doors();

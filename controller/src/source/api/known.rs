@@ -99,7 +99,7 @@ impl<K: Kind> Known<K> {
     ) -> Option<Update> {
         let update = match object {
             Some(object) => self.put(object),
-            None => self.remove(name),
+            None => Some(self.remove(name)),
         };
         self.asked.extend(version.map(|version| (name.clone(), version)));
         update
@@ -158,13 +158,13 @@ impl<K: Kind> Known<K> {
             self.note_nameless(object);
             return None;
         };
-        if self.is_outdated(&name, object.meta()) { None } else { self.remove(&name) }
+        (!self.is_outdated(&name, object.meta())).then(|| self.remove(&name))
     }
 
-    fn remove(&mut self, name: &K::Name) -> Option<Update> {
+    fn remove(&mut self, name: &K::Name) -> Update {
         self.objects.remove(name);
         self.undecodable.remove(name);
-        Some(K::update(name.clone(), None))
+        K::update(name.clone(), None)
     }
 
     /// Whether an object has been asked for at a newer version.

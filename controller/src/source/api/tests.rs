@@ -221,13 +221,13 @@ fn decode<K: Kind>(object: &Value) -> Object<K> {
 fn list(pods: &mut Known<Pod>, names: &[&str]) -> Vec<String> {
     assert_eq!(known(pods, Event::Init), None);
     for name in names {
-        assert_eq!(known(pods, Event::InitApply(pod(name))), None, "a list is told when it is complete");
+        assert_eq!(known(pods, Event::InitApply(pod(name))), None, "a list is handed on when it is complete");
     }
     known(pods, Event::InitDone).expect("a list is complete")
 }
 
 #[test]
-fn every_event_is_told_at_once() {
+fn every_event_is_handed_on_at_once() {
     let mut pods = Known::default();
     assert_eq!(list(&mut pods, &["a"]), ["a"]);
     assert_eq!(known(&mut pods, Event::Apply(pod("b"))), Some(vec!["b".to_owned()]));
@@ -235,7 +235,7 @@ fn every_event_is_told_at_once() {
 }
 
 #[test]
-fn what_has_not_changed_is_not_told_again() {
+fn what_has_not_changed_is_not_handed_on_again() {
     let mut pods = Known::default();
     list(&mut pods, &["a", "b"]);
     assert_eq!(known(&mut pods, Event::Apply(pod("a"))), Some(Vec::new()));
@@ -251,7 +251,7 @@ fn what_has_not_changed_is_not_told_again() {
 }
 
 #[test]
-fn a_new_list_tells_what_it_changes_and_what_it_lacks() {
+fn a_new_list_shows_what_it_changes_and_what_it_lacks() {
     let mut pods = Known::default();
     list(&mut pods, &["listed", "deleted", "lost"]);
     known(&mut pods, Event::Apply(pod("watched")));
@@ -261,7 +261,7 @@ fn a_new_list_tells_what_it_changes_and_what_it_lacks() {
 }
 
 #[test]
-fn a_list_that_breaks_off_is_told_with_the_next_one() {
+fn a_list_that_breaks_off_is_handed_on_with_the_next_one() {
     let mut pods = Known::default();
     list(&mut pods, &["a", "b"]);
     known(&mut pods, Event::Init);
@@ -355,7 +355,7 @@ fn an_object_that_cannot_be_decoded_narrows_and_stops_no_other() {
         assert_eq!(known.undecodable(), 1);
         assert!(known.take(Event::Apply(decode(&spoiled("a")))).expect("no list").is_empty());
 
-        // A list has it too, and tells no more of it, nor of the others.
+        // A list has it too, and changes no more of it, nor of the others.
         known.take(Event::Init);
         known.take(Event::InitApply(decode(&spoiled("a"))));
         known.take(Event::InitApply(decode(&named("b"))));
