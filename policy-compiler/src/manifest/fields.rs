@@ -41,6 +41,8 @@ enum Step<'a> {
     Root,
     Key(&'a str),
     Index(usize),
+    /// An item of a document's `items`.
+    Item(usize),
 }
 
 /// A value that is an object.
@@ -59,6 +61,13 @@ impl Report {
         Origin { file: self.file.clone(), line }
     }
 
+    /// Adds what is said in another report about the same file.
+    pub(super) fn add(&self, other: Self) {
+        for (list, others) in [(&self.problems, other.problems), (&self.warnings, other.warnings)] {
+            others.into_inner().into_iter().for_each(|problem| push(list, problem));
+        }
+    }
+
     /// Problems and warnings, by line.
     pub(super) fn finish(self) -> (Vec<Problem>, Vec<Problem>) {
         let sorted = |list: RefCell<Vec<Problem>>| {
@@ -70,8 +79,12 @@ impl Report {
     }
 }
 
+/// Adds a problem, unless it is there: a value can be read more than once.
 fn push(list: &RefCell<Vec<Problem>>, problem: Problem) {
     let mut list = list.borrow_mut();
+    if list.contains(&problem) {
+        return;
+    }
     if list.len() < MAX_PROBLEMS {
         list.push(problem);
     } else if list.len() == MAX_PROBLEMS {
@@ -83,6 +96,11 @@ fn push(list: &RefCell<Vec<Problem>>, problem: Problem) {
 impl<'a> Field<'a> {
     pub(super) fn root(node: &'a Node, report: &'a Report) -> Self {
         Self { node, line: node.line, step: Step::Root, parent: None, report }
+    }
+
+    /// An item of a document's list that was handed on by itself.
+    pub(super) fn item(node: &'a Node, index: usize, report: &'a Report) -> Self {
+        Self { step: Step::Item(index), ..Self::root(node, report) }
     }
 
     pub(super) fn origin(&self) -> Origin {
@@ -106,7 +124,10 @@ impl<'a> Field<'a> {
 
     fn mismatch(&self, expected: &str) -> Reported {
         let found = match &self.node.value {
-            Value::Repeated { .. } => return Reported(()), // reported by `report_repeated_keys`
+            Value::Repeated { first } => {
+                return self.problem(format!("the key is already there on line {first}: keep one of them"));
+            }
+            Value::HandedOn => return Reported(()), // reported when it was read
             Value::Sequence(_) => "a list".to_owned(),
             Value::Mapping(_) => "an object".to_owned(),
             Value::Scalar(scalar) => match scalar.resolve() {
@@ -119,23 +140,31 @@ impl<'a> Field<'a> {
         self.problem(format!("must be {expected}, but is {found}"))
     }
 
+    /// An object; `null` is one without fields.
     pub(super) fn mapping(&self) -> Read<Mapping<'a>> {
         match &self.node.value {
             Value::Mapping(entries) => Ok(Mapping { field: *self, entries }),
+            _ if self.node.is_null() => Ok(Mapping { field: *self, entries: &[] }),
             _ => Err(self.mismatch("an object (`key: value`)")),
         }
     }
 
-    /// Reads every item of a list.
+    /// Reads every item of a list that was not handed on by itself; `null` is a list without items.
     pub(super) fn items<T>(&self, mut read: impl FnMut(&Field<'_>) -> T) -> Read<Vec<T>> {
-        let Value::Sequence(items) = &self.node.value else { return Err(self.mismatch("a list")) };
+        let items = match &self.node.value {
+            Value::Sequence(items) => items.as_slice(),
+            _ if self.node.is_null() => &[],
+            _ => return Err(self.mismatch("a list")),
+        };
+        let items = items.iter().enumerate().filter(|(_, node)| !matches!(node.value, Value::HandedOn));
         let item = |(index, node): (usize, &Node)| {
             let step = Step::Index(index);
             read(&Field { node, line: node.line, step, parent: Some(self), report: self.report })
         };
-        Ok(items.iter().enumerate().map(item).collect())
+        Ok(items.map(item).collect())
     }
 
+    /// A string; `null` is an empty one.
     pub(super) fn text(&self) -> Read<&'a str> {
         let Value::Scalar(scalar) = &self.node.value else { return Err(self.mismatch("a string")) };
         match scalar.resolve() {
@@ -144,7 +173,7 @@ impl<'a> Field<'a> {
                 self.warn("kubectl takes this letter for a boolean: put it in quotes");
                 Ok(&scalar.text)
             }
-            Resolved::Null => Err(self.mismatch(r#"a string (an empty one is written "")"#)),
+            Resolved::Null => Ok(""),
             _ => Err(self.mismatch("a string: put it in quotes")),
         }
     }
@@ -176,24 +205,6 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Reports every key below a value that its object has more than once.
-pub(super) fn report_repeated_keys(field: &Field<'_>) {
-    match &field.node.value {
-        Value::Scalar(_) => {}
-        Value::Sequence(_) => {
-            let _ = field.items(report_repeated_keys);
-        }
-        Value::Mapping(entries) => {
-            for (_, child) in (Mapping { field: *field, entries }).entries() {
-                report_repeated_keys(&child);
-            }
-        }
-        Value::Repeated { first } => {
-            field.problem(format!("the key is already there on line {first}: keep one of them"));
-        }
-    }
-}
-
 /// The path, as `spec.ingress[0].from`.
 impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -203,6 +214,7 @@ impl fmt::Display for Field<'_> {
         match self.step {
             Step::Root => Ok(()),
             Step::Index(index) => write!(f, "[{index}]"),
+            Step::Item(index) => write!(f, "items[{index}]"),
             Step::Key(key) if key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) => {
                 if self.parent.is_some_and(|parent| !matches!(parent.step, Step::Root)) {
                     f.write_char('.')?;
@@ -236,8 +248,11 @@ impl<'a> Mapping<'a> {
 
     /// The value under a key; `null` is as if it were not there.
     pub(super) fn get<'b>(&'b self, key: &str) -> Option<Field<'b>> {
-        let entry = self.entries.iter().find(|entry| *entry.key == *key)?;
-        (!entry.value.is_null()).then(|| self.child(entry))
+        self.get_or_null(key).filter(|field| !field.node.is_null())
+    }
+
+    pub(super) fn get_or_null<'b>(&'b self, key: &str) -> Option<Field<'b>> {
+        self.entries.iter().find(|entry| *entry.key == *key).map(|entry| self.child(entry))
     }
 
     pub(super) fn required<'b>(&'b self, key: &'b str) -> Read<Field<'b>> {

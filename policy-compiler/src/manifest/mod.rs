@@ -32,10 +32,12 @@
 mod addresses;
 mod annotations;
 mod assemble;
+mod documents;
 mod fields;
 mod files;
 mod json;
 mod labels;
+mod meter;
 mod names;
 mod objects;
 mod pods;
@@ -43,7 +45,9 @@ mod policy;
 mod ports;
 mod scalar;
 mod selector;
+mod text;
 mod tree;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +55,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::{self, Read};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,6 +68,7 @@ pub use selector::{SelectorError, label_selector};
 use crate::model::{Cluster, Namespace, NetworkPolicy, Node, Origin, Pod, Service};
 use fields::{Field, Report};
 use files::file_problem;
+use tree::Part;
 
 /// Something that manifests are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +169,16 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// What is readable but probably not meant, by line.
     pub warnings: Vec<Problem>,
+}
+
+impl Reading {
+    /// Adds the objects of another reading of the same file.
+    fn add(&mut self, other: Self) {
+        self.objects.extend(other.objects);
+        for (kind, count) in other.ignored {
+            *self.ignored.entry(kind).or_default() += count;
+        }
+    }
 }
 
 /// One object of a manifest.
@@ -315,7 +332,7 @@ pub fn read(inputs: &[Input]) -> Result<Manifests, Problems> {
 
 fn read_input(input: &Input) -> Result<Vec<Result<Reading, Problem>>, Problem> {
     match input {
-        Input::Stdin => Ok(vec![files::standard_input().and_then(|bytes| parse(&bytes, "-"))]),
+        Input::Stdin => Ok(vec![parse(io::stdin().lock(), "-")]),
         Input::Path(path) if path.is_dir() => {
             let files = files(path)?;
             if files.is_empty() {
@@ -323,40 +340,49 @@ fn read_input(input: &Input) -> Result<Vec<Result<Reading, Problem>>, Problem> {
             }
             Ok(files.iter().map(|file| read_file(file)).collect())
         }
-        Input::Path(path) => Ok(vec![read_file(path)]),
+        Input::Path(path) => Ok(vec![parse(files::open(path)?, &path.to_string_lossy())]),
     }
 }
 
-/// Reads one file, whatever its name.
+/// Reads one regular file, whatever its name.
 ///
 /// # Errors
-/// It cannot be opened, is no regular file, is larger than 64 MiB, or is not YAML.
+/// It cannot be opened, is no regular file, or is not YAML.
 pub fn read_file(path: &Path) -> Result<Reading, Problem> {
-    parse(&files::contents(path)?, &path.to_string_lossy())
+    parse(files::open_regular(path)?, &path.to_string_lossy())
 }
 
-/// Reads the text of a manifest; `file` is its name in problems and origins.
+/// Reads a manifest, of which no more than one object is in memory at a time; `file` is its name in problems and
+/// origins.
 ///
 /// # Errors
-/// It is not YAML, or breaks a limit: 100 levels, four million values.
-pub fn parse(text: &[u8], file: &str) -> Result<Reading, Problem> {
+/// It cannot be read to its end, is not YAML, or has an object that breaks a limit: 100 levels, a million values,
+/// 64 MiB.
+pub fn parse(source: impl Read, file: &str) -> Result<Reading, Problem> {
     let report = Report::new(file);
-    let failed =
-        |line, message: String| Problem { origin: report.origin(line), field: String::new(), message };
-    let line_at = |offset| 1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count();
-    if let Some(offset) = text.iter().position(|byte| *byte == 0) {
-        return Err(failed(
-            line_at(offset),
-            "a NUL byte: the file is binary, or text that is not UTF-8".into(),
-        ));
-    }
-    let text = std::str::from_utf8(text)
-        .map_err(|error| failed(line_at(error.valid_up_to()), "not UTF-8 text".into()))?;
     let mut reading = Reading::default();
-    for document in tree::documents(&json::as_yaml(text)) {
-        let document = document.map_err(|error| failed(error.line, error.message))?;
-        objects::read_document(&Field::root(&document, &report), &mut reading);
-    }
+    // What is read of a list whose end has not come yet: it may turn out to be none.
+    let mut items = (Reading::default(), Report::new(file));
+    let result = documents::read(source, &mut |part| match part {
+        Part::Item { index, node } => {
+            objects::read_document(&Field::item(&node, index, &items.1), &mut items.0);
+        }
+        Part::Document(node) => {
+            let mut rest = Reading::default();
+            let is_list = objects::read_document(&Field::root(&node, &report), &mut rest);
+            let (items, items_report) = mem::replace(&mut items, (Reading::default(), Report::new(file)));
+            if is_list {
+                reading.add(items);
+                report.add(items_report);
+            }
+            reading.add(rest);
+        }
+    });
+    result.map_err(|error| Problem {
+        origin: report.origin(error.line),
+        field: String::new(),
+        message: error.message,
+    })?;
     (reading.problems, reading.warnings) = report.finish();
     Ok(reading)
 }

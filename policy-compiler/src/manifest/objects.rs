@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::addresses::{address, block};
 use super::annotations::{is_audited, sources};
-use super::fields::{Field, Mapping, Read, quoted, report_repeated_keys};
+use super::fields::{Field, Mapping, Read, quoted};
 use super::labels::labels;
 use super::names::{is_dns_label, is_dns_subdomain, is_plain_name};
 use super::pods::pod;
@@ -69,24 +69,26 @@ struct ItemType<'a> {
     kind: Option<&'a str>,
 }
 
-/// Adds the objects of a document to what was read before.
-pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) {
-    let _ = read_object(root, ItemType::default(), reading);
+/// What an object turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    List,
+    Single,
 }
 
-fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> Read<()> {
+/// Adds the objects of a document to what was read before. Returns whether it is a list, so that what was read of its
+/// items before counts.
+pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) -> bool {
+    read_object(root, ItemType::default(), reading) == Ok(Form::List)
+}
+
+fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> Read<Form> {
     let object = field.mapping()?;
     let api_version = type_field(&object, "apiVersion", item.api_version);
     let kind_name = type_field(&object, "kind", item.kind);
-    let (api_version, kind_name) = match (api_version, kind_name) {
-        (Ok(api_version), Ok(kind_name)) => (api_version, kind_name),
-        (api_version, kind_name) => {
-            report_repeated_keys(field);
-            return api_version.and(kind_name).map(drop);
-        }
-    };
+    let (api_version, kind_name) = (api_version?, kind_name?);
 
-    if let (Some(item_kind), Some(items)) = (kind_name.strip_suffix("List"), object.get("items")) {
+    if let (Some(item_kind), Some(items)) = (kind_name.strip_suffix("List"), object.get_or_null("items")) {
         let item = match item_kind {
             "" => ItemType::default(),
             _ => ItemType { api_version: Some(&api_version), kind: Some(item_kind) },
@@ -94,7 +96,7 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
         let read = items.items(|object| {
             let _ = read_object(object, item, reading);
         });
-        return read.map(drop).inspect_err(|_| report_repeated_keys(&items));
+        return read.map(|_| Form::List);
     }
 
     let kind = match Kind::named(&kind_name) {
@@ -102,10 +104,9 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
         other => {
             let group = other.map(|_| format!(".{}", group(&api_version))).unwrap_or_default();
             *reading.ignored.entry(format!("{kind_name}{group}")).or_default() += 1;
-            return Ok(());
+            return Ok(Form::Single);
         }
     };
-    report_repeated_keys(field);
     if !kind.accepts(&api_version) {
         let (given, right) = (quoted(&api_version), kind.api_version());
         let message = format!("there is no {kind_name} in {given}: write `apiVersion: {right}`");
@@ -113,7 +114,7 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
     }
     let resource = read_resource(kind, &object)?;
     reading.objects.push(Object { origin: field.origin(), resource });
-    Ok(())
+    Ok(Form::Single)
 }
 
 fn type_field(object: &Mapping<'_>, key: &str, default: Option<&str>) -> Read<String> {
