@@ -35,6 +35,7 @@ mod assemble;
 mod documents;
 mod fields;
 mod files;
+mod index;
 mod json;
 mod labels;
 mod meter;
@@ -65,6 +66,7 @@ use serde::Deserializer;
 pub use addresses::{allowed_sources, ip_address};
 pub use assemble::assemble;
 pub use files::files;
+pub use index::{Change, Index};
 pub use selector::{SelectorError, label_selector};
 
 use crate::model::{Cluster, Namespace, NetworkPolicy, Node, Origin, Pod, Service};

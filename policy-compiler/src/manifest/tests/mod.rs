@@ -4,6 +4,7 @@ mod assembled;
 mod describe;
 mod files;
 mod fuzz;
+mod index;
 mod objects;
 mod policy;
 mod syntax;
