@@ -320,7 +320,7 @@ impl File {
 
     /// Whether a file that had objects says nothing any more: it is about to be written anew.
     fn is_emptied(&self, reading: &Reading) -> bool {
-        let says_nothing = |reading: &Reading| reading.objects.is_empty() && reading.ignored.is_empty();
+        let says_nothing = |reading: &Reading| reading.objects.is_empty() && reading.unread.is_empty();
         says_nothing(reading) && self.reading.as_ref().is_some_and(|reading| !says_nothing(reading))
     }
 

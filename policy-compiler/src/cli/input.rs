@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use policy_compiler::manifest::{self, Problem};
+use policy_compiler::manifest::{self, Problem, Unread};
 use policy_compiler::model::{Cluster, DefaultDeny, LabelSelector, NamespaceScope, Origin, Peer, PodPeer};
 
 use super::args::Manifests;
@@ -13,17 +13,17 @@ use super::args::Manifests;
 const WARNINGS_SHOWN: usize = 5;
 
 /// Reads every object.
-pub(crate) fn read(manifests: &Manifests) -> anyhow::Result<Cluster> {
+pub(crate) fn read(manifests: &Manifests) -> anyhow::Result<manifest::Manifests> {
     let mut read = manifest::read(&manifests.inputs)?;
-    let mut warnings = read.warnings;
+    let mut warnings = std::mem::take(&mut read.warnings);
     warnings.extend(undeclared(&read.undeclared, &read.cluster, manifests.default_deny.as_ref()));
     if let Some(namespaces) = manifests.default_deny.clone() {
         let Manifests { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *manifests;
         DefaultDeny { namespaces, allow_dns, pods_to_node }.apply(&mut read.cluster);
     }
     // Without standard error there is nobody to tell, and the answer stands all the same.
-    let _ = report(&read.ignored, &warnings);
-    Ok(read.cluster)
+    let _ = report(&read.unread, &warnings);
+    Ok(read)
 }
 
 /// A warning for each namespace that nothing declares, if anything asks for labels that it may have.
@@ -47,7 +47,7 @@ fn undeclared<'a>(
     })
 }
 
-fn report(ignored: &BTreeMap<String, usize>, warnings: &[Problem]) -> io::Result<()> {
+fn report(unread: &[Unread], warnings: &[Problem]) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
     for warning in warnings.iter().take(WARNINGS_SHOWN) {
         writeln!(stderr, "warning: {warning}")?;
@@ -55,8 +55,10 @@ fn report(ignored: &BTreeMap<String, usize>, warnings: &[Problem]) -> io::Result
     if let Some(more @ 1..) = warnings.len().checked_sub(WARNINGS_SHOWN) {
         writeln!(stderr, "warning: {more} more like these")?;
     }
-    if !ignored.is_empty() {
-        let kinds: Vec<_> = ignored.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if !unread.is_empty() {
+        let mut counts = BTreeMap::<_, usize>::new();
+        unread.iter().for_each(|unread| *counts.entry(&unread.kind).or_default() += 1);
+        let kinds: Vec<_> = counts.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         writeln!(stderr, "note: passed over {}", kinds.join(", "))?;
     }
     Ok(())

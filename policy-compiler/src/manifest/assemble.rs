@@ -21,9 +21,7 @@ pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<
         objects.extend(reading.objects);
         problems.extend(reading.problems);
         manifests.warnings.extend(reading.warnings);
-        for (kind, count) in reading.ignored {
-            *manifests.ignored.entry(kind).or_default() += count;
-        }
+        manifests.unread.extend(reading.unread);
     }
     let mut workloads = Vec::new();
     for object in without_repetitions(objects, &mut problems, &mut manifests.warnings) {

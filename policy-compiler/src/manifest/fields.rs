@@ -240,6 +240,13 @@ impl<'a> Mapping<'a> {
         (!entry.value.is_null()).then(|| self.child(entry))
     }
 
+    /// What stands at the end of a path, whatever it is; nothing is reported.
+    pub(super) fn peek(&self, path: &[&str]) -> Option<&'a Node> {
+        let (key, rest) = path.split_first()?;
+        let node = self.entries.iter().find(|entry| *entry.key == **key).map(|entry| &entry.value)?;
+        rest.iter().try_fold(node, |node, key| node.get(key)).filter(|node| !node.is_null())
+    }
+
     pub(super) fn required<'b>(&'b self, key: &'b str) -> Read<Field<'b>> {
         self.get(key).ok_or_else(|| {
             let missing = Field { step: Step::Key(key), parent: Some(&self.field), ..self.field };

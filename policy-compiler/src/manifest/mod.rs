@@ -84,8 +84,8 @@ impl From<OsString> for Input {
 pub struct Manifests {
     /// The objects.
     pub cluster: Cluster,
-    /// How many objects there were of each kind that is not read.
-    pub ignored: BTreeMap<String, usize>,
+    /// The objects of kinds that are not read.
+    pub unread: Vec<Unread>,
     /// What is readable but probably not meant.
     pub warnings: Vec<Problem>,
     /// The namespaces that pods live in and nothing declares, each with the place of one of its pods. They are in the
@@ -156,8 +156,8 @@ pub struct Reading {
     /// namespace and leaves the policy without rules, unreadable `policyTypes` stand for both directions,
     /// and a policy with unknown fields isolates in both directions and has no rules.
     pub objects: Vec<Object>,
-    /// How many objects there were of each kind that is not read.
-    pub ignored: BTreeMap<String, usize>,
+    /// The objects of kinds that are not read.
+    pub unread: Vec<Unread>,
     /// What is unreadable or invalid, by line.
     pub problems: Vec<Problem>,
     /// What is readable but probably not meant, by line.
@@ -171,6 +171,19 @@ pub struct Object {
     pub origin: Origin,
     /// What it is.
     pub resource: Resource,
+}
+
+/// An object of a kind that is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// `kind`; where a kind of that name is read, with its group behind it: `Service.serving.knative.dev`.
+    pub kind: String,
+    /// `metadata.namespace`; `None` where it names none.
+    pub namespace: Option<Arc<str>>,
+    /// `metadata.name`; `None` where it has none.
+    pub name: Option<Arc<str>>,
+    /// Where it was written.
+    pub origin: Origin,
 }
 
 /// The kinds of objects that are read.
@@ -298,7 +311,7 @@ pub fn read(inputs: &[Input]) -> Result<Manifests, Problems> {
         }
     }
     let nothing = readings.iter().all(|reading| {
-        reading.objects.is_empty() && reading.ignored.is_empty() && reading.problems.is_empty()
+        reading.objects.is_empty() && reading.unread.is_empty() && reading.problems.is_empty()
     });
     if nothing && unreadable.is_empty() {
         let input = match inputs.first() {

@@ -10,7 +10,7 @@ use super::names::{is_dns_label, is_dns_subdomain, is_plain_name};
 use super::pods::pod;
 use super::policy::network_policy;
 use super::ports::{port_number, port_or_name, protocol};
-use super::{Object, Owner, Reading, Resource, Workload, WorkloadKind};
+use super::{Object, Owner, Reading, Resource, Unread, Workload, WorkloadKind};
 use crate::model::{Namespace, Node, ObjectName, Service, ServicePort, TargetPort};
 
 /// The kinds that are read.
@@ -101,7 +101,7 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
         Some(kind) if kind.accepts(&api_version) || !is_foreign(group(&api_version)) => kind,
         other => {
             let group = other.map(|_| format!(".{}", group(&api_version))).unwrap_or_default();
-            *reading.ignored.entry(format!("{kind_name}{group}")).or_default() += 1;
+            reading.unread.push(unread(format!("{kind_name}{group}"), &object));
             return Ok(());
         }
     };
@@ -114,6 +114,12 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
     let resource = read_resource(kind, &object)?;
     reading.objects.push(Object { origin: field.origin(), resource });
     Ok(())
+}
+
+/// What is kept of an object that is not read. Nothing that is wrong in it matters.
+fn unread(kind: String, object: &Mapping<'_>) -> Unread {
+    let text = |key| Some(object.peek(&["metadata", key])?.text()?.into());
+    Unread { kind, namespace: text("namespace"), name: text("name"), origin: object.field().origin() }
 }
 
 fn type_field(object: &Mapping<'_>, key: &str, default: Option<&str>) -> Read<String> {

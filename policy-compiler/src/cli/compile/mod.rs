@@ -13,7 +13,7 @@ use super::guess::did_you_mean;
 use super::{Outcome, Output, input};
 
 pub(crate) fn run(args: &Compile, output: &mut Output) -> anyhow::Result<Outcome> {
-    let cluster = input::read(&args.manifests)?;
+    let cluster = input::read(&args.manifests)?.cluster;
     let node = args.node.as_deref();
     if let Some(node) = node {
         warn_of_unknown(&cluster, node);

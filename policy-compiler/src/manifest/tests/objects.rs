@@ -154,22 +154,27 @@ fn lists_of_every_sort_are_opened() {
 }
 
 #[test]
-fn other_kinds_are_counted_and_passed_over() {
+fn other_kinds_are_listed_and_passed_over() {
     let reading = reading(
         "{apiVersion: v1, kind: ConfigMap, data: {a: 1, a: 2}}\n---\n\
          {apiVersion: v1, kind: ConfigMapList, items: [{}, {}]}\n---\n\
          {apiVersion: example.com/v1, kind: AllowList, spec: [x]}\n---\n\
-         {apiVersion: crd.projectcalico.org/v1, kind: NetworkPolicy, spec: {selector: x}}\n---\n\
+         {apiVersion: crd.projectcalico.org/v1, kind: NetworkPolicy, metadata: {name: b, namespace: a}}\n---\n\
          {apiVersion: serving.knative.dev/v1, kind: Service}\n",
     );
-    let counted: Vec<_> = reading.ignored.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let unread = reading.unread.iter().map(|unread| {
+        let [namespace, name] = [&unread.namespace, &unread.name].map(|name| name.as_deref().unwrap_or("-"));
+        format!("{}: {} {namespace}/{name}", unread.origin.line, unread.kind)
+    });
     assert_eq!(
-        counted,
+        unread.collect::<Vec<_>>(),
         [
-            "AllowList 1",
-            "ConfigMap 3",
-            "NetworkPolicy.crd.projectcalico.org 1",
-            "Service.serving.knative.dev 1"
+            "1: ConfigMap -/-",
+            "3: ConfigMap -/-",
+            "3: ConfigMap -/-",
+            "5: AllowList -/-",
+            "7: NetworkPolicy.crd.projectcalico.org a/b",
+            "9: Service.serving.knative.dev -/-"
         ]
     );
     assert_eq!((reading.objects.len(), reading.problems), (0, vec![]));

@@ -141,7 +141,7 @@ fn bombs_and_abysses_end_early() {
 
     let merges = repeated(1..40, |i| format!("a{i}: &a{i} {{<<: [*a{0}, *a{0}], k{i}: 1}}\n", i - 1));
     let reading = reading(&format!("apiVersion: v1\nkind: X\na0: &a0 {{k: 1}}\n{merges}"));
-    assert_eq!(reading.ignored.len(), 1);
+    assert_eq!(reading.unread.len(), 1);
 
     let flow = format!("- [{}]\n", vec!["[]"; 1 << 20].join(","));
     assert_refused(flow.as_bytes(), "f:1: too many values in `[...]` and `{...}` for one file: split it");
@@ -187,6 +187,6 @@ fn large_objects_are_read_in_linear_time() {
     let start = Instant::now();
     let labels = repeated(0..50_000, |i| format!("  k{i}: v\n"));
     let reading = reading(&format!("apiVersion: v1\nkind: ConfigMap\ndata:\n{labels}"));
-    assert_eq!(reading.ignored["ConfigMap"], 1);
+    assert_eq!(reading.unread.len(), 1);
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
