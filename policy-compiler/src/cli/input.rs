@@ -57,7 +57,9 @@ fn report(unread: &[Unread], warnings: &[Problem]) -> io::Result<()> {
     }
     if !unread.is_empty() {
         let mut counts = BTreeMap::<_, usize>::new();
-        unread.iter().for_each(|unread| *counts.entry(&unread.kind).or_default() += 1);
+        for unread in unread {
+            *counts.entry(&unread.kind).or_default() += 1;
+        }
         let kinds: Vec<_> = counts.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         writeln!(stderr, "note: passed over {}", kinds.join(", "))?;
     }
