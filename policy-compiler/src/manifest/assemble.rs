@@ -29,6 +29,9 @@ pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<
             Resource::Namespace(namespace) => manifests.cluster.insert_namespace(namespace),
             Resource::Node(node) => manifests.cluster.insert_node(node),
             Resource::Service(service) => manifests.cluster.insert_service(service),
+            Resource::Endpoints(endpoints) | Resource::EndpointSlice(endpoints) => {
+                manifests.cluster.insert_endpoints(endpoints);
+            }
             Resource::NetworkPolicy(policy) => manifests.cluster.insert_policy(policy),
             Resource::Workload(workload) => workloads.push((object.origin, workload)),
         }
@@ -117,6 +120,8 @@ fn identity(resource: &Resource) -> Identity {
         Resource::Namespace(namespace) => ("Namespace", None, namespace.name().clone()),
         Resource::Node(node) => ("Node", None, node.name.clone()),
         Resource::Service(service) => namespaced("Service", &service.name),
+        Resource::Endpoints(endpoints) => namespaced("Endpoints", &endpoints.name),
+        Resource::EndpointSlice(slice) => namespaced("EndpointSlice", &slice.name),
         Resource::NetworkPolicy(policy) => namespaced("NetworkPolicy", &policy.name),
         Resource::Workload(workload) => namespaced(workload.kind.as_str(), &workload.pod.name),
     }
@@ -124,7 +129,9 @@ fn identity(resource: &Resource) -> Identity {
 
 fn without_origins(resource: Resource) -> Resource {
     match resource {
-        Resource::Namespace(_) | Resource::Node(_) => resource,
+        Resource::Namespace(_) | Resource::Node(_) | Resource::Endpoints(_) | Resource::EndpointSlice(_) => {
+            resource
+        }
         Resource::Service(service) => Resource::Service(Service { origin: None, ..service }),
         Resource::NetworkPolicy(policy) => Resource::NetworkPolicy(policy.without_origins()),
         Resource::Workload(workload) => {

@@ -149,7 +149,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    fn boolean(&self) -> Read<bool> {
+    pub(super) fn boolean(&self) -> Read<bool> {
         if let Value::Scalar(scalar) = &self.node.value
             && let Resolved::Bool(value) = scalar.resolve()
         {

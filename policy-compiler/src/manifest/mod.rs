@@ -43,6 +43,7 @@ mod policy;
 mod ports;
 mod scalar;
 mod selector;
+mod services;
 mod tree;
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ pub use assemble::assemble;
 pub use files::files;
 pub use selector::{SelectorError, label_selector};
 
-use crate::model::{Cluster, Namespace, NetworkPolicy, Node, Origin, Pod, Service};
+use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, Origin, Pod, Service};
 use fields::{Field, Report};
 use files::file_problem;
 
@@ -195,6 +196,10 @@ pub enum Resource {
     Node(Node),
     /// `v1 Service`
     Service(Service),
+    /// `v1 Endpoints`
+    Endpoints(Endpoints),
+    /// `discovery.k8s.io/v1 EndpointSlice`
+    EndpointSlice(Endpoints),
     /// `networking.k8s.io/v1 NetworkPolicy`
     NetworkPolicy(NetworkPolicy),
     /// A pod, or what makes pods.

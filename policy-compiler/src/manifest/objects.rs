@@ -9,9 +9,9 @@ use super::labels::labels;
 use super::names::{is_dns_label, is_dns_subdomain, is_plain_name};
 use super::pods::pod;
 use super::policy::network_policy;
-use super::ports::{port_number, port_or_name, protocol};
+use super::services::{endpoint_slice, endpoints, service};
 use super::{Object, Owner, Reading, Resource, Unread, Workload, WorkloadKind};
-use crate::model::{Namespace, Node, ObjectName, Service, ServicePort, TargetPort};
+use crate::model::{Namespace, Node, ObjectName};
 
 /// The kinds that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ enum Kind {
     Namespace,
     Node,
     Service,
+    Endpoints,
+    EndpointSlice,
     NetworkPolicy,
     Workload(WorkloadKind),
 }
@@ -29,6 +31,8 @@ impl Kind {
             "Namespace" => Some(Self::Namespace),
             "Node" => Some(Self::Node),
             "Service" => Some(Self::Service),
+            "Endpoints" => Some(Self::Endpoints),
+            "EndpointSlice" => Some(Self::EndpointSlice),
             "NetworkPolicy" => Some(Self::NetworkPolicy),
             _ => WorkloadKind::named(name).map(Self::Workload),
         }
@@ -36,7 +40,8 @@ impl Kind {
 
     fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::Service => "v1",
+            Self::Namespace | Self::Node | Self::Service | Self::Endpoints => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::Workload(kind) => kind.api_version(),
         }
@@ -45,7 +50,9 @@ impl Kind {
     /// Whether objects of that version are written like those of [`Self::api_version`].
     fn accepts(self, api_version: &str) -> bool {
         let old = match (group(api_version), group(self.api_version())) {
-            (given, right @ ("apps" | "batch")) => given == right || given == "extensions",
+            (given, right @ ("apps" | "batch" | "discovery.k8s.io")) => {
+                given == right || given == "extensions"
+            }
             _ => false,
         };
         old || api_version == self.api_version()
@@ -59,7 +66,7 @@ fn group(api_version: &str) -> &str {
 
 /// Whether the group is not one of Kubernetes' own, so that it may have a kind of any name.
 fn is_foreign(group: &str) -> bool {
-    group.contains('.') && group != "networking.k8s.io"
+    group.contains('.') && !matches!(group, "networking.k8s.io" | "discovery.k8s.io")
 }
 
 /// `apiVersion` and `kind`, where a list says it for its items.
@@ -143,6 +150,10 @@ fn read_resource(kind: Kind, object: &Mapping<'_>) -> Read<Resource> {
         }
         Kind::Node => Resource::Node(node(object, dns_name(&metadata, is_dns_subdomain)?)),
         Kind::Service => Resource::Service(service(object, object_name(&metadata, is_dns_label)?)),
+        Kind::Endpoints => Resource::Endpoints(endpoints(object, object_name(&metadata, is_dns_subdomain)?)),
+        Kind::EndpointSlice => {
+            Resource::EndpointSlice(endpoint_slice(object, object_name(&metadata, is_dns_subdomain)?))
+        }
         Kind::NetworkPolicy => {
             Resource::NetworkPolicy(network_policy(object, object_name(&metadata, is_dns_subdomain)?))
         }
@@ -220,42 +231,4 @@ fn node(object: &Mapping<'_>, name: Arc<str>) -> Node {
         }
     }
     node
-}
-
-fn service(object: &Mapping<'_>, name: ObjectName) -> Service {
-    let mut service = Service {
-        name,
-        selector: None,
-        addresses: Vec::new(),
-        ports: Vec::new(),
-        origin: Some(object.field().origin()),
-    };
-    let Some(Ok(spec)) = object.get("spec").as_ref().map(Field::mapping) else { return service };
-    service.selector = spec.get("selector").as_ref().map(labels).filter(|labels| !labels.is_empty());
-    let cluster_ip = |field: &Field<'_>| match field.text()? {
-        "" | "None" => Ok(None),
-        _ => address(field).map(Some),
-    };
-    let listed = spec.list("clusterIPs", cluster_ip).unwrap_or_default();
-    service.addresses = listed.into_iter().filter_map(|ip: Read<_>| ip.ok().flatten()).collect();
-    if service.addresses.is_empty() {
-        service.addresses.extend(spec.optional("clusterIP", cluster_ip).ok().flatten().flatten());
-    }
-    service.ports = spec.list("ports", service_port).unwrap_or_default().into_iter().flatten().collect();
-    service
-}
-
-fn service_port(field: &Field<'_>) -> Read<ServicePort> {
-    let port = field.mapping()?;
-    let name = port.optional("name", |field| field.text().map(str::to_owned));
-    let protocol = protocol(&port);
-    let number = port.required("port").and_then(|field| port_number(&field));
-    let target = port.optional("targetPort", port_or_name);
-    let number = number?;
-    Ok(ServicePort {
-        name: name?,
-        protocol: protocol?,
-        number,
-        target: target?.unwrap_or(TargetPort::Number(number)),
-    })
 }

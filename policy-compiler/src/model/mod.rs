@@ -12,9 +12,10 @@ mod pod;
 mod pods_to_node;
 mod policy;
 mod port;
+mod service;
 
 pub use audit::{AUDIT_ANNOTATION, asks_for_audit};
-pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
+pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node};
 pub use default_deny::DefaultDeny;
 pub use door::{ALLOWED_SOURCES_ANNOTATION, Door, Doors, LinkAddress, Tunnel};
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
@@ -22,6 +23,7 @@ pub use pod::{ContainerPort, Pod};
 pub use pods_to_node::{PodsToNode, UnknownChoice};
 pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};
 pub use port::{PortNumber, Protocol, UnknownProtocol};
+pub use service::{EndpointPort, EndpointSubset, Endpoints, Service, ServicePort, TargetPort};
 
 use std::fmt;
 use std::sync::Arc;

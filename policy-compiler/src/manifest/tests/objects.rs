@@ -1,7 +1,7 @@
 //! The other kinds, lists, and what surrounds an object.
 
 use super::{assert_problems, cluster, describe, reading, said};
-use crate::model::{Labels, TargetPort};
+use crate::model::{Labels, ObjectName, TargetPort};
 
 #[test]
 fn a_pod_is_read_with_its_addresses_and_ports() {
@@ -103,6 +103,22 @@ fn a_service_is_read() {
             "[]",
         ),
         (
+            "spec: {type: LoadBalancer, clusterIP: 10.0.0.1, externalIPs: [198.51.100.7], loadBalancerIP: 203.0.113.9}\n\
+             status: {loadBalancer: {ingress: [{ip: 203.0.113.9}, {ip: 203.0.113.10, ipMode: VIP}, \
+             {ip: 203.0.113.11, ipMode: Proxy}, {hostname: lb.example.com}]}}",
+            "[10.0.0.1, 203.0.113.9, 198.51.100.7, 203.0.113.10]",
+            false,
+            "[]",
+        ),
+        ("spec: {type: ExternalName, externalName: db.example.com}", "[] db.example.com", false, "[]"),
+        ("spec: {clusterIP: 10.0.0.1, externalName: db.example.com}", "[10.0.0.1]", false, "[]"),
+        (
+            "spec: {type: NodePort, ports: [{port: 80, nodePort: 30080}, {port: 81, nodePort: 0}]}",
+            "[]",
+            false,
+            r#"["80/TCP->80 at 30080", "81/TCP->81"]"#,
+        ),
+        (
             "spec: {ports: [{port: 80}, {port: 81, targetPort: 8081, name: x}, {port: 53, protocol: UDP, targetPort: dns}]}",
             "[]",
             false,
@@ -120,11 +136,48 @@ fn a_service_is_read() {
                     TargetPort::Number(number) => number.to_string(),
                     TargetPort::Name(name) => name.clone(),
                 };
-                format!("{}/{}->{target}", port.number, port.protocol)
+                let node_port = port.node_port.map(|port| format!(" at {port}")).unwrap_or_default();
+                format!("{}/{}->{target}{node_port}", port.number, port.protocol)
             })
             .collect();
-        assert_eq!(format!("{:?}", service.addresses), addresses, "{spec}");
+        let external = service.external_name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        assert_eq!(format!("{:?}{external}", service.addresses), addresses, "{spec}");
         assert_eq!((service.selector.is_some(), format!("{shown:?}").as_str()), (selects, ports), "{spec}");
+    }
+}
+
+#[test]
+fn backends_are_read_from_endpoints_and_endpoint_slices() {
+    let slice = "apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, \
+                 metadata: {name: s-1, labels: {kubernetes.io/service-name: s}}, ports: [{name: '', port: 80}, {}]";
+    for (text, expected) in [
+        (
+            "{apiVersion: v1, kind: Endpoints, metadata: {name: s}, subsets: [{addresses: [{ip: 10.0.0.1}], \
+             notReadyAddresses: [{ip: 10.0.0.2}], ports: [{name: a, port: 80}, {name: b, port: 53, protocol: UDP}]}, \
+             {addresses: [{ip: 10.0.0.3}], ports: [{port: 81}]}]}"
+                .to_owned(),
+            &["[10.0.0.1] a=80/TCP b=53/UDP", "[10.0.0.3] 81/TCP"][..],
+        ),
+        ("{apiVersion: v1, kind: Endpoints, metadata: {name: other}, subsets: [{}]}".to_owned(), &[]),
+        (
+            format!(
+                "{{{slice}, addressType: IPv6, endpoints: [{{addresses: ['fd00::1']}}, \
+                 {{addresses: ['fd00::2'], conditions: {{ready: false}}}}, {{addresses: ['fd00::3'], \
+                 conditions: {{ready: true}}}}]}}"
+            ),
+            &["[fd00::1, fd00::3] 80/TCP"],
+        ),
+        (format!("{{{slice}, addressType: FQDN, endpoints: [{{addresses: [db.example.com]}}]}}"), &[]),
+    ] {
+        let cluster = cluster(&text);
+        let subsets = cluster.endpoints_of(&ObjectName::new("default", "s")).map(|subset| {
+            let ports = subset.ports.iter().map(|port| {
+                let name = port.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
+                format!(" {name}{}/{}", port.number, port.protocol)
+            });
+            format!("{:?}{}", subset.addresses, ports.collect::<String>())
+        });
+        assert_eq!(subsets.collect::<Vec<_>>(), expected, "{text}");
     }
 }
 
