@@ -9,8 +9,8 @@ use crate::model::{Cluster, Labels, Namespace, ObjectName, Origin, Pod, Service}
 /// Puts together what was read from all files.
 ///
 /// An object that is written twice with the same content counts once, with a warning; of two that
-/// contradict each other the first counts, and the problem names both places. A workload is left out where
-/// its pods are listed themselves, or the workload that owns it is. The problems are those of the readings
+/// contradict each other the first counts, and the problem names both places. A workload is left out where a pod of
+/// it that has not finished is listed itself, or the workload that owns it is. The problems are those of the readings
 /// and the contradictions; what the manifests say is never more than the readable part allows, so a caller
 /// may report the problems and go on.
 pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<Problem>) {
@@ -140,8 +140,8 @@ fn without_origins(resource: Resource) -> Resource {
     }
 }
 
-/// Leaves out a workload whose pods are listed, directly or through a workload between, and one whose owner
-/// is listed.
+/// Leaves out a workload one of whose pods is listed and lives, directly or through a workload between, and one whose
+/// owner is listed.
 fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, Workload)> {
     let key = |workload: &Workload| {
         (workload.kind, workload.pod.name.namespace.clone(), workload.pod.name.name.clone())
@@ -149,10 +149,11 @@ fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, W
     let owner_key = |workload: &Workload, owner: &Owner| {
         (owner.kind, workload.pod.name.namespace.clone(), owner.name.clone())
     };
+    let is_pod = |workload: &Workload| workload.kind == WorkloadKind::Pod;
     let by_key: BTreeMap<_, _> = workloads.iter().map(|(_, workload)| (key(workload), workload)).collect();
     let mut left_out = BTreeSet::new();
     let mut with_pods: Vec<&Workload> =
-        by_key.values().copied().filter(|workload| workload.kind == WorkloadKind::Pod).collect();
+        by_key.values().copied().filter(|workload| is_pod(workload) && !workload.pod.finished).collect();
     while let Some(workload) = with_pods.pop() {
         for owner in &workload.owners {
             let owner = owner_key(workload, owner);
@@ -165,7 +166,7 @@ fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, W
     }
     for (key, workload) in &by_key {
         let owned = workload.owners.iter().any(|owner| by_key.contains_key(&owner_key(workload, owner)));
-        if workload.kind != WorkloadKind::Pod && owned {
+        if !is_pod(workload) && owned {
             left_out.insert(key.clone());
         }
     }

@@ -55,6 +55,23 @@ fn a_workload_gives_way_to_its_listed_pods_and_to_its_listed_owner() {
 }
 
 #[test]
+fn a_workload_whose_listed_pods_have_all_finished_stands_for_one() {
+    let finished = |name: &str| {
+        let pod = workload("Pod", name, "Job/j");
+        pod.replace("spec: {}", "spec: {}, status: {phase: Succeeded}")
+    };
+    let owners = workload("Job", "j", "CronJob/c") + &workload("CronJob", "c", "");
+    for (pods_text, expected) in [
+        (finished("p"), &["default/c", "default/p"][..]),
+        (finished("p") + &workload("Pod", "q", "Job/j"), &["default/p", "default/q"]),
+    ] {
+        let (manifests, problems) = assembled(&[("f", &(pods_text + &owners))]);
+        assert_eq!(problems, []);
+        assert_eq!(pods(&manifests), expected);
+    }
+}
+
+#[test]
 fn workloads_of_one_name_are_told_apart_by_their_kind() {
     let text = ["Job", "StatefulSet", "Pod"].map(|kind| workload(kind, "web", "")).concat();
     let (manifests, problems) = assembled(&[("f", &text)]);
