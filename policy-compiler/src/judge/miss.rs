@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Connection, Judge, Party, PolicyRule, covers_port};
+use super::{Connection, Judge, Party, PolicyRule, covers_port, is_inside};
 use crate::model::{
     Cluster, Direction, IpBlock, LabelSelector, Labels, NamespaceScope, Operator, Peer, Pod, PodPeer,
     PortMatch, Requirement,
@@ -45,6 +45,8 @@ pub enum PeerMiss<'a> {
     },
     /// It is the node that runs the subject, and the other end is not.
     NotOwnNode,
+    /// It is a block, and the other end is a pod that has no address yet.
+    UnknownAddress,
     /// It is a block, and the other end has no address in the family of the connection.
     NoAddress,
     /// It is a block in which this address of the other end does not lie.
@@ -81,7 +83,7 @@ impl PeerMiss<'_> {
             Self::Selectors { only, namespace_labels, pod_labels, .. } => {
                 2 * (usize::from(only.is_some()) + namespace_labels.len() + pod_labels.len())
             }
-            Self::Excepted(..) => 2,
+            Self::Excepted(..) | Self::UnknownAddress => 2,
             Self::HostNetwork
             | Self::Finished
             | Self::NoPod
@@ -164,12 +166,14 @@ impl<'a> LabelMiss<'a> {
 }
 
 fn block_miss<'a>(block: &IpBlock, other: &Party<'_>, connection: &Connection<'_>) -> Option<PeerMiss<'a>> {
-    let mut miss = PeerMiss::NoAddress;
+    if is_inside(other, block, connection.family) {
+        return None;
+    }
+    let mut miss = if other.lacks_address() { PeerMiss::UnknownAddress } else { PeerMiss::NoAddress };
     for address in connection.family.iter().flat_map(|family| other.addresses_of(*family)) {
         miss = match block.except.iter().find(|hole| hole.contains(&address)) {
-            _ if !block.cidr.contains(&address) => PeerMiss::OutsideBlock(address, block.cidr),
-            Some(hole) => PeerMiss::Excepted(address, *hole),
-            None => return None,
+            Some(hole) if block.cidr.contains(&address) => PeerMiss::Excepted(address, *hole),
+            _ => PeerMiss::OutsideBlock(address, block.cidr),
         };
     }
     Some(miss)
@@ -199,6 +203,9 @@ impl fmt::Display for PeerMiss<'_> {
                 parts.extend(namespace_labels.iter().map(of_namespace));
                 parts.extend(pod_labels.iter().map(|miss| format!("pod {} {miss}", pod.name.name)));
                 f.write_str(&parts.join("; "))
+            }
+            Self::UnknownAddress => {
+                f.write_str("an ipBlock: it depends on the pod's address, which is not known")
             }
             Self::NoAddress => f.write_str("an ipBlock, but the other end has no address to compare"),
             Self::OutsideBlock(address, cidr) => write!(f, "{address} is outside {cidr}"),
