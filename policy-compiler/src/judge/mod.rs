@@ -57,7 +57,7 @@ mod party;
 mod pod_set;
 mod verdict;
 
-pub use miss::{LabelMiss, PeerMiss, RuleMiss};
+pub use miss::{LabelMiss, PeerMiss, RuleMiss, Unlabelled};
 pub use party::{Endpoint, Party};
 pub use verdict::{Exemption, PolicyRule, Ruling, Verdict};
 
