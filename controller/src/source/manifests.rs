@@ -309,7 +309,7 @@ impl File {
         };
         self.signature = Some(signature);
         let reading = reading.inspect_err(|problem| self.keep(problem)).ok()?;
-        let count = reading.objects.len() + reading.ignored.values().sum::<usize>();
+        let count = reading.objects.len() + reading.unread.len();
         if !reading.problems.is_empty() && self.objects.is_some() {
             reading.problems.iter().for_each(|problem| self.keep(problem));
             return None;

@@ -5,13 +5,16 @@ mod compile;
 mod completions;
 mod explain;
 mod guess;
+mod idle;
 mod input;
 mod man;
 mod matrix;
 mod output;
+mod pod_addresses;
 mod port;
+mod warnings;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -36,7 +39,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if output::reader_left(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Without standard error there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = input::report_error(&error);
             ExitCode::from(2)
         }
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::assemble::{assemble, identity};
-use super::{Object, Problem, Reading, Resource, WorkloadKind};
-use crate::model::{Cluster, Labels, Namespace};
+use super::{Object, Problem, Reading, Resource};
+use crate::model::{Cluster, Namespace};
 
 /// The objects of many files, of which one after the other changes: what [`assemble`] makes of them all, at the cost of
 /// what changed.
@@ -115,7 +115,7 @@ impl Index {
     fn declare_inhabited(&self, names: &BTreeSet<Name>, part: &mut Cluster) {
         for name in namespaces(names) {
             if self.inhabitants.contains_key(name) && !part.namespaces().contains_key(name) {
-                part.insert_namespace(Namespace::new(name.clone(), Labels::new()));
+                part.insert_namespace(Namespace::undeclared(name.clone()));
             }
         }
     }
@@ -140,17 +140,11 @@ fn names(object: &Object) -> Vec<Name> {
         _ => &[],
     };
     let names = owners.iter().map(|owner| &owner.name).chain([&name]);
-    names.map(|name| (namespace.clone(), without_kinds(name).into())).collect()
+    names.map(|name| (namespace.clone(), without_kind(name).into())).collect()
 }
 
-/// A name as it was before [`assemble`] put kinds behind it.
-fn without_kinds(mut name: &str) -> &str {
-    let without_kind = |name: &'_ str| {
-        let (before, last) = name.rsplit_once('.')?;
-        WorkloadKind::ALL.iter().any(|kind| kind.as_str().eq_ignore_ascii_case(last)).then_some(before.len())
-    };
-    while let Some(before) = without_kind(name).and_then(|length| name.get(..length)) {
-        name = before;
-    }
-    name
+/// A name as it was before [`assemble`] perhaps put a kind behind it. That the same is cut off of others only connects
+/// more than has to be.
+fn without_kind(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(before, _)| before)
 }

@@ -70,6 +70,30 @@ impl Node {
         matches!(&self.value, Value::Scalar(scalar) if scalar.resolve() == Resolved::Null)
     }
 
+    /// The value under a key of an object.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Mapping(entries) = &self.value else { return None };
+        entries.iter().find(|entry| *entry.key == *key).map(|entry| &entry.value)
+    }
+
+    /// What it says, where it is a string.
+    pub(super) fn text(&self) -> Option<&str> {
+        let Value::Scalar(scalar) = &self.value else { return None };
+        match scalar.resolve() {
+            Resolved::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number that it is, where it is one.
+    pub(super) fn integer(&self) -> Option<i64> {
+        let Value::Scalar(scalar) = &self.value else { return None };
+        match scalar.resolve() {
+            Resolved::Integer(number) => number,
+            _ => None,
+        }
+    }
+
     /// The values in it, itself included, with long texts counted by their length; and how deep it goes.
     pub(super) fn measure(&self) -> (usize, usize) {
         fn add(sum: (usize, usize), child: &Node) -> (usize, usize) {

@@ -18,19 +18,20 @@ use end::End;
 use report::{Question, Report};
 
 pub(crate) fn run(args: &Explain, output: &mut Output) -> anyhow::Result<Outcome> {
-    let cluster = input::read(&args.manifests)?;
-    let judge = Judge::new(&cluster).with_pods_to_node(args.manifests.pods_to_node);
-    let from = match end::find(&cluster, &args.from).context("--from")? {
+    let manifests = input::read(&args.manifests)?;
+    let cluster = &manifests.cluster;
+    let judge = Judge::new(cluster).with_pods_to_node(args.manifests.pods_to_node);
+    let from = match end::find(cluster, &args.from).context("--from")? {
         End::Pod(pod) => judge.party(Endpoint::Pod(pod)),
         End::Address(address) => judge.party(Endpoint::Address(address)),
         End::Service(service) => {
             bail!("--from: {} is a Service, which opens no connections: name a pod", service.name)
         }
     };
-    let targets = match end::find(&cluster, &args.to).context("--to")? {
+    let targets = match end::find(cluster, &args.to).context("--to")? {
         End::Pod(pod) => target::ports(judge.party(Endpoint::Pod(pod)), &args.port)?,
         End::Address(address) => target::ports(judge.party(Endpoint::Address(address)), &args.port)?,
-        End::Service(service) => target::backends(&cluster, &judge, service, &args.port)?,
+        End::Service(service) => target::backends(cluster, &judge, service, &args.port)?,
     };
     let protocol = args.port.protocol;
     let connections: Vec<_> = targets

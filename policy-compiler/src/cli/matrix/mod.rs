@@ -13,7 +13,7 @@ use super::{Outcome, Output, input};
 use rows::Rows;
 
 pub(crate) fn run(args: &Matrix, output: &mut Output) -> anyhow::Result<Outcome> {
-    let cluster = input::read(&args.manifests)?;
+    let cluster = input::read(&args.manifests)?.cluster;
     let judge = Judge::new(&cluster).with_pods_to_node(args.manifests.pods_to_node);
     let rows = Rows::new(&cluster, &judge, &args.ports, &args.external);
     match args.output {

@@ -12,7 +12,8 @@ use crate::model::Cluster;
 
 /// Objects that get in one another's way.
 fn object() -> impl Strategy<Value = String> {
-    let name = prop::sample::select(vec!["a", "b", "a.deployment", "a.deployment.job", "c.replicaset"]);
+    let name =
+        prop::sample::select(vec!["a", "b", "a.deployment", "a.deployment.job", "a.rollout", "c.replicaset"]);
     let namespace = prop::sample::select(vec!["a", "b", "default"]);
     let kind = prop::sample::select(vec![
         "v1 Pod",
@@ -22,6 +23,7 @@ fn object() -> impl Strategy<Value = String> {
         "batch/v1 Job",
         "batch/v1 CronJob",
         "v1 Service",
+        "example.com/v1 Rollout",
         "v1 Namespace",
         "v1 Node",
         "networking.k8s.io/v1 NetworkPolicy",

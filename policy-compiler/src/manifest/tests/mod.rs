@@ -6,8 +6,10 @@ mod files;
 mod fuzz;
 mod index;
 mod objects;
+mod passed_over;
 mod policy;
 mod syntax;
+mod workloads;
 
 use super::*;
 

@@ -238,7 +238,7 @@ fn bombs_and_abysses_end_early() {
 
     let merges = repeated(1..40, |i| format!("a{i}: &a{i} {{<<: [*a{0}, *a{0}], k{i}: 1}}\n", i - 1));
     let reading = reading(&format!("apiVersion: v1\nkind: X\na0: &a0 {{k: 1}}\n{merges}"));
-    assert_eq!(reading.ignored.len(), 1);
+    assert_eq!(reading.unread.len(), 1);
 
     let values = "an object of more than 20000 values: the API server takes none so large";
     assert_refused(format!("- [{}]\n", vec!["[]"; 1 << 15].join(",")).as_bytes(), &format!("f:1: {values}"));
@@ -310,6 +310,6 @@ fn large_objects_are_read_in_linear_time() {
     let start = Instant::now();
     let labels = repeated(0..8_000, |i| format!("  k{i}: v\n"));
     let reading = reading(&format!("apiVersion: v1\nkind: ConfigMap\ndata:\n{labels}"));
-    assert_eq!(reading.ignored["ConfigMap"], 1);
+    assert_eq!(reading.unread.len(), 1);
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
