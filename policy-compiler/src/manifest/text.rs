@@ -127,8 +127,11 @@ impl<'m, R: Read> Text<'m, R> {
             }
         };
         self.ended = read == 0;
-        self.decoded.drain(..self.taken);
-        self.taken = 0;
+        // The last character may have been taken in part.
+        let whole =
+            (0..=self.taken).rev().find(|end| self.decoded.is_char_boundary(*end)).unwrap_or_default();
+        self.decoded.drain(..whole);
+        self.taken -= whole;
         let start = self.decoded.len();
         let raw = self.raw.get(..read).unwrap_or_default();
         self.decoded.reserve(self.decoder.max_utf8_buffer_length(read).unwrap_or(3 * read + 16));

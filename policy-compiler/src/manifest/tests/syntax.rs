@@ -19,7 +19,7 @@ fn assert_refused(text: &[u8], expected: &str) {
 }
 
 /// The documents of a text that is in order, without a list.
-fn documents(text: &[u8]) -> Vec<Node> {
+pub(super) fn documents(text: &[u8]) -> Vec<Node> {
     documents_of(text)
 }
 
@@ -138,6 +138,7 @@ fn what_kubectl_reads_is_read() {
         ("? a\n: b\n? 'c\n  d'\n: e\n", r#"1{a:"b",c d:"e"}"#),
         ("a: &x [1]\nb: *x\nc: {<<: {d: 2}, e: 3}\n", "1{a:1[1],b:1[1],c:3{e:3,d:2}}"),
         // JSON, one object after the other.
+        ("{\"é\":\"\u{1f980}é\"}{\"b\":\"é\"}", "1{é:\"\u{1f980}é\"} 1{b:\"é\"}"),
         ("{\"a\":1}\n{\"b\":\n[2]}\n\n{\"c\":3}", "1{a:1} 2{b:3[2]} 5{c:3}"),
         (
             "{\"a\":{}}{\"b\":[]} {}null\t{\"c\":null}\n\u{feff}{\"d\":1}",
@@ -172,7 +173,7 @@ fn what_kubectl_reads_is_read() {
 }
 
 /// A source that gives a byte at a time, as a slow pipe does.
-struct OneByOne<'b>(&'b [u8]);
+pub(super) struct OneByOne<'b>(pub(super) &'b [u8]);
 
 impl Read for OneByOne<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
