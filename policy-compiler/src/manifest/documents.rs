@@ -5,6 +5,7 @@ use std::io::Read;
 use serde::Deserializer;
 
 use super::meter::Meter;
+use super::placeholders::Placeholder;
 use super::text::Text;
 use super::tree::{Sink, SyntaxError};
 use super::{json, yaml};
@@ -17,7 +18,15 @@ pub(super) fn read(source: impl Read, sink: Sink<'_>) -> Result<(), SyntaxError>
     let meter = Meter::new();
     let mut text = Text::new(source, &meter);
     let result = read_text(&mut text, &meter, sink);
-    meter.failure().map_or(result, Err)
+    meter.failure().map_or(result, Err).map_err(|error| {
+        // What is not filled in is seldom valid.
+        let template =
+            text.line(error.line).map(str::trim).and_then(|line| Some((line, Placeholder::find(line)?)));
+        match template {
+            Some((line, placeholder)) => SyntaxError::new(error.line, placeholder.in_text(line)),
+            None => error,
+        }
+    })
 }
 
 /// Hands on a document that something else has read, which knows no lines.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::fields::quoted;
+
 /// What stands for something that is filled in before an object is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Placeholder {
@@ -16,6 +18,11 @@ impl Placeholder {
     pub(super) fn find(text: &str) -> Option<Self> {
         let closed = |open, close| text.split_once(open).is_some_and(|(_, rest)| rest.contains(close));
         if closed("${", "}") { Some(Self::Variable) } else { closed("{{", "}}").then_some(Self::Helm) }
+    }
+
+    /// What is wrong with a text that it stands in.
+    pub(super) fn in_text(self, text: &str) -> String {
+        format!("{} is not filled in: {self}", quoted(text))
     }
 }
 

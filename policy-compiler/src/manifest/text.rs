@@ -95,6 +95,13 @@ impl<'m, R: Read> Text<'m, R> {
         self.meter.has_failed()
     }
 
+    /// The text of a line, if it is still in memory.
+    pub(super) fn line(&self, line: usize) -> Option<&str> {
+        let breaks = self.decoded.get(..self.taken)?.matches('\n').count();
+        let first = self.meter.line() + usize::from(self.line_ended) - breaks;
+        self.decoded.lines().nth(line.checked_sub(first)?)
+    }
+
     /// The next two characters that are no white space; nothing is taken.
     pub(super) fn next_two(&mut self) -> (Option<char>, Option<char>) {
         loop {

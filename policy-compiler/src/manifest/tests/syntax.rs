@@ -213,6 +213,18 @@ fn what_is_no_yaml_is_refused_with_its_line() {
         (b"a: 1\n---\n? [x]\n: y\n", "f:3: a key must be a string"),
         (b"a: &a 1\n---\nb: *a\n", "f:3: not valid YAML: while parsing node, found unknown anchor"),
         (b"a: &a [*a]\n", "f:1: the alias names no anchor before it in this document"),
+        (
+            b"a: 1\nb: {{ .c }}\n",
+            "f:2: `b: {{ .c }}` is not filled in: a Helm template: render it: `helm template CHART | podfence … -f -`",
+        ),
+        (
+            b"{{- if .a }}\nb: 1\n",
+            "f:1: `{{- if .a }}` is not filled in: a Helm template: render it: `helm template CHART | podfence … -f -`",
+        ),
+        (
+            b"{\"a\": 1,\n\"b\": ${C}}\n",
+            "f:2: `\\\"b\\\": ${C}}` is not filled in: a template with `${…}` in it: fill it in (`envsubst`, `oc process`) and give it as `-f -`",
+        ),
         (b"<<: x\n", "f:1: `<<` must be followed by an object or a list of objects"),
     ] {
         assert_refused(text, expected);
