@@ -115,9 +115,9 @@ fn without_repetitions(
 }
 
 /// Kind, namespace if it has one, and name.
-type Identity = (Kind, Option<Arc<str>>, Arc<str>);
+pub(super) type Identity = (Kind, Option<Arc<str>>, Arc<str>);
 
-fn identity(resource: &Resource) -> Identity {
+pub(super) fn identity(resource: &Resource) -> Identity {
     let namespaced = |kind, name: &ObjectName| (kind, Some(name.namespace.clone()), name.name.clone());
     match resource {
         Resource::Namespace(namespace) => (Kind::Namespace, None, namespace.name().clone()),
