@@ -42,7 +42,8 @@ pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) -> bool {
 /// Whether a document is a Kubernetes object, or was meant to be one. Files of other programs have a `kind` or an
 /// `apiVersion` too.
 fn is_object(document: &Node) -> bool {
-    match (document.get("apiVersion"), document.get("kind")) {
+    let get = |key| document.get(key).filter(|node| !node.is_null());
+    match (get("apiVersion"), get("kind")) {
         (Some(_), Some(_)) => true,
         (None, None) => false,
         (None, Some(kind)) => kind.text().is_some_and(is_known_or_policy),

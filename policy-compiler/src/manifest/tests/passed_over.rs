@@ -91,6 +91,7 @@ fn a_document_that_is_no_object_is_passed_over() {
         "apiVersion: v1\nname: chart",
         "apiVersion: 1\nproviders: []",
         "kind: pipeline\nsteps: []",
+        "apiVersion: release-notes/v2\nkind:\n",
         "items: [{apiVersion: v1, kind: Pod}]",
     ] {
         let reading = reading(&format!("# a comment\n{text}\n"));
