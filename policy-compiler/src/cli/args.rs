@@ -41,8 +41,9 @@ pub(crate) enum Command {
 pub(crate) struct Manifests {
     /// Manifests to read: a file, a directory with all below it, or `-` for standard input; repeatable
     ///
-    /// YAML or JSON, several documents in a file, Lists. Pods, workloads (each stands for its pods),
-    /// Namespaces, Nodes, Services and NetworkPolicies count; other kinds are passed over.
+    /// YAML or JSON, several documents in a file, Lists. Pods, all that has a pod template (each stands for
+    /// its pods), Namespaces, Nodes, Services, Endpoints and NetworkPolicies count; other kinds, and what is
+    /// no Kubernetes object, are passed over.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     pub(crate) inputs: Vec<Input>,
 

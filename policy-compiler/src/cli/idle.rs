@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::warnings::first_of;
 use policy_compiler::manifest::Problem;
 use policy_compiler::model::{
     Cluster, Direction, LabelSelector, NamespaceScope, NetworkPolicy, Origin, Peer, Pod, PodPeer,
@@ -35,7 +34,10 @@ pub(crate) fn warnings(cluster: &Cluster) -> Vec<Problem> {
             peers.extend(pods.idle_peers(policy));
         }
     }
-    [idle, host_network, peers].into_iter().filter_map(|sort| first_of(sort.into_iter().flatten())).collect()
+    [idle, host_network, peers]
+        .into_iter()
+        .filter_map(|sort| Problem::first_of(sort.into_iter().flatten()))
+        .collect()
 }
 
 fn warning(origin: Option<&Origin>, message: String) -> Option<Problem> {

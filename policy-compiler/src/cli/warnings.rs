@@ -10,9 +10,9 @@ use policy_compiler::model::{Cluster, LabelSelector, NamespaceScope, Origin, Pee
 pub(crate) fn all(read: &Manifests, default_deny: Option<&LabelSelector>) -> Vec<Problem> {
     let mut warnings = not_judged(read);
     warnings.extend(passed_over(&read.passed_over));
-    warnings.extend(read.warnings.iter().cloned());
     warnings.extend(undeclared(read, default_deny));
     warnings.extend(idle::warnings(&read.cluster));
+    warnings.extend(read.warnings.iter().cloned());
     warnings
 }
 
@@ -84,17 +84,9 @@ fn passed_over(documents: &[PassedOver]) -> impl Iterator<Item = Problem> {
     }
     groups.into_values().filter_map(|documents| {
         let problems = documents.into_iter().map(PassedOver::to_problem);
-        first_of(problems.map(|it| Problem { message: format!("passed over: {}", it.message), ..it }))
-    })
-}
-
-/// The first of several problems that are alike, with their number.
-pub(crate) fn first_of(problems: impl IntoIterator<Item = Problem>) -> Option<Problem> {
-    let mut problems = problems.into_iter();
-    let first = problems.next()?;
-    Some(match problems.count() {
-        0 => first,
-        more => Problem { message: format!("{} ({more} more like this)", first.message), ..first },
+        Problem::first_of(
+            problems.map(|it| Problem { message: format!("passed over: {}", it.message), ..it }),
+        )
     })
 }
 
@@ -102,7 +94,7 @@ pub(crate) fn first_of(problems: impl IntoIterator<Item = Problem>) -> Option<Pr
 fn undeclared(read: &Manifests, default_deny: Option<&LabelSelector>) -> Option<Problem> {
     let mut selectors = namespace_selectors(&read.cluster).chain(default_deny);
     let asked = selectors.any(LabelSelector::asks_beyond_name);
-    first_of(read.undeclared.iter().filter(|_| asked).map(|(name, origin)| Problem {
+    Problem::first_of(read.undeclared.iter().filter(|_| asked).map(|(name, origin)| Problem {
         origin: origin.clone(),
         field: String::new(),
         message: format!("namespace {name} is not declared: it is taken to have no labels but its name"),

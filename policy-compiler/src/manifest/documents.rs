@@ -10,11 +10,11 @@ use super::text::Text;
 use super::tree::{Sink, SyntaxError};
 use super::{json, yaml};
 
-/// Hands on what a text consists of, as soon as it is read. Ends with the first error.
+/// Hands on what a text consists of, as soon as it is read; `file` is its name. Ends with the first error.
 ///
 /// As `kubectl` does it takes a text that begins with a JSON object for JSON: objects one after the other, with white
 /// space between them or nothing. Here YAML documents may follow.
-pub(super) fn read(source: impl Read, sink: Sink<'_>) -> Result<(), SyntaxError> {
+pub(super) fn read(source: impl Read, file: &str, sink: Sink<'_>) -> Result<(), SyntaxError> {
     let meter = Meter::new();
     let mut text = Text::new(source, &meter);
     let result = read_text(&mut text, &meter, sink);
@@ -23,7 +23,7 @@ pub(super) fn read(source: impl Read, sink: Sink<'_>) -> Result<(), SyntaxError>
         let template =
             text.line(error.line).map(str::trim).and_then(|line| Some((line, Placeholder::find(line)?)));
         match template {
-            Some((line, placeholder)) => SyntaxError::new(error.line, placeholder.in_text(line)),
+            Some((line, placeholder)) => SyntaxError::new(error.line, placeholder.in_text(line, file)),
             None => error,
         }
     })

@@ -131,7 +131,7 @@ impl<'a> Field<'a> {
         };
         match placeholder {
             Some((placeholder, text)) => {
-                let problem = self.remark(placeholder.in_text(text));
+                let problem = self.remark(placeholder.in_text(text, &self.report.file));
                 self.report.placeholders.borrow_mut().push((placeholder, problem));
             }
             None => push(&self.report.problems, self.remark(message)),

@@ -130,6 +130,18 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// The first of several that are alike, with the number of the others.
+    pub fn first_of(problems: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut problems = problems.into_iter();
+        let first = problems.next()?;
+        Some(match problems.count() {
+            0 => first,
+            more => Self { message: format!("{} ({more} more like this)", first.message), ..first },
+        })
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, field, message } = self;
@@ -295,7 +307,7 @@ impl PassedOver {
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            PassedOverKind::Template(placeholder) => placeholder.fmt(f),
+            PassedOverKind::Template(placeholder) => f.write_str(&placeholder.remedy(&self.origin.file)),
             PassedOverKind::NotYaml(problem) => f.write_str(problem),
             PassedOverKind::Foreign => match self.sort() {
                 Some(sort) => write!(f, "no Kubernetes object, but {sort}"),
@@ -383,7 +395,7 @@ pub fn read_file(path: &Path) -> Result<Reading, Problem> {
 /// It cannot be read to its end, is not YAML, or has an object that breaks a limit: 100 levels, a million values,
 /// 64 MiB.
 pub fn parse(source: impl Read, file: &str) -> Result<Reading, Problem> {
-    read_parts(file, |sink| documents::read(source, sink))
+    read_parts(file, |sink| documents::read(source, file, sink))
 }
 
 /// Reads an object that something else has parsed, a `serde_json::Value` for one, as it is read in a manifest. `name`

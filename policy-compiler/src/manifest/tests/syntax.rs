@@ -25,7 +25,7 @@ pub(super) fn documents(text: &[u8]) -> Vec<Node> {
 
 fn documents_of(source: impl Read) -> Vec<Node> {
     let mut documents = Vec::new();
-    documents::read(source, &mut |part| match part {
+    documents::read(source, "f", &mut |part| match part {
         Part::Document(node) => documents.push(node),
         Part::Item { .. } => panic!("a list"),
     })
