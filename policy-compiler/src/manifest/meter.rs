@@ -74,7 +74,7 @@ impl Meter {
         self.text.set(self.text.get() + bytes);
         if self.text.get() > MAX_TEXT {
             return Err(format!(
-                "an object of more than {} MiB: the API server takes none so large",
+                "more than {} MiB in one object, or in a list of items that name no kind",
                 MAX_TEXT >> 20
             ));
         }
@@ -87,7 +87,9 @@ impl Meter {
         if self.values.get() > MAX_VALUES {
             return Err(SyntaxError::new(
                 line,
-                format!("an object of more than {MAX_VALUES} values: the API server takes none so large"),
+                format!(
+                    "more than {MAX_VALUES} values in one object, or in a list of items that name no kind"
+                ),
             ));
         }
         Ok(())
