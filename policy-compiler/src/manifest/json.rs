@@ -32,7 +32,8 @@ pub(super) fn read_document<'de, D: Deserializer<'de>>(
     meter: &Meter,
     sink: Sink<'_>,
 ) -> Result<(), D::Error> {
-    let document = Tree { meter, sink: &mut *sink, place: Place::Document, depth: 0 }.deserialize(source)?;
+    let tree = Tree { meter, sink: &mut *sink, place: Place::Document, depth: 0 };
+    let document = tree.deserialize(source)?;
     if !document.is_null() {
         sink(Part::Document(document));
     }
@@ -44,17 +45,17 @@ pub(super) fn read_document<'de, D: Deserializer<'de>>(
 struct Tree<'t> {
     meter: &'t Meter,
     sink: Sink<'t>,
-    place: Place,
+    place: Place<'t>,
     /// The lists and objects around it.
     depth: usize,
 }
 
 /// Where a value stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+#[derive(Clone, Copy)]
+enum Place<'t> {
     Document,
-    /// The `items` of the document.
-    Items,
+    /// The `items` of a document of which this is known.
+    Items(&'t [Entry]),
     Elsewhere,
 }
 
@@ -73,7 +74,7 @@ impl Tree<'_> {
         Ok(line)
     }
 
-    fn child(&mut self, place: Place) -> Tree<'_> {
+    fn child<'c>(&'c mut self, place: Place<'c>) -> Tree<'c> {
         Tree { meter: self.meter, sink: &mut *self.sink, place, depth: self.depth + 1 }
     }
 
@@ -129,7 +130,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         let mut items = Vec::new();
         while let Some(item) = source.next_element_seed(self.child(Place::Elsewhere))? {
             items.push(match self.place {
-                Place::Items => item.hand_on(items.len(), self.meter, self.sink),
+                Place::Items(list) => item.hand_on(items.len(), list, self.meter, self.sink),
                 _ => item,
             });
         }
@@ -142,10 +143,9 @@ impl<'de> Visitor<'de> for Tree<'_> {
         while let Some(key) = source.next_key::<Box<str>>()? {
             let line = self.meter.line();
             self.checked(self.meter.add_value(key.len(), line))?;
-            let place = if self.place == Place::Document && *key == *"items" {
-                Place::Items
-            } else {
-                Place::Elsewhere
+            let place = match self.place {
+                Place::Document if *key == *"items" => Place::Items(&entries),
+                _ => Place::Elsewhere,
             };
             let value = source.next_value_seed(self.child(place))?;
             entries.push(Entry { key, line, value });

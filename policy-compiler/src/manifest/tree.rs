@@ -38,7 +38,7 @@ pub(super) struct Entry {
 /// What a text consists of.
 pub(super) enum Part {
     /// An item of the list `items` of a document of which the rest is still to come. It has an `apiVersion` and a
-    /// `kind` of its own, so that it can be read by itself.
+    /// `kind`, so that it can be read by itself.
     Item {
         /// Its place in the list.
         index: usize,
@@ -108,23 +108,39 @@ impl Node {
         }
     }
 
-    /// Hands the item of a list on, if it can be read by itself. Returns what stays in the list.
-    pub(super) fn hand_on(self, index: usize, meter: &Meter, sink: Sink<'_>) -> Self {
-        let has = |key: &str| match &self.value {
-            Value::Mapping(entries) => {
-                entries.iter().any(|entry| *entry.key == *key && !entry.value.is_null())
-            }
+    /// Hands the item of a list on, if it can be read by itself: with its own `apiVersion` and `kind`, or those that
+    /// `list`, what is known of the list, gives to its items. Returns what stays in the list.
+    pub(super) fn hand_on(mut self, index: usize, list: &[Entry], meter: &Meter, sink: Sink<'_>) -> Self {
+        let line = self.line;
+        let is_typed = match &mut self.value {
+            Value::Mapping(entries) => ["apiVersion", "kind"].into_iter().all(|key| {
+                if let Some(entry) = entries.iter().find(|entry| *entry.key == *key) {
+                    return !entry.value.is_null();
+                }
+                let given = given_to_items(list, key, line);
+                let is_given = given.is_some();
+                entries.extend(given);
+                is_given
+            }),
             _ => false,
         };
-        if !has("apiVersion") || !has("kind") {
+        if !is_typed {
             meter.keep();
             return self;
         }
-        let rest = Self { line: self.line, value: Value::HandedOn };
         sink(Part::Item { index, node: self });
         meter.hand_on();
-        rest
+        Self { line, value: Value::HandedOn }
     }
+}
+
+/// The `apiVersion` or `kind` that a list such as a `PodList` gives to its items.
+fn given_to_items(list: &[Entry], key: &str, line: usize) -> Option<Entry> {
+    let text = |key: &str| list.iter().find(|entry| *entry.key == *key)?.value.text();
+    let kind = text("kind")?.strip_suffix("List").filter(|kind| !kind.is_empty())?;
+    let text = if key == "kind" { kind } else { text(key)? };
+    let value = Value::Scalar(Scalar { text: text.into(), plain: false });
+    Some(Entry { key: key.into(), line, value: Node { line, value } })
 }
 
 /// Leaves one entry for every key, [`Value::Repeated`] where there were several.

@@ -248,44 +248,34 @@ impl Builder<'_> {
     }
 
     /// Puts a value where it belongs.
-    fn complete(&mut self, mut node: Node, anchor: usize) -> Result<(), SyntaxError> {
+    fn complete(&mut self, node: Node, anchor: usize) -> Result<(), SyntaxError> {
         if anchor > 0 {
             let (size, depth) = node.measure();
             self.meter.add_copy(size, node.line)?;
             self.anchors.insert(anchor, Anchor { node: node.clone(), size, depth });
         }
-        let in_list = self.is_in_list();
-        match self.open.last_mut().map(|parent| &mut parent.collection) {
-            None => {
+        match &mut *self.open {
+            [] => {
                 if !node.is_null() {
                     (self.sink)(Part::Document(node));
                 }
                 self.meter.end_document();
             }
-            Some(Collection::Sequence(items)) => {
-                if in_list {
-                    node = node.hand_on(items.len(), self.meter, self.sink);
-                }
-                items.push(node);
+            // The items of a document. A list that can be repeated later has to stay whole.
+            [
+                Open { collection: Collection::Mapping { entries: list, key: Some(key), .. }, .. },
+                Open { anchor: 0, collection: Collection::Sequence(items), .. },
+            ] if *key.text == *"items" => {
+                items.push(node.hand_on(items.len(), list, self.meter, self.sink));
             }
-            Some(Collection::Mapping { entries, merged, key }) => match key.take() {
+            [.., Open { collection: Collection::Sequence(items), .. }] => items.push(node),
+            [.., Open { collection: Collection::Mapping { entries, merged, key }, .. }] => match key.take() {
                 None => *key = Some(Key::new(node)?),
                 Some(Key { merge: true, line, .. }) => merged.extend(entries_to_merge(node, line)?),
                 Some(Key { text, line, .. }) => entries.push(Entry { key: text, line, value: node }),
             },
         }
         Ok(())
-    }
-
-    /// Whether what comes now are the items of a document's `items`.
-    fn is_in_list(&self) -> bool {
-        match &*self.open {
-            [Open { collection: Collection::Mapping { key: Some(key), .. }, .. }, list] => {
-                // A list that can be repeated later has to stay whole.
-                &*key.text == "items" && list.anchor == 0
-            }
-            _ => false,
-        }
     }
 }
 

@@ -281,13 +281,16 @@ fn bombs_and_abysses_end_early() {
 fn lists_and_files_are_longer_than_what_one_object_may_hold() {
     let pod = "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\"},\"spec\":[[],[],[],[],[],[],[],[],[],[]]}";
     let count = 3_000;
-    for (start, separator, end) in [
-        ("{\"kind\":\"List\",\"apiVersion\":\"v1\",\"items\":[", ",", "]}"),
-        ("apiVersion: v1\nitems:\n- ", "\n- ", "\nkind: List\n"),
-        ("", "\n", "\n"),
-        ("---\n", "\n---\n", "\n"),
+    let bare = &pod.replace("\"apiVersion\":\"v1\",\"kind\":\"Pod\",", "");
+    for (item, start, separator, end) in [
+        (pod, "{\"kind\":\"List\",\"apiVersion\":\"v1\",\"items\":[", ",", "]}"),
+        (bare, "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"items\":[", ",", "]}"),
+        (pod, "apiVersion: v1\nitems:\n- ", "\n- ", "\nkind: List\n"),
+        (bare, "apiVersion: v1\nkind: PodList\nitems:\n- ", "\n- ", "\n"),
+        (pod, "", "\n", "\n"),
+        (pod, "---\n", "\n---\n", "\n"),
     ] {
-        let text = start.to_owned() + &vec![pod; count].join(separator) + end;
+        let text = start.to_owned() + &vec![item; count].join(separator) + end;
         assert_eq!(reading(&text).objects.len(), count, "{start}");
     }
 }
