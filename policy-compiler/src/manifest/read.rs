@@ -120,7 +120,10 @@ impl Found {
                     self.add_found(file);
                 }
             }
-            Input::Path(path) => self.add_named(parse(files::open(path)?, &path.to_string_lossy())?),
+            Input::Path(path) => {
+                let reading = parse(files::open(path)?, &path.to_string_lossy());
+                self.add_named(reading.map_err(|problem| Unparsed::of(path, problem).into_problem())?);
+            }
         }
         Ok(())
     }
