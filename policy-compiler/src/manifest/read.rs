@@ -130,11 +130,10 @@ impl Found {
 
     /// Adds a file that was named by itself: it is meant to be a manifest.
     fn add_named(&mut self, mut reading: Reading) {
-        let (templates, passed_over) =
-            reading.passed_over.into_iter().partition(|it| matches!(it.kind, PassedOverKind::Template(_)));
-        reading.passed_over = passed_over;
-        let templates: Vec<PassedOver> = templates;
+        let is_template = |document: &PassedOver| matches!(document.kind, PassedOverKind::Template(_));
+        let (templates, others): (Vec<_>, Vec<_>) = reading.passed_over.into_iter().partition(is_template);
         self.unreadable.extend(templates.iter().map(PassedOver::to_problem));
+        reading.passed_over = others;
         self.readings.push(reading);
     }
 
