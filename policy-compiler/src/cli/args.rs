@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use policy_compiler::manifest::{Input, label_selector};
 use policy_compiler::model::{LabelSelector, PodsToNode};
 
+use super::explain::{EndQuery, TrafficQuery};
 use super::port::PortQuery;
 
 const EXIT_CODES: &str = "\
@@ -124,16 +125,19 @@ pub(crate) struct Explain {
     pub(crate) manifests: Manifests,
 
     /// Who opens the connection
-    #[arg(long, value_name = "NS/POD|IP")]
-    pub(crate) from: String,
+    #[arg(long, value_name = "END")]
+    pub(crate) from: EndQuery,
 
     /// Who is connected to
-    #[arg(long, value_name = "NS/POD|IP|SERVICE")]
-    pub(crate) to: String,
+    #[arg(long, value_name = "END")]
+    pub(crate) to: EndQuery,
 
-    /// The port of the destination: a number or a name, TCP unless said otherwise
+    /// The port of the destination: a number or a name, TCP unless said otherwise; icmp, or all
+    ///
+    /// "icmp" stands for every protocol that no policy can name, "all" for everything that can be sent. Without it, the
+    /// question is about all ports that the destination declares, or about everything where it declares none.
     #[arg(long, value_name = "PORT[/PROTO]")]
-    pub(crate) port: PortQuery,
+    pub(crate) port: Option<TrafficQuery>,
 
     /// How to print the answer
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]

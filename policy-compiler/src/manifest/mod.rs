@@ -55,12 +55,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use addresses::{allowed_sources, ip_address};
+pub use addresses::{allowed_sources, ip_address, ip_block};
 pub use assemble::assemble;
 pub use files::files;
 pub use selector::{SelectorError, label_selector};
 
-use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, Origin, Pod, Service};
+use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
 use fields::{Field, Report};
 use files::file_problem;
 
@@ -92,6 +92,8 @@ pub struct Manifests {
     /// The namespaces that pods live in and nothing declares, each with the place of one of its pods. They are in the
     /// cluster, with their names as their only labels.
     pub undeclared: BTreeMap<Arc<str>, Origin>,
+    /// The workloads that own pods, by the pods' names. They need not be among the objects.
+    pub owners: BTreeMap<ObjectName, Vec<Owner>>,
 }
 
 /// What is wrong in a manifest, and where; shown as `file:line: field: message`.

@@ -1,0 +1,207 @@
+//! A question, and the answers to all that it comes to.
+
+use ipnet::IpNet;
+use policy_compiler::explain::Side;
+use policy_compiler::judge::{AddressRange, Connection, Endpoint, Judge, Party, TrafficRange};
+use policy_compiler::model::{Direction, Family, IpBlock, Pod};
+use policy_compiler::suggestion::Denied;
+
+use super::target::{Asked, Place, Target};
+
+/// So many names or blocks are listed before the rest is counted.
+const SHOWN: usize = 4;
+
+/// Two ends, and what is asked about them.
+#[derive(Debug, Clone)]
+pub(super) struct Question<'a> {
+    from: Party<'a>,
+    to: Party<'a>,
+    asked: Asked,
+    /// What one of the ends stands for, if it is one address of a block.
+    part: Option<Part>,
+}
+
+/// The part of a block that is treated alike.
+#[derive(Debug, Clone)]
+struct Part {
+    /// Whether it is the end that connects.
+    connects: bool,
+    name: String,
+    blocks: Vec<IpBlock>,
+}
+
+/// What the policies say of a connection, or of all with traffic in a range.
+#[derive(Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) traffic: TrafficRange,
+    /// Set where the families disagree.
+    pub(super) family: Option<Family>,
+    pub(super) egress: Side,
+    pub(super) ingress: Side,
+    connection: Connection<'a>,
+    part: Option<Part>,
+}
+
+impl<'a> Question<'a> {
+    /// The questions about each part of a block that is treated alike, or the one about two ends that are no blocks.
+    pub(super) fn all(judge: &Judge<'a>, from: Place<'a>, target: &Target<'a>) -> Vec<Self> {
+        let about = |from, to, part| Self { from, to, asked: target.asked.clone(), part };
+        match (from, target.to) {
+            (Place::Party(from), Place::Party(to)) => vec![about(from, to, None)],
+            (Place::Block(block), Place::Party(to)) => {
+                let about = |from, name, blocks| about(from, to, Some(Part { connects: true, name, blocks }));
+                Self::of_block(judge, block, about)
+            }
+            (Place::Party(from), Place::Block(block)) => {
+                let about = |to, name, blocks| about(from, to, Some(Part { connects: false, name, blocks }));
+                Self::of_block(judge, block, about)
+            }
+            (Place::Block(_), Place::Block(_)) => Vec::new(),
+        }
+    }
+
+    /// The questions about a block: one for all addresses outside the cluster that get the same answers, one for all
+    /// pods that do, and one for the pod that is the other end too.
+    fn of_block(
+        judge: &Judge<'a>,
+        block: IpNet,
+        about: impl Fn(Party<'a>, String, Vec<IpBlock>) -> Self,
+    ) -> Vec<Self> {
+        let mut alike: Vec<(_, Vec<(AddressRange, Party<'a>)>)> = Vec::new();
+        for range in judge.address_parts(block) {
+            let party = judge.party(Endpoint::Address(range.first));
+            let question = about(party, String::new(), Vec::new());
+            let key = (party.pod().is_some(), question.is_about_one_pod(), question.verdicts(judge));
+            match alike.iter_mut().find(|(other, _)| *other == key) {
+                Some((_, members)) => members.push((range, party)),
+                None => alike.push((key, vec![(range, party)])),
+            }
+        }
+        let blocks_of = |parts: &[(AddressRange, Party<'a>)]| {
+            IpNet::aggregate(&parts.iter().flat_map(|(range, _)| range.blocks()).collect())
+        };
+        let questions = alike.iter().enumerate().filter_map(|(index, (_, parts))| {
+            let others = alike.iter().enumerate().filter(|(other, _)| *other != index);
+            let others: Vec<_> = others.flat_map(|(_, (_, parts))| blocks_of(parts)).collect();
+            let blocks = shortest(block, blocks_of(parts), &others);
+            let pods: Vec<_> = parts.iter().filter_map(|(_, party)| party.pod()).collect();
+            let name = if pods.is_empty() {
+                few(blocks.iter().map(IpBlock::to_string))
+            } else {
+                format!("{} in {block}", few(pods.iter().map(|pod| pod.name.to_string())))
+            };
+            Some(about(parts.first()?.1, name, blocks))
+        });
+        questions.collect()
+    }
+
+    /// Whether both ends are the same pod or workload.
+    pub(super) fn is_about_one_pod(&self) -> bool {
+        self.from.pod().zip(self.to.pod()).is_some_and(|(from, to)| from.name == to.name)
+    }
+
+    fn parts(&self, judge: &Judge<'a>) -> Vec<TrafficRange> {
+        match &self.asked {
+            Asked::Everything => judge.traffic_parts(&self.from, &self.to),
+            Asked::Only(parts) => parts.clone(),
+        }
+    }
+
+    /// The connections with some traffic: one for each family if their verdicts differ in a direction, or else one.
+    fn connections(&self, judge: &Judge<'a>, traffic: TrafficRange) -> Vec<Connection<'a>> {
+        let Self { from, to, .. } = *self;
+        let connection = |&family| Connection { from, to, family, traffic: traffic.example() };
+        let mut connections: Vec<_> = from.families_with(&to).iter().map(connection).collect();
+        connections.dedup_by_key(|connection| verdict(judge, connection));
+        connections
+    }
+
+    fn verdicts(&self, judge: &Judge<'a>) -> Vec<(TrafficRange, [bool; 2])> {
+        let verdicts = self.parts(judge).into_iter().flat_map(|traffic| {
+            let connections = self.connections(judge, traffic).into_iter();
+            connections.map(move |connection| (traffic, verdict(judge, &connection)))
+        });
+        verdicts.collect()
+    }
+
+    /// The answers, what follows upon another and is treated alike in one.
+    pub(super) fn answers(&self, judge: &Judge<'a>) -> Vec<Answer<'a>> {
+        let mut answers: Vec<Answer<'a>> = Vec::new();
+        for traffic in self.parts(judge) {
+            let connections = self.connections(judge, traffic);
+            let disagree = connections.len() > 1;
+            for connection in connections {
+                let [egress, ingress] =
+                    Direction::BOTH.map(|direction| Side::new(judge, direction, &connection));
+                let family = connection.family.filter(|_| disagree);
+                let part = self.part.clone();
+                let answer = Answer { traffic, family, egress, ingress, connection, part };
+                let joined = answers.iter_mut().filter(|before| before.says_the_same(&answer));
+                match joined.last().and_then(|before| Some((before.traffic.joined(traffic)?, before))) {
+                    Some((joined, before)) => before.traffic = joined,
+                    None => answers.push(answer),
+                }
+            }
+        }
+        answers
+    }
+}
+
+fn verdict<'a>(judge: &Judge<'a>, connection: &Connection<'a>) -> [bool; 2] {
+    Direction::BOTH.map(|direction| judge.allows(direction, connection))
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn allowed(&self) -> bool {
+        self.egress.verdict.allows() && self.ingress.verdict.allows()
+    }
+
+    /// The names of the ends.
+    pub(super) fn names(&self) -> [String; 2] {
+        let Connection { from, to, .. } = &self.connection;
+        let name = |end: &Party<'_>, connects| match &self.part {
+            Some(part) if part.connects == connects => part.name.clone(),
+            _ => end.to_string(),
+        };
+        [name(from, true), name(to, false)]
+    }
+
+    /// The workload between two of whose pods it is.
+    pub(super) fn replicas_of(&self) -> Option<&'a Pod> {
+        let pod = self.connection.from.pod().filter(|pod| pod.workload.is_some())?;
+        self.connection.to.pod().filter(|to| to.name == pod.name)
+    }
+
+    /// What a policy would have to allow.
+    pub(super) fn denied(&self) -> Denied<'a> {
+        let blocks = self.part.as_ref().map(|part| part.blocks.clone()).unwrap_or_default();
+        Denied { connection: self.connection, family: self.family, blocks }
+    }
+
+    /// Whether another answer differs in nothing but the traffic.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        self.names() == other.names()
+            && self.family == other.family
+            && self.egress == other.egress
+            && self.ingress == other.ingress
+    }
+}
+
+/// The blocks, or the block that all lie in without the others, whichever is less to read.
+fn shortest(all: IpNet, blocks: Vec<IpNet>, others: &[IpNet]) -> Vec<IpBlock> {
+    let others = IpNet::aggregate(&others.to_vec());
+    if others.len() < blocks.len() {
+        return vec![IpBlock { cidr: all, except: others }];
+    }
+    blocks.into_iter().map(|cidr| IpBlock { cidr, except: Vec::new() }).collect()
+}
+
+/// A list that does not become too long.
+fn few(items: impl ExactSizeIterator<Item = String>) -> String {
+    let more = items.len().saturating_sub(SHOWN);
+    let mut shown: Vec<_> = items.take(SHOWN).collect();
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    shown.join(", ")
+}
