@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::Problem;
+use super::names::closest;
+use super::placeholders::Placeholder;
 use super::scalar::Resolved;
 use super::tree::{Entry, Node, Value};
 use crate::model::Origin;
@@ -18,6 +20,8 @@ pub(super) struct Report {
     file: Arc<str>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    /// What is wrong because it is a placeholder, since it was last taken.
+    placeholders: RefCell<Vec<(Placeholder, Problem)>>,
 }
 
 /// Stands in for a value that could not be read: a problem about it has been reported.
@@ -52,7 +56,12 @@ pub(super) struct Mapping<'a> {
 
 impl Report {
     pub(super) fn new(file: &str) -> Self {
-        Self { file: file.into(), problems: RefCell::default(), warnings: RefCell::default() }
+        Self {
+            file: file.into(),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            placeholders: RefCell::default(),
+        }
     }
 
     pub(super) fn origin(&self, line: usize) -> Origin {
@@ -61,6 +70,9 @@ impl Report {
 
     /// Problems and warnings, by line.
     pub(super) fn finish(self) -> (Vec<Problem>, Vec<Problem>) {
+        for (_, problem) in self.placeholders.take() {
+            push(&self.problems, problem);
+        }
         let sorted = |list: RefCell<Vec<Problem>>| {
             let mut list = list.into_inner();
             list.sort_by_key(|problem| problem.origin.line);
@@ -95,8 +107,33 @@ impl<'a> Field<'a> {
 
     /// Reports that the value is wrong.
     pub(super) fn problem(&self, message: impl Into<String>) -> Reported {
-        push(&self.report.problems, self.remark(message));
+        let placeholder = match &self.node.value {
+            Value::Scalar(scalar) => Placeholder::find(&scalar.text).map(|found| (found, &scalar.text)),
+            _ => None,
+        };
+        match placeholder {
+            Some((placeholder, text)) => {
+                let problem = self.remark(format!("{} is not filled in: {placeholder}", quoted(text)));
+                self.report.placeholders.borrow_mut().push((placeholder, problem));
+            }
+            None => push(&self.report.problems, self.remark(message)),
+        }
         Reported(())
+    }
+
+    /// The problems with values that are placeholders, since this was last asked.
+    pub(super) fn take_placeholders(&self) -> Vec<(Placeholder, Problem)> {
+        self.report.placeholders.take()
+    }
+
+    /// Reports what was held back.
+    pub(super) fn report(&self, problem: Problem) {
+        push(&self.report.problems, problem);
+    }
+
+    /// The value.
+    pub(super) fn node(&self) -> &'a Node {
+        self.node
     }
 
     /// Says something about a value that is good enough to go on with.
@@ -247,6 +284,11 @@ impl<'a> Mapping<'a> {
         rest.iter().try_fold(node, |node, key| node.get(key)).filter(|node| !node.is_null())
     }
 
+    /// Whether there is such a key, whatever stands under it.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| *entry.key == *key)
+    }
+
     pub(super) fn required<'b>(&'b self, key: &'b str) -> Read<Field<'b>> {
         self.get(key).ok_or_else(|| {
             let missing = Field { step: Step::Key(key), parent: Some(&self.field), ..self.field };
@@ -270,13 +312,13 @@ impl<'a> Mapping<'a> {
 
     /// Reports every key that is none of these.
     pub(super) fn only(&self, known: &[&str]) -> Read<()> {
-        let unknown = self.entries().filter(|(key, _)| !known.contains(key)).map(|(key, field)| match known
-            .iter()
-            .find(|known| is_close(key, known))
-        {
-            Some(known) => field.problem(format!("unknown field; did you mean `{known}`?")),
-            None => field.problem(format!("unknown field; known here: {}", known.join(", "))),
-        });
+        let unknown =
+            self.entries().filter(|(key, _)| !known.contains(key)).map(|(key, field)| {
+                match closest(key, known.iter().copied()) {
+                    Some(known) => field.problem(format!("unknown field; did you mean `{known}`?")),
+                    None => field.problem(format!("unknown field; known here: {}", known.join(", "))),
+                }
+            });
         unknown.last().map_or(Ok(()), Err)
     }
 }
@@ -288,24 +330,4 @@ pub(super) fn quoted(text: &str) -> String {
         shown.push('…');
     }
     format!("`{shown}`")
-}
-
-/// Whether one was probably meant to be the other: at most two letters differ, but not most of them.
-fn is_close(written: &str, known: &str) -> bool {
-    if written.len() > 40 {
-        return false;
-    }
-    let known: Vec<char> = known.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=known.len()).collect();
-    for (i, written) in written.to_lowercase().chars().enumerate() {
-        let mut next = vec![i + 1];
-        let mut left = i + 1;
-        for (pair, known) in row.windows(2).zip(&known) {
-            let [diagonal, above] = pair else { continue };
-            left = (diagonal + usize::from(written != *known)).min(above + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().is_some_and(|distance| *distance <= 2 && distance * 2 <= known.len())
 }

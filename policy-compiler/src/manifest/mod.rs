@@ -35,12 +35,15 @@ mod assemble;
 mod fields;
 mod files;
 mod json;
+mod kinds;
 mod labels;
 mod names;
 mod objects;
+mod placeholders;
 mod pods;
 mod policy;
 mod ports;
+mod resources;
 mod scalar;
 mod selector;
 mod services;
@@ -58,6 +61,7 @@ use std::sync::Arc;
 pub use addresses::{allowed_sources, ip_address, ip_block};
 pub use assemble::assemble;
 pub use files::files;
+pub use placeholders::Placeholder;
 pub use selector::{SelectorError, label_selector};
 
 use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
@@ -87,6 +91,8 @@ pub struct Manifests {
     pub cluster: Cluster,
     /// The objects of kinds that are not read.
     pub unread: Vec<Unread>,
+    /// The documents that are passed over.
+    pub passed_over: Vec<PassedOver>,
     /// What is readable but probably not meant.
     pub warnings: Vec<Problem>,
     /// The namespaces that pods live in and nothing declares, each with the place of one of its pods. They are in the
@@ -161,6 +167,8 @@ pub struct Reading {
     pub objects: Vec<Object>,
     /// The objects of kinds that are not read.
     pub unread: Vec<Unread>,
+    /// The documents that are passed over.
+    pub passed_over: Vec<PassedOver>,
     /// What is unreadable or invalid, by line.
     pub problems: Vec<Problem>,
     /// What is readable but probably not meant, by line.
@@ -174,6 +182,8 @@ pub struct Object {
     pub origin: Origin,
     /// What it is.
     pub resource: Resource,
+    /// Whether it names its namespace. Where it does not, it is in `default`, unless it is of a kind that lives in none.
+    pub names_namespace: bool,
 }
 
 /// An object of a kind that is not read.
@@ -187,6 +197,30 @@ pub struct Unread {
     pub name: Option<Arc<str>>,
     /// Where it was written.
     pub origin: Origin,
+    /// Whether it is a policy, which another engine enforces.
+    pub is_policy: bool,
+    /// How many NetworkPolicies are written inside it, as in an `OpenShift` Template.
+    pub policies_inside: usize,
+}
+
+/// A document that is passed over, because it is no Kubernetes object or none yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Where it starts.
+    pub origin: Origin,
+    /// What it is instead.
+    pub kind: PassedOverKind,
+    /// How many NetworkPolicies are written inside it.
+    pub policies: usize,
+}
+
+/// What a document is that is passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PassedOverKind {
+    /// Another program's: it has neither `apiVersion` nor `kind`, or is no mapping.
+    Foreign,
+    /// An object with a placeholder that something has to fill in.
+    Template(Placeholder),
 }
 
 /// The kinds of objects that are read.
@@ -229,7 +263,7 @@ pub struct Owner {
 }
 
 /// The kinds that are pods or make pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkloadKind {
     /// `v1`
     Pod,
@@ -247,54 +281,9 @@ pub enum WorkloadKind {
     Job,
     /// `batch/v1`
     CronJob,
-}
-
-impl WorkloadKind {
-    const ALL: [Self; 8] = [
-        Self::Pod,
-        Self::Deployment,
-        Self::StatefulSet,
-        Self::DaemonSet,
-        Self::ReplicaSet,
-        Self::ReplicationController,
-        Self::Job,
-        Self::CronJob,
-    ];
-
-    /// `kind`
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pod => "Pod",
-            Self::Deployment => "Deployment",
-            Self::StatefulSet => "StatefulSet",
-            Self::DaemonSet => "DaemonSet",
-            Self::ReplicaSet => "ReplicaSet",
-            Self::ReplicationController => "ReplicationController",
-            Self::Job => "Job",
-            Self::CronJob => "CronJob",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
-    fn api_version(self) -> &'static str {
-        match self {
-            Self::Pod | Self::ReplicationController => "v1",
-            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::ReplicaSet => "apps/v1",
-            Self::Job | Self::CronJob => "batch/v1",
-        }
-    }
-
-    /// Where the pod is described below the object.
-    fn template(self) -> &'static [&'static str] {
-        match self {
-            Self::Pod => &[],
-            Self::CronJob => &["spec", "jobTemplate", "spec", "template"],
-            _ => &["spec", "template"],
-        }
-    }
+    /// Any other kind with a pod template, such as `Rollout`; where another kind of that name is read, with its group
+    /// behind it: `Service.serving.knative.dev`.
+    Other(Arc<str>),
 }
 
 /// Reads all inputs into one cluster.

@@ -1,5 +1,11 @@
 //! The syntax of names (`k8s.io/apimachinery/pkg/util/validation`).
 
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::model::Origin;
+
 /// RFC 1123 label: a namespace, a Service.
 pub(super) fn is_dns_label(text: &str) -> bool {
     text.len() <= 63
@@ -55,4 +61,25 @@ fn is_qualified_text(text: &str) -> bool {
 fn starts_and_ends_alphanumeric(text: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_alphanumeric();
     text.starts_with(alphanumeric) && text.ends_with(alphanumeric)
+}
+
+/// What was probably meant: at most two letters differ or are swapped, but not most of them.
+pub(super) fn closest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let written = written.to_lowercase();
+    let distances = known.into_iter().filter(|_| written.len() <= 40).map(|known| {
+        let distance = strsim::osa_distance(&written, &known.to_lowercase());
+        (distance, known)
+    });
+    let close = distances.filter(|(distance, known)| *distance <= 2 && distance * 2 <= known.len());
+    close.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
+/// A name as the API server makes it of `metadata.generateName`: with five letters and digits behind it. They are a
+/// function of the place, so that they are the same each time, and in each copy of a directory.
+pub(super) fn generated_name(prefix: &str, place: &Origin) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let file = Path::new(&*place.file).file_name().unwrap_or_default();
+    let digest = Sha256::digest(format!("{}:{}", file.to_string_lossy(), place.line));
+    let suffix = digest.iter().take(5).filter_map(|byte| ALPHABET.get(usize::from(*byte) % ALPHABET.len()));
+    prefix.chars().chain(suffix.map(|letter| char::from(*letter))).collect()
 }

@@ -73,6 +73,15 @@ impl Node {
         }
     }
 
+    /// The number that it is, where it is one.
+    pub(super) fn integer(&self) -> Option<i64> {
+        let Value::Scalar(scalar) = &self.value else { return None };
+        match scalar.resolve() {
+            Resolved::Integer(number) => number,
+            _ => None,
+        }
+    }
+
     /// The values in it, itself included, with long texts counted by their length; and how deep it goes.
     fn measure(&self) -> (usize, usize) {
         fn add(sum: (usize, usize), child: &Node) -> (usize, usize) {
