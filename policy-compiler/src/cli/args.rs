@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use policy_compiler::manifest::{Input, label_selector};
 use policy_compiler::model::{LabelSelector, PodsToNode};
@@ -35,15 +35,40 @@ pub(crate) enum Command {
     Man(Man),
 }
 
+impl Command {
+    /// Where the objects come from, for the commands that read any.
+    pub(crate) fn manifests_mut(&mut self) -> Option<&mut Manifests> {
+        match self {
+            Self::Compile(args) => Some(&mut args.manifests),
+            Self::Explain(args) => Some(&mut args.manifests),
+            Self::Matrix(args) => Some(&mut args.manifests),
+            Self::Completions(_) | Self::Man(_) => None,
+        }
+    }
+}
+
+/// The arguments that say where the objects come from.
+pub(crate) const SOURCE: &str = "source";
+
 /// Where the objects are written, and what stands beside them.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new(SOURCE).args(["inputs", "cluster", "context"]).required(true).multiple(true)))]
 pub(crate) struct Manifests {
     /// Manifests to read: a file, a directory with all below it, or `-` for standard input; repeatable
     ///
     /// YAML or JSON, several documents in a file, Lists. Pods, workloads (each stands for its pods),
     /// Namespaces, Nodes, Services and NetworkPolicies count; other kinds are passed over.
-    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) inputs: Vec<Input>,
+
+    /// Read the objects of the live cluster, by the kubectl in PATH; manifests are added to them
+    #[arg(long)]
+    pub(crate) cluster: bool,
+
+    /// Read the live cluster of this context of the kubeconfig
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
 
     /// Put the namespaces that match under default deny in both directions, as the agent's flag does
     ///

@@ -8,13 +8,17 @@ use policy_compiler::manifest::{self, Problem, Unread};
 use policy_compiler::model::{Cluster, DefaultDeny, LabelSelector, NamespaceScope, Origin, Peer, PodPeer};
 
 use super::args::Manifests;
+use super::cluster::LiveCluster;
 
 /// More warnings than this are counted.
 const WARNINGS_SHOWN: usize = 5;
 
 /// Reads every object.
 pub(crate) fn read(manifests: &Manifests) -> anyhow::Result<manifest::Manifests> {
-    let mut read = manifest::read(&manifests.inputs)?;
+    let context = manifests.context.as_deref();
+    let live = manifests.cluster || context.is_some();
+    let live = live.then(|| LiveCluster { context, namespace: None }.read()).transpose()?;
+    let mut read = manifest::read_beside(&manifests.inputs, live.into_iter().collect())?;
     let mut warnings = std::mem::take(&mut read.warnings);
     warnings.extend(undeclared(&read.undeclared, &read.cluster, manifests.default_deny.as_ref()));
     if let Some(namespaces) = manifests.default_deny.clone() {

@@ -291,7 +291,14 @@ pub enum WorkloadKind {
 /// # Errors
 /// Every problem of every file; also if there is no object at all.
 pub fn read(inputs: &[Input]) -> Result<Manifests, Problems> {
-    let mut readings = Vec::new();
+    read_beside(inputs, Vec::new())
+}
+
+/// Reads all inputs into one cluster, with what has been read elsewhere.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_beside(inputs: &[Input], mut readings: Vec<Reading>) -> Result<Manifests, Problems> {
     let mut unreadable = Vec::new();
     for input in inputs {
         match read_input(input) {
