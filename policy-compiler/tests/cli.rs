@@ -69,6 +69,7 @@ fn commands_print_what_the_transcripts_say() {
         "default-deny.txt",
         "own-node.txt",
         "audit.txt",
+        "input.txt",
     ] {
         let path = folder().join(name);
         let transcript = std::fs::read_to_string(&path).unwrap();
@@ -126,6 +127,37 @@ fn a_node_gets_the_ruleset_of_its_own_pods() {
     assert_eq!(isolates(&ruleset(&[])), [true, true]);
     assert_eq!(isolates(&ruleset(&["--node", "worker-1"])), [true, false]);
     assert_eq!(isolates(&ruleset(&["--node", "worker-2", "-o", "json"])), [false, true]);
+}
+
+#[test]
+fn pods_without_addresses_get_them_from_a_range_or_a_warning() {
+    let warning = |lacking: &str| {
+        format!(
+            "warning: {lacking} pods have no address (status.podIPs): nothing is enforced for them: give --pod-cidr"
+        )
+    };
+    let ipv4 = ["--pod-cidr", "10.244.0.0/30"];
+    let both = [&ipv4[..], &["--pod-cidr", "fd00::/64"]].concat();
+    for (arguments, expected, isolated) in [
+        (&[][..], vec![warning("2 of 2")], &[][..]),
+        (&ipv4, vec![], &["10.244.0.1 : goto"]),
+        (&both, vec![], &["10.244.0.1 : goto", "fd00::1 : goto"]),
+        (&["--node", "none"], vec!["warning: --node: no manifest names the node `none`".to_owned()], &[]),
+        (
+            &["--pod-cidr", "10.244.0.0/32"],
+            vec!["error: --pod-cidr: 10.244.0.0/32 has no address left for pod shop/web".to_owned()],
+            &[],
+        ),
+    ] {
+        let question = ["compile", "-f", "repository/deploy", "-n", "shop"];
+        let output = podfence(&[&question, arguments].concat()).output().unwrap();
+        let lines = text(&output.stderr)
+            .lines()
+            .filter(|line| !line.contains("passed over") && !line.contains("not judged"));
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
+        let ruleset = text(&output.stdout);
+        assert!(isolated.iter().all(|part| ruleset.contains(part)), "{ruleset}");
+    }
 }
 
 #[test]

@@ -162,6 +162,27 @@ fn what_cannot_be_read_is_said() {
     }
 }
 
+/// Most people may read no more than their own namespace.
+#[test]
+fn a_namespace_is_read_where_others_may_not_be() {
+    let kubectl = format!(
+        "case \"$*\" in *--all-namespaces*) {};; *) /bin/cat objects.json;; esac",
+        complaining(&forbidden("pods"))
+    );
+    let machine = Machine::new("namespace", Some(&kubectl));
+    let output = machine.run("kubectl-podfence explain -n shop --from web --to db");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    for words in ["only namespace shop is read", "warning: no right to list namespaces: "] {
+        assert!(stderr.contains(words), "{stderr}");
+    }
+    let calls = machine.calls();
+    let second = calls.lines().last();
+    let arguments = "get pods,services,endpointslices.discovery.k8s.io,networkpolicies.networking.k8s.io \
+                     --output=json --request-timeout=30s --namespace shop";
+    assert_eq!((calls.lines().count(), second), (2, Some(arguments)));
+}
+
 #[test]
 fn the_plugin_is_called_as_people_call_it() {
     let machine = Machine::new("help", Some("true"));

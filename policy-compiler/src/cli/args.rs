@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use policy_compiler::manifest::{Input, label_selector};
+use ipnet::IpNet;
+use policy_compiler::manifest::{Exclude, Input, label_selector, namespace_name};
 use policy_compiler::model::{LabelSelector, PodsToNode};
 
 use super::explain::{EndQuery, TrafficQuery};
@@ -69,6 +71,24 @@ pub(crate) struct Manifests {
     /// Read the live cluster of this context of the kubeconfig
     #[arg(long, value_name = "NAME")]
     pub(crate) context: Option<String>,
+
+    /// The namespace of objects that name none
+    #[arg(short, long, value_name = "NAME", value_parser = namespace_name)]
+    pub(crate) namespace: Option<Arc<str>>,
+
+    /// Leave out files and directories with this name, or this path below the directory given by -f; repeatable
+    ///
+    /// *, ?, [...] and ** as in a shell: --exclude charts --exclude '*.json' --exclude 'overlays/**/patch.yaml'
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<Exclude>,
+
+    /// Take warnings, and documents that are no Kubernetes objects, for errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Give pods without an address one of this range; repeatable, for a second address family
+    #[arg(long = "pod-cidr", value_name = "CIDR")]
+    pub(crate) pod_cidrs: Vec<IpNet>,
 
     /// Put the namespaces that match under default deny in both directions, as the agent's flag does
     ///

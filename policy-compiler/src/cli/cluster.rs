@@ -124,7 +124,7 @@ fn read(mut printed: impl Read) -> anyhow::Result<Reading> {
     if text.is_empty() {
         return Ok(Reading::default());
     }
-    let mut reading = manifest::parse(&text, FILE)?;
+    let mut reading = manifest::parse(text.as_slice(), FILE)?;
     reading.objects = reading.objects.into_iter().map(without_origin).collect();
     Ok(reading)
 }

@@ -11,10 +11,12 @@ mod man;
 mod matrix;
 mod output;
 mod plugin;
+mod pod_addresses;
 mod port;
 mod progress;
+mod warnings;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
@@ -40,7 +42,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if output::reader_left(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Without standard error there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = input::report_error(&error);
             ExitCode::from(2)
         }
     }

@@ -85,6 +85,6 @@ fn too_large(path: &Path) -> Problem {
 
 /// A problem about a file as a whole.
 pub(super) fn file_problem(path: &Path, message: impl Into<String>) -> Problem {
-    let origin = Origin { file: path.to_string_lossy().into(), line: 1 };
+    let origin = Origin { file: path.to_string_lossy().into(), line: 0 };
     Problem { origin, field: String::new(), message: message.into() }
 }

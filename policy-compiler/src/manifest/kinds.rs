@@ -77,6 +77,11 @@ impl Kind {
         }
     }
 
+    /// Whether its objects live in namespaces.
+    pub(super) fn is_namespaced(&self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+
     pub(super) fn api_version(&self) -> &'static str {
         match self {
             Self::Namespace | Self::Node | Self::Service | Self::Endpoints => "v1",

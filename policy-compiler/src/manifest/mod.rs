@@ -36,6 +36,7 @@ mod fields;
 mod files;
 mod json;
 mod kinds;
+mod kustomize;
 mod labels;
 mod names;
 mod objects;
@@ -43,11 +44,13 @@ mod placeholders;
 mod pods;
 mod policy;
 mod ports;
+mod read;
 mod resources;
 mod scalar;
 mod selector;
 mod services;
 mod tree;
+mod unparsed;
 
 #[cfg(test)]
 mod tests;
@@ -61,12 +64,13 @@ use std::sync::Arc;
 pub use addresses::{allowed_sources, ip_address, ip_block};
 pub use assemble::assemble;
 pub use files::files;
+pub use names::{InvalidNamespace, namespace_name};
 pub use placeholders::Placeholder;
+pub use read::{Exclude, ReadOptions, read, read_with};
 pub use selector::{SelectorError, label_selector};
 
 use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
 use fields::{Field, Report};
-use files::file_problem;
 
 /// Something that manifests are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,12 +104,15 @@ pub struct Manifests {
     pub undeclared: BTreeMap<Arc<str>, Origin>,
     /// The workloads that own pods, by the pods' names. They need not be among the objects.
     pub owners: BTreeMap<ObjectName, Vec<Owner>>,
+    /// The objects that name no namespace and were put into `default`, because [`ReadOptions::namespace`] does not say
+    /// otherwise.
+    pub in_default: Vec<Origin>,
 }
 
 /// What is wrong in a manifest, and where; shown as `file:line: field: message`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Problem {
-    /// File and line; line 1 where it is about the file as a whole.
+    /// File and line.
     pub origin: Origin,
     /// The field's path below the document, such as `spec.ingress[1].from[0].ipBlock.cidr`; empty where it
     /// is about the whole document or file.
@@ -130,6 +137,14 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// An error if there are problems.
+    ///
+    /// # Errors
+    /// All of them.
+    pub fn check(problems: Vec<Problem>) -> Result<(), Self> {
+        if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
+    }
+
     /// The problems, in the order of the files and of the lines in them.
     pub fn as_slice(&self) -> &[Problem] {
         &self.0
@@ -182,8 +197,8 @@ pub struct Object {
     pub origin: Origin,
     /// What it is.
     pub resource: Resource,
-    /// Whether it names its namespace. Where it does not, it is in `default`, unless it is of a kind that lives in none.
-    pub names_namespace: bool,
+    /// Whether it names no namespace and was put into `default`.
+    pub in_default: bool,
 }
 
 /// An object of a kind that is not read.
@@ -219,8 +234,46 @@ pub struct PassedOver {
 pub enum PassedOverKind {
     /// Another program's: it has neither `apiVersion` nor `kind`, or is no mapping.
     Foreign,
+    /// A file that is no YAML, and has nothing in it that looks like an object: why it is none.
+    NotYaml(String),
     /// An object with a placeholder that something has to fill in.
     Template(Placeholder),
+}
+
+impl PassedOver {
+    /// What another program's document is, where its file has a well-known name.
+    pub fn sort(&self) -> Option<&'static str> {
+        let name = Path::new(&*self.origin.file).file_name()?.to_string_lossy();
+        let name = match self.kind {
+            PassedOverKind::Foreign => &*name,
+            PassedOverKind::NotYaml(_) | PassedOverKind::Template(_) => return None,
+        };
+        match name {
+            "Chart.yaml" => Some("a Helm chart"),
+            _ if kustomize::is_kustomization(name) => Some("a kustomization"),
+            _ if name.starts_with("values") => Some("the values of a Helm chart"),
+            _ => None,
+        }
+    }
+
+    /// What it would be to whoever wants to have nothing passed over.
+    pub fn to_problem(&self) -> Problem {
+        Problem { origin: self.origin.clone(), field: String::new(), message: self.to_string() }
+    }
+}
+
+/// What it is, and what can be done about it.
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            PassedOverKind::Template(placeholder) => placeholder.fmt(f),
+            PassedOverKind::NotYaml(problem) => f.write_str(problem),
+            PassedOverKind::Foreign => match self.sort() {
+                Some(sort) => write!(f, "no Kubernetes object, but {sort}"),
+                None => f.write_str("no Kubernetes object"),
+            },
+        }
+    }
 }
 
 /// The kinds of objects that are read.
@@ -284,63 +337,6 @@ pub enum WorkloadKind {
     /// Any other kind with a pod template, such as `Rollout`; where another kind of that name is read, with its group
     /// behind it: `Service.serving.knative.dev`.
     Other(Arc<str>),
-}
-
-/// Reads all inputs into one cluster.
-///
-/// # Errors
-/// Every problem of every file; also if there is no object at all.
-pub fn read(inputs: &[Input]) -> Result<Manifests, Problems> {
-    read_beside(inputs, Vec::new())
-}
-
-/// Reads all inputs into one cluster, with what has been read elsewhere.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_beside(inputs: &[Input], mut readings: Vec<Reading>) -> Result<Manifests, Problems> {
-    let mut unreadable = Vec::new();
-    for input in inputs {
-        match read_input(input) {
-            Ok(results) => {
-                for result in results {
-                    match result {
-                        Ok(reading) => readings.push(reading),
-                        Err(problem) => unreadable.push(problem),
-                    }
-                }
-            }
-            Err(problem) => unreadable.push(problem),
-        }
-    }
-    let nothing = readings.iter().all(|reading| {
-        reading.objects.is_empty() && reading.unread.is_empty() && reading.problems.is_empty()
-    });
-    if nothing && unreadable.is_empty() {
-        let input = match inputs.first() {
-            Some(Input::Path(path)) => path,
-            Some(Input::Stdin) | None => Path::new("-"),
-        };
-        unreadable.push(file_problem(input, "no Kubernetes objects found"));
-    }
-    let (manifests, mut problems) = assemble(readings);
-    problems.extend(unreadable);
-    problems.sort_by(|one, other| one.origin.cmp(&other.origin));
-    if problems.is_empty() { Ok(manifests) } else { Err(Problems(problems)) }
-}
-
-fn read_input(input: &Input) -> Result<Vec<Result<Reading, Problem>>, Problem> {
-    match input {
-        Input::Stdin => Ok(vec![files::standard_input().and_then(|bytes| parse(&bytes, "-"))]),
-        Input::Path(path) if path.is_dir() => {
-            let files = files(path)?;
-            if files.is_empty() {
-                return Err(file_problem(path, "no manifests (.yaml, .yml or .json) in this directory"));
-            }
-            Ok(files.iter().map(|file| read_file(file)).collect())
-        }
-        Input::Path(path) => Ok(vec![read_file(path)]),
-    }
 }
 
 /// Reads one file, whatever its name.

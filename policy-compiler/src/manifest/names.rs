@@ -1,10 +1,24 @@
 //! The syntax of names (`k8s.io/apimachinery/pkg/util/validation`).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::model::Origin;
+
+/// The text is no name of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no name of a namespace: at most 63 lower-case letters, digits and `-`, no `-` at the ends")]
+pub struct InvalidNamespace(String);
+
+/// Reads the name of a namespace.
+///
+/// # Errors
+/// The API server would not take the name.
+pub fn namespace_name(text: &str) -> Result<Arc<str>, InvalidNamespace> {
+    if is_dns_label(text) { Ok(text.into()) } else { Err(InvalidNamespace(text.to_owned())) }
+}
 
 /// RFC 1123 label: a namespace, a Service.
 pub(super) fn is_dns_label(text: &str) -> bool {

@@ -66,37 +66,38 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
         });
         return read.map(drop).inspect_err(|_| report_repeated_keys(field));
     }
-    match Type::of(&api_version, &kind_name) {
-        Type::Read(kind) => read_known(kind, &object, reading),
+    let kind = match Type::of(&api_version, &kind_name) {
+        Type::Read(kind) => kind,
         Type::WrongVersion(kind) => {
             let (given, right) = (quoted(&api_version), kind.api_version());
             let message = format!("there is no {kind_name} in {given}: write `apiVersion: {right}`");
             object.get("apiVersion").as_ref().unwrap_or(field).problem(message);
-            read_known(kind, &object, reading)
+            kind
         }
         Type::WrongKind(kind) => {
             let (given, version, meant) = (quoted(&kind_name), quoted(&api_version), kind.as_str());
             let message = format!("there is no {given} in {version}: did you mean {meant}?");
             object.get("kind").as_ref().unwrap_or(field).problem(message);
-            read_known(kind, &object, reading)
+            kind
         }
         Type::Other => {
             let kind = WorkloadKind::other(&api_version, &kind_name);
-            if template(&object, &kind).is_some() {
-                return read_known(Kind::Workload(kind), &object, reading);
+            if template(&object, &kind).is_none() {
+                reading.unread.push(unread(&api_version, &kind_name, &object));
+                return Ok(());
             }
-            reading.unread.push(unread(&api_version, &kind_name, &object));
-            Ok(())
+            Kind::Workload(kind)
         }
-    }
+    };
+    read_known(&kind, &object, reading)
 }
 
 /// Reads an object of a kind that is read. One with placeholders is a template: what is not filled in yet is passed
 /// over, unless it is a policy.
-fn read_known(kind: Kind, object: &Mapping<'_>, reading: &mut Reading) -> Read<()> {
+fn read_known(kind: &Kind, object: &Mapping<'_>, reading: &mut Reading) -> Read<()> {
     let field = object.field();
     report_repeated_keys(field);
-    let is_policy = kind == Kind::NetworkPolicy;
+    let is_policy = *kind == Kind::NetworkPolicy;
     let read = read_resource(kind, object);
     for (placeholder, problem) in field.take_placeholders() {
         if !is_policy {
@@ -106,9 +107,9 @@ fn read_known(kind: Kind, object: &Mapping<'_>, reading: &mut Reading) -> Read<(
         }
         field.report(problem);
     }
-    let names_namespace =
-        object.peek(&["metadata", "namespace"]).and_then(Node::text).is_some_and(|name| !name.is_empty());
-    reading.objects.push(Object { origin: field.origin(), resource: read?, names_namespace });
+    let namespace = object.peek(&["metadata", "namespace"]).and_then(Node::text).unwrap_or_default();
+    let in_default = namespace.is_empty() && kind.is_namespaced();
+    reading.objects.push(Object { origin: field.origin(), resource: read?, in_default });
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::WorkloadKind;
 use super::addresses::address;
-use super::fields::{Field, Mapping, Read};
+use super::fields::{Field, Mapping, Read, quoted};
 use super::labels::labels;
 use super::names::is_dns_subdomain;
 use super::ports::{port_number, protocol};
@@ -147,7 +147,10 @@ fn node_name(field: &Field<'_>) -> Read<Option<Arc<str>>> {
     match field.text()? {
         "" => Ok(None),
         name if is_dns_subdomain(name) => Ok(Some(name.into())),
-        _ => Err(field.problem("is no node name: use lower-case letters, digits, `-` and `.`")),
+        name => {
+            let syntax = "use lower-case letters, digits, `-` and `.`";
+            Err(field.problem(format!("{} is no node name: {syntax}", quoted(name))))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::model::{Namespace, Node, ObjectName};
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// Reads an object, as far as it can be read; an object without a good name cannot.
-pub(super) fn read_resource(kind: Kind, object: &Mapping<'_>) -> Read<Resource> {
+pub(super) fn read_resource(kind: &Kind, object: &Mapping<'_>) -> Read<Resource> {
     let metadata_field = object.required("metadata")?;
     let metadata = metadata_field.mapping()?;
     Ok(match kind {
@@ -39,8 +39,8 @@ pub(super) fn read_resource(kind: Kind, object: &Mapping<'_>) -> Read<Resource> 
             Resource::NetworkPolicy(network_policy(object, object_name(&metadata, is_dns_subdomain)?))
         }
         Kind::Workload(kind) => {
-            let pod = pod(object, &kind, object_name(&metadata, is_dns_subdomain)?);
-            Resource::Workload(Workload { kind, owners: owners(&metadata), pod })
+            let pod = pod(object, kind, object_name(&metadata, is_dns_subdomain)?);
+            Resource::Workload(Workload { kind: kind.clone(), owners: owners(&metadata), pod })
         }
     })
 }
