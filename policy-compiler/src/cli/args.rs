@@ -20,7 +20,7 @@ Exit codes:
   1  the connection is denied (explain)
   2  bad input or usage";
 
-/// Shows what Kubernetes NetworkPolicies mean, without a cluster and without touching a kernel.
+/// Shows what Kubernetes NetworkPolicies mean: those of manifests, or of a live cluster. No kernel is touched.
 #[derive(Debug, Parser)]
 #[command(name = "podfence", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Args {
@@ -117,7 +117,7 @@ pub(crate) struct Manifests {
 Examples:
   podfence compile -f manifests/
   podfence compile -f manifests/ --node worker-1 | nft -c -f -
-  kubectl get pods,namespaces,nodes,netpol -A -o json | podfence compile -f - --node worker-1")]
+  podfence compile --cluster --node worker-1")]
 pub(crate) struct Compile {
     #[command(flatten)]
     pub(crate) manifests: Manifests,
@@ -152,18 +152,49 @@ pub(crate) enum RulesetFormat {
 #[command(after_help = "\
 Examples:
   podfence explain -f manifests/ --from shop/web --to shop/db --port 5432
-  podfence explain -f manifests/ --from web --to service/shop/db --port postgres
-  podfence explain -f manifests/ --from 203.0.113.7 --to shop/web --port 443/TCP -o json
+  podfence explain -f manifests/ --from deploy/web --to http://db.shop:8080/
+  podfence explain -f manifests/ --from web --to db --port icmp
+  podfence explain -f manifests/ --from ns=ingress,app=nginx --to shop/web
+  podfence explain -f manifests/ --from 203.0.113.0/24 --to shop/web --port 443/TCP -o json
+  podfence explain --cluster --from shop/web --to svc/shop/db --port postgres
 
 Ends:
-  NAMESPACE/NAME      a pod or workload; with --to, also a Service
-  NAME                the same, if only one namespace has it
-  IP                  an address; a pod's or Service's stands for its owner
-  svc/NAMESPACE/NAME  a Service, each of whose backends is judged (or service/…)
+  NAMESPACE/NAME       a pod or workload; with --to, also a Service
+  NAME                 the same: that of -n, or of the only namespace that has one
+  KIND/[NAMESPACE/]NAME
+                       as kubectl calls them: pod/web, deploy/shop/web, sts/db, svc/shop/db
+  IP                   an address; that of a pod, Service or node port stands for it
+  CIDR                 all of its addresses, by the parts that are treated alike
+  NAME.NAMESPACE[.svc] a Service by its DNS name, a URL of it too
+  ns=NAMESPACE,LABEL=VALUE,...
+                       a pod with these labels, which need not be in the manifests. A namespace
+                       that is not declared there has its name and no labels that are known
+
+A port may stand behind the destination: --to db:5432. A Service stands for each of its
+backends, and a workload for its pods; what a workload sends to itself goes from one of its
+pods to another. Where a pod and a Service have one name, the pod is meant, unless only the
+Service has the port.
+
+Policies that would allow what is denied are judged before they are shown. The answer says
+what else they open, and which pods they isolate that no policy isolates yet.
+
+JSON:
+  from, to, port     the question; no port where none was asked for
+  verdict            allow or deny: allow if all connections are allowed
+  notes              how the question was understood, where that may surprise
+  connections        an object for each connection, or for all of a range of ports
+    from, to, protocol, port, endPort, family, verdict
+                     protocol is TCP, UDP, SCTP or other (ICMP and what else has no ports);
+                     endPort where it is more than one port; family where the two differ
+    replicasOf       the workload that both ends are pods of
+    egress, ingress  verdict, reason, and the policies with their rules and what each lacks
+    suggestions      NetworkPolicies, which together allow it
+  effects            what the suggested policies open and isolate besides
+  obstacles          why no policy is suggested
 
 Exit codes:
   0  allowed
-  1  denied, to one backend at least
+  1  denied, in part at least
   2  bad input or usage")]
 pub(crate) struct Explain {
     #[command(flatten)]
