@@ -45,6 +45,8 @@ enum Step<'a> {
     Root,
     Key(&'a str),
     Index(usize),
+    /// An item of a document's `items`.
+    Item(usize),
 }
 
 /// A value that is an object.
@@ -68,6 +70,13 @@ impl Report {
         Origin { file: self.file.clone(), line }
     }
 
+    /// Adds what is said in another report about the same file.
+    pub(super) fn add(&self, other: Self) {
+        for (list, others) in [(&self.problems, other.problems), (&self.warnings, other.warnings)] {
+            others.into_inner().into_iter().for_each(|problem| push(list, problem));
+        }
+    }
+
     /// Problems and warnings, by line.
     pub(super) fn finish(self) -> (Vec<Problem>, Vec<Problem>) {
         for (_, problem) in self.placeholders.take() {
@@ -82,8 +91,12 @@ impl Report {
     }
 }
 
+/// Adds a problem, unless it is there: a value can be read more than once.
 fn push(list: &RefCell<Vec<Problem>>, problem: Problem) {
     let mut list = list.borrow_mut();
+    if list.contains(&problem) {
+        return;
+    }
     if list.len() < MAX_PROBLEMS {
         list.push(problem);
     } else if list.len() == MAX_PROBLEMS {
@@ -95,6 +108,11 @@ fn push(list: &RefCell<Vec<Problem>>, problem: Problem) {
 impl<'a> Field<'a> {
     pub(super) fn root(node: &'a Node, report: &'a Report) -> Self {
         Self { node, line: node.line, step: Step::Root, parent: None, report }
+    }
+
+    /// An item of a document's list that was handed on by itself.
+    pub(super) fn item(node: &'a Node, index: usize, report: &'a Report) -> Self {
+        Self { step: Step::Item(index), ..Self::root(node, report) }
     }
 
     pub(super) fn origin(&self) -> Origin {
@@ -143,7 +161,10 @@ impl<'a> Field<'a> {
 
     fn mismatch(&self, expected: &str) -> Reported {
         let found = match &self.node.value {
-            Value::Repeated { .. } => return Reported(()), // reported by `report_repeated_keys`
+            Value::Repeated { first } => {
+                return self.problem(format!("the key is already there on line {first}: keep one of them"));
+            }
+            Value::HandedOn => return Reported(()), // reported when it was read
             Value::Sequence(_) => "a list".to_owned(),
             Value::Mapping(_) => "an object".to_owned(),
             Value::Scalar(scalar) => match scalar.resolve() {
@@ -156,23 +177,31 @@ impl<'a> Field<'a> {
         self.problem(format!("must be {expected}, but is {found}"))
     }
 
+    /// An object; `null` is one without fields.
     pub(super) fn mapping(&self) -> Read<Mapping<'a>> {
         match &self.node.value {
             Value::Mapping(entries) => Ok(Mapping { field: *self, entries }),
+            _ if self.node.is_null() => Ok(Mapping { field: *self, entries: &[] }),
             _ => Err(self.mismatch("an object (`key: value`)")),
         }
     }
 
-    /// Reads every item of a list.
+    /// Reads every item of a list that was not handed on by itself; `null` is a list without items.
     pub(super) fn items<T>(&self, mut read: impl FnMut(&Field<'_>) -> T) -> Read<Vec<T>> {
-        let Value::Sequence(items) = &self.node.value else { return Err(self.mismatch("a list")) };
+        let items = match &self.node.value {
+            Value::Sequence(items) => items.as_slice(),
+            _ if self.node.is_null() => &[],
+            _ => return Err(self.mismatch("a list")),
+        };
+        let items = items.iter().enumerate().filter(|(_, node)| !matches!(node.value, Value::HandedOn));
         let item = |(index, node): (usize, &Node)| {
             let step = Step::Index(index);
             read(&Field { node, line: node.line, step, parent: Some(self), report: self.report })
         };
-        Ok(items.iter().enumerate().map(item).collect())
+        Ok(items.map(item).collect())
     }
 
+    /// A string; `null` is an empty one.
     pub(super) fn text(&self) -> Read<&'a str> {
         let Value::Scalar(scalar) = &self.node.value else { return Err(self.mismatch("a string")) };
         match scalar.resolve() {
@@ -181,7 +210,7 @@ impl<'a> Field<'a> {
                 self.warn("kubectl takes this letter for a boolean: put it in quotes");
                 Ok(&scalar.text)
             }
-            Resolved::Null => Err(self.mismatch(r#"a string (an empty one is written "")"#)),
+            Resolved::Null => Ok(""),
             _ => Err(self.mismatch("a string: put it in quotes")),
         }
     }
@@ -213,24 +242,6 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Reports every key below a value that its object has more than once.
-pub(super) fn report_repeated_keys(field: &Field<'_>) {
-    match &field.node.value {
-        Value::Scalar(_) => {}
-        Value::Sequence(_) => {
-            let _ = field.items(report_repeated_keys);
-        }
-        Value::Mapping(entries) => {
-            for (_, child) in (Mapping { field: *field, entries }).entries() {
-                report_repeated_keys(&child);
-            }
-        }
-        Value::Repeated { first } => {
-            field.problem(format!("the key is already there on line {first}: keep one of them"));
-        }
-    }
-}
-
 /// The path, as `spec.ingress[0].from`.
 impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,6 +251,7 @@ impl fmt::Display for Field<'_> {
         match self.step {
             Step::Root => Ok(()),
             Step::Index(index) => write!(f, "[{index}]"),
+            Step::Item(index) => write!(f, "items[{index}]"),
             Step::Key(key) if key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) => {
                 if self.parent.is_some_and(|parent| !matches!(parent.step, Step::Root)) {
                     f.write_char('.')?;
@@ -273,8 +285,11 @@ impl<'a> Mapping<'a> {
 
     /// The value under a key; `null` is as if it were not there.
     pub(super) fn get<'b>(&'b self, key: &str) -> Option<Field<'b>> {
-        let entry = self.entries.iter().find(|entry| *entry.key == *key)?;
-        (!entry.value.is_null()).then(|| self.child(entry))
+        self.get_or_null(key).filter(|field| !field.node.is_null())
+    }
+
+    pub(super) fn get_or_null<'b>(&'b self, key: &str) -> Option<Field<'b>> {
+        self.entries.iter().find(|entry| *entry.key == *key).map(|entry| self.child(entry))
     }
 
     /// What stands at the end of a path, whatever it is; nothing is reported.
@@ -282,11 +297,6 @@ impl<'a> Mapping<'a> {
         let (key, rest) = path.split_first()?;
         let node = self.entries.iter().find(|entry| *entry.key == **key).map(|entry| &entry.value)?;
         rest.iter().try_fold(node, |node, key| node.get(key)).filter(|node| !node.is_null())
-    }
-
-    /// Whether there is such a key, whatever stands under it.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| *entry.key == *key)
     }
 
     pub(super) fn required<'b>(&'b self, key: &'b str) -> Read<Field<'b>> {

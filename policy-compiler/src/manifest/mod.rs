@@ -32,12 +32,14 @@
 mod addresses;
 mod annotations;
 mod assemble;
+mod documents;
 mod fields;
 mod files;
 mod json;
 mod kinds;
 mod kustomize;
 mod labels;
+mod meter;
 mod names;
 mod objects;
 mod placeholders;
@@ -49,8 +51,10 @@ mod resources;
 mod scalar;
 mod selector;
 mod services;
+mod text;
 mod tree;
 mod unparsed;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +62,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Read;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,6 +77,7 @@ pub use selector::{SelectorError, label_selector};
 
 use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
 use fields::{Field, Report};
+use tree::Part;
 
 /// Something that manifests are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +195,26 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// What is readable but probably not meant, by line.
     pub warnings: Vec<Problem>,
+}
+
+impl Reading {
+    /// Adds the objects of another reading of the same file.
+    fn add(&mut self, other: Self) {
+        self.objects.extend(other.objects);
+        self.unread.extend(other.unread);
+        self.passed_over.extend(other.passed_over);
+    }
+
+    /// Remembers the policies of a list that turned out to be a part of something else.
+    fn contains_policies_of(&mut self, items: &Self) {
+        let is_policy = |object: &&Object| matches!(object.resource, Resource::NetworkPolicy(_));
+        let count = items.objects.iter().filter(is_policy).count();
+        match (self.unread.last_mut(), self.passed_over.last_mut()) {
+            (Some(unread), _) => unread.policies_inside += count,
+            (None, Some(document)) => document.policies += count,
+            (None, None) => {}
+        }
+    }
 }
 
 /// One object of a manifest.
@@ -339,36 +366,47 @@ pub enum WorkloadKind {
     Other(Arc<str>),
 }
 
-/// Reads one file, whatever its name.
+/// Reads one regular file, whatever its name.
 ///
 /// # Errors
-/// It cannot be opened, is no regular file, is larger than 64 MiB, or is not YAML.
+/// It cannot be opened, is no regular file, or is not YAML.
 pub fn read_file(path: &Path) -> Result<Reading, Problem> {
-    parse(&files::contents(path)?, &path.to_string_lossy())
+    parse(files::open_regular(path)?, &path.to_string_lossy())
 }
 
-/// Reads the text of a manifest; `file` is its name in problems and origins.
+/// Reads a manifest, of which no more than one object is in memory at a time; `file` is its name in problems and
+/// origins.
 ///
 /// # Errors
-/// It is not YAML, or breaks a limit: 100 levels, four million values.
-pub fn parse(text: &[u8], file: &str) -> Result<Reading, Problem> {
+/// It cannot be read to its end, is not YAML, or has an object that breaks a limit: 100 levels, a million values,
+/// 64 MiB.
+pub fn parse(source: impl Read, file: &str) -> Result<Reading, Problem> {
     let report = Report::new(file);
-    let failed =
-        |line, message: String| Problem { origin: report.origin(line), field: String::new(), message };
-    let line_at = |offset| 1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count();
-    if let Some(offset) = text.iter().position(|byte| *byte == 0) {
-        return Err(failed(
-            line_at(offset),
-            "a NUL byte: the file is binary, or text that is not UTF-8".into(),
-        ));
-    }
-    let text = std::str::from_utf8(text)
-        .map_err(|error| failed(line_at(error.valid_up_to()), "not UTF-8 text".into()))?;
     let mut reading = Reading::default();
-    for document in tree::documents(&json::as_yaml(text)) {
-        let document = document.map_err(|error| failed(error.line, error.message))?;
-        objects::read_document(&Field::root(&document, &report), &mut reading);
-    }
+    // What is read of a list whose end has not come yet: it may turn out to be none.
+    let mut items = (Reading::default(), Report::new(file));
+    let result = documents::read(source, &mut |part| match part {
+        Part::Item { index, node } => {
+            objects::read_document(&Field::item(&node, index, &items.1), &mut items.0);
+        }
+        Part::Document(node) => {
+            let mut rest = Reading::default();
+            let is_list = objects::read_document(&Field::root(&node, &report), &mut rest);
+            let (items, items_report) = mem::replace(&mut items, (Reading::default(), Report::new(file)));
+            if is_list {
+                reading.add(items);
+                report.add(items_report);
+            } else {
+                rest.contains_policies_of(&items);
+            }
+            reading.add(rest);
+        }
+    });
+    result.map_err(|error| Problem {
+        origin: report.origin(error.line),
+        field: String::new(),
+        message: error.message,
+    })?;
     (reading.problems, reading.warnings) = report.finish();
     Ok(reading)
 }

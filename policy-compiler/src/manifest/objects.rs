@@ -1,6 +1,6 @@
 //! From a document to the objects in it.
 
-use super::fields::{Field, Mapping, Read, quoted, report_repeated_keys};
+use super::fields::{Field, Mapping, Read, quoted};
 use super::kinds::{Kind, Type, is_known_or_policy, is_known_version, is_policy_of_other_engine, qualified};
 use super::pods::template;
 use super::resources::read_resource;
@@ -14,11 +14,18 @@ struct ItemType<'a> {
     kind: Option<&'a str>,
 }
 
-/// Adds the objects of a document to what was read before.
-pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) {
+/// What an object turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    List,
+    Single,
+}
+
+/// Adds the objects of a document to what was read before. Returns whether it is a list, so that what was read of its
+/// items before counts.
+pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) -> bool {
     if is_object(root.node()) {
-        let _ = read_object(root, ItemType::default(), reading);
-        return;
+        return read_object(root, ItemType::default(), reading) == Ok(Form::List);
     }
     let policies = policies_inside(root.node());
     if policies > 0 && matches!(root.node().value, Value::Sequence(_)) {
@@ -28,6 +35,7 @@ pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) {
         let kind = PassedOverKind::Foreign;
         reading.passed_over.push(PassedOver { origin: root.origin(), kind, policies });
     }
+    false
 }
 
 /// Whether a document is a Kubernetes object, or was meant to be one. Files of other programs have a `kind` or an
@@ -43,19 +51,13 @@ fn is_object(document: &Node) -> bool {
     }
 }
 
-fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> Read<()> {
+fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> Read<Form> {
     let object = field.mapping()?;
     let api_version = type_field(&object, "apiVersion", item.api_version);
     let kind_name = type_field(&object, "kind", item.kind);
-    let (api_version, kind_name) = match (api_version, kind_name) {
-        (Ok(api_version), Ok(kind_name)) => (api_version, kind_name),
-        (api_version, kind_name) => {
-            report_repeated_keys(field);
-            return api_version.and(kind_name).map(drop);
-        }
-    };
+    let (api_version, kind_name) = (api_version?, kind_name?);
     if let Some(item_kind) = kind_name.strip_suffix("List")
-        && (item_kind.is_empty() || object.has("items"))
+        && (item_kind.is_empty() || object.get_or_null("items").is_some())
     {
         let item = match item_kind {
             "" => ItemType::default(),
@@ -64,7 +66,7 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
         let read = object.list("items", |object| {
             let _ = read_object(object, item, reading);
         });
-        return read.map(drop).inspect_err(|_| report_repeated_keys(field));
+        return read.map(|_| Form::List);
     }
     let kind = match Type::of(&api_version, &kind_name) {
         Type::Read(kind) => kind,
@@ -84,19 +86,18 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
             let kind = WorkloadKind::other(&api_version, &kind_name);
             if template(&object, &kind).is_none() {
                 reading.unread.push(unread(&api_version, &kind_name, &object));
-                return Ok(());
+                return Ok(Form::Single);
             }
             Kind::Workload(kind)
         }
     };
-    read_known(&kind, &object, reading)
+    read_known(&kind, &object, reading).map(|()| Form::Single)
 }
 
 /// Reads an object of a kind that is read. One with placeholders is a template: what is not filled in yet is passed
 /// over, unless it is a policy.
 fn read_known(kind: &Kind, object: &Mapping<'_>, reading: &mut Reading) -> Read<()> {
     let field = object.field();
-    report_repeated_keys(field);
     let is_policy = *kind == Kind::NetworkPolicy;
     let read = read_resource(kind, object);
     for (placeholder, problem) in field.take_placeholders() {
@@ -147,7 +148,7 @@ fn policies_inside(node: &Node) -> usize {
             let inside = || entries.iter().map(|entry| policies_inside(&entry.value)).sum();
             if is_policy { 1 } else { inside() }
         }
-        Value::Repeated { .. } => 0,
+        Value::Repeated { .. } | Value::HandedOn => 0,
     }
 }
 

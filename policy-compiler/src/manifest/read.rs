@@ -1,6 +1,7 @@
 //! From files, directories and standard input to one cluster.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -105,7 +106,7 @@ pub fn read_with(
 impl Found {
     fn read(&mut self, input: &Input, options: &ReadOptions) -> Result<(), Problem> {
         match input {
-            Input::Stdin => self.add_named(parse(&files::standard_input()?, "-")?),
+            Input::Stdin => self.add_named(parse(io::stdin().lock(), "-")?),
             Input::Path(path) if path.is_dir() => {
                 let listed = files(path)?;
                 if listed.is_empty() {
@@ -119,7 +120,7 @@ impl Found {
                     self.add_found(file);
                 }
             }
-            Input::Path(path) => self.add_named(read_file(path)?),
+            Input::Path(path) => self.add_named(parse(files::open(path)?, &path.to_string_lossy())?),
         }
         Ok(())
     }

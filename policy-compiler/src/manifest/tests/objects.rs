@@ -177,9 +177,64 @@ fn lists_of_every_sort_are_opened() {
         &[
             "4: items[0].apiVersion: is required",
             "4: items[0].kind: is required",
-            "5: items[1]: must be an object (`key: value`), but is empty",
+            "5: items[1].apiVersion: is required",
+            "5: items[1].kind: is required",
             "6: items[2].metadata.labels.a: must be a string: put it in quotes, but is the number `1`",
         ],
+    );
+}
+
+/// A list is read item by item, before it is known that it is one.
+#[test]
+fn the_items_of_a_list_count_wherever_its_kind_stands() {
+    let items = "[{apiVersion: v1, kind: Pod, metadata: {name: a}},\n{apiVersion: v1, kind: Namespace, metadata: {name: b, labels: {c: 1}}}, \
+                 {apiVersion: v1, kind: ConfigMap}, {metadata: {name: d}}]";
+    let json = "[{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"a\"}},\n{\"apiVersion\": \"v1\", \"kind\": \
+                \"Namespace\", \"metadata\": {\"name\": \"b\", \"labels\": {\"c\": 1}}}, {\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\"}, \
+                {\"metadata\": {\"name\": \"d\"}}]";
+    let label = "items[1].metadata.labels.c: must be a string: put it in quotes, but is the number `1`";
+    for (text, line) in [
+        (format!("apiVersion: v1\nitems: {items}\nkind: PodList"), 3),
+        (format!("kind: PodList\nitems: {items}\napiVersion: v1"), 3),
+        (format!("{{\"items\": {json}, \"kind\": \"PodList\", \"apiVersion\": \"v1\"}}"), 2),
+        (format!("\n{{\"kind\": \"PodList\", \"apiVersion\": \"v1\", \"items\": {json}}}"), 3),
+    ] {
+        let reading = reading(&text);
+        assert_eq!(said(&reading.problems), [format!("{line}: {label}")], "{text}");
+        let lines: Vec<_> = reading.objects.iter().map(|object| object.origin.line).collect();
+        assert_eq!((lines, reading.unread.len()), (vec![line - 1, line, line], 1), "{text}");
+    }
+    for text in [
+        format!("apiVersion: v1\nitems: {items}\nkind: Other"),
+        format!("{{\"items\": {json}, \"kind\": \"Other\", \"apiVersion\": \"v1\"}}"),
+    ] {
+        let reading = reading(&text);
+        assert_eq!((reading.objects, reading.problems), (vec![], vec![]), "{text}");
+        assert_eq!(reading.unread.iter().map(|unread| &unread.kind).collect::<Vec<_>>(), ["Other"], "{text}");
+    }
+    for items in ["", "null", "[]", "[  # nothing\n]"] {
+        let reading = reading(&format!("apiVersion: v1\nkind: List\nitems: {items}\n"));
+        assert_eq!((reading.objects, reading.problems, reading.unread.len()), (vec![], vec![], 0), "{items}");
+    }
+}
+
+#[test]
+fn a_repeated_key_matters_where_it_is_read() {
+    let pod = |spec: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");
+    assert_problems(
+        &pod("{containers: [{envFrom: [], envFrom: [], env: {a: 1, a: 2}}], volumes: [], volumes: []}"),
+        &[],
+    );
+    assert_problems(
+        &pod("{containers: [{ports: [], envFrom: [],\nports: []}], nodeName: a,\nnodeName: b}"),
+        &[
+            "5: spec.containers[0].ports: the key is already there on line 4: keep one of them",
+            "6: spec.nodeName: the key is already there on line 5: keep one of them",
+        ],
+    );
+    assert_problems(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nmetadata: {name: b}",
+        &["4: metadata: the key is already there on line 3: keep one of them"],
     );
 }
 
