@@ -151,6 +151,7 @@ fn what_cannot_be_read_is_said() {
             2,
             "error: ",
         ),
+        ("cut-off", Some("while :; do echo ']'; done"), explain, 2, "cluster:"),
         ("broken", Some("echo '{'"), explain, 2, "cluster:"),
         ("source", Some("true"), "podfence matrix", 2, "--filename"),
     ] {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
-use policy_compiler::manifest::{self, Object, Reading, Resource};
+use policy_compiler::manifest::{self, Object, Problem, Reading, Resource};
 use policy_compiler::model::{Pod, Service};
 
 use super::progress::Progress;
@@ -105,26 +105,23 @@ impl LiveCluster<'_> {
             let progress = progress.clone();
             thread::spawn(move || pass_on(stderr, &progress))
         });
-        let printed = kubectl.stdout.take().map(|stdout| read(progress.count(stdout))).transpose();
+        let printed = kubectl.stdout.take().map(|stdout| read(progress.count(stdout)));
         let status = kubectl.wait().context("cannot wait for kubectl")?;
         let complaints = complaints.and_then(|thread| thread.join().ok()).unwrap_or_default();
         drop(progress);
         let forbidden = forbidden(&complaints);
-        if !status.success() && forbidden.is_empty() {
+        // Of a reader that stops at something unreadable kubectl is told by a signal.
+        let is_cut_off = status.code().is_none() && matches!(printed, Some(Err(_)));
+        if !status.success() && forbidden.is_empty() && !is_cut_off {
             bail!("kubectl cannot read the cluster ({status})")
         }
-        Ok(Printed { reading: printed?.unwrap_or_default(), forbidden })
+        Ok(Printed { reading: printed.transpose()?.unwrap_or_default(), forbidden })
     }
 }
 
 /// Reads what `kubectl` prints. Lines of it say nothing to people, so the objects have no origins.
-fn read(mut printed: impl Read) -> anyhow::Result<Reading> {
-    let mut text = Vec::new();
-    printed.read_to_end(&mut text).context("cannot read what kubectl prints")?;
-    if text.is_empty() {
-        return Ok(Reading::default());
-    }
-    let mut reading = manifest::parse(text.as_slice(), FILE)?;
+fn read(printed: impl Read) -> Result<Reading, Problem> {
+    let mut reading = manifest::parse(printed, FILE)?;
     reading.objects = reading.objects.into_iter().map(without_origin).collect();
     Ok(reading)
 }

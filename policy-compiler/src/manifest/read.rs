@@ -84,10 +84,10 @@ pub fn read_with(
     let is_empty = |reading: &Reading| {
         reading.objects.is_empty() && reading.unread.is_empty() && reading.problems.is_empty()
     };
-    if readings.iter().all(is_empty) && unreadable.is_empty() {
-        let input = match inputs.first() {
-            Some(Input::Path(path)) => path,
-            Some(Input::Stdin) | None => Path::new("-"),
+    if let Some(input) = inputs.first().filter(|_| readings.iter().all(is_empty) && unreadable.is_empty()) {
+        let input = match input {
+            Input::Path(path) => path,
+            Input::Stdin => Path::new("-"),
         };
         unreadable.push(file_problem(input, nothing_found(&readings)));
     }
