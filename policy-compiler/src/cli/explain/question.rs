@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use policy_compiler::explain::Side;
 use policy_compiler::judge::{AddressRange, Connection, Endpoint, Judge, Party, TrafficRange};
-use policy_compiler::model::{Direction, Family, IpBlock, Pod};
+use policy_compiler::model::{Direction, Family, Pod};
 use policy_compiler::suggestion::Denied;
 
 use super::target::{Asked, Place, Target};
@@ -27,7 +27,7 @@ struct Part {
     /// Whether it is the end that connects.
     connects: bool,
     name: String,
-    blocks: Vec<IpBlock>,
+    block: IpNet,
 }
 
 /// What the policies say of a connection, or of all with traffic in a range.
@@ -49,11 +49,11 @@ impl<'a> Question<'a> {
         match (from, target.to) {
             (Place::Party(from), Place::Party(to)) => vec![about(from, to, None)],
             (Place::Block(block), Place::Party(to)) => {
-                let about = |from, name, blocks| about(from, to, Some(Part { connects: true, name, blocks }));
+                let about = |from, name| about(from, to, Some(Part { connects: true, name, block }));
                 Self::of_block(judge, block, about)
             }
             (Place::Party(from), Place::Block(block)) => {
-                let about = |to, name, blocks| about(from, to, Some(Part { connects: false, name, blocks }));
+                let about = |to, name| about(from, to, Some(Part { connects: false, name, block }));
                 Self::of_block(judge, block, about)
             }
             (Place::Block(_), Place::Block(_)) => Vec::new(),
@@ -62,15 +62,11 @@ impl<'a> Question<'a> {
 
     /// The questions about a block: one for all addresses outside the cluster that get the same answers, one for all
     /// pods that do, and one for the pod that is the other end too.
-    fn of_block(
-        judge: &Judge<'a>,
-        block: IpNet,
-        about: impl Fn(Party<'a>, String, Vec<IpBlock>) -> Self,
-    ) -> Vec<Self> {
+    fn of_block(judge: &Judge<'a>, block: IpNet, about: impl Fn(Party<'a>, String) -> Self) -> Vec<Self> {
         let mut alike: Vec<(_, Vec<(AddressRange, Party<'a>)>)> = Vec::new();
         for range in judge.address_parts(block) {
             let party = judge.party(Endpoint::Address(range.first));
-            let question = about(party, String::new(), Vec::new());
+            let question = about(party, String::new());
             let key = (party.pod().is_some(), question.is_about_one_pod(), question.verdicts(judge));
             match alike.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, members)) => members.push((range, party)),
@@ -83,14 +79,13 @@ impl<'a> Question<'a> {
         let questions = alike.iter().enumerate().filter_map(|(index, (_, parts))| {
             let others = alike.iter().enumerate().filter(|(other, _)| *other != index);
             let others: Vec<_> = others.flat_map(|(_, (_, parts))| blocks_of(parts)).collect();
-            let blocks = shortest(block, blocks_of(parts), &others);
             let pods: Vec<_> = parts.iter().filter_map(|(_, party)| party.pod()).collect();
             let name = if pods.is_empty() {
-                few(blocks.iter().map(IpBlock::to_string))
+                shortest(block, &blocks_of(parts), &others)
             } else {
                 format!("{} in {block}", few(pods.iter().map(|pod| pod.name.to_string())))
             };
-            Some(about(parts.first()?.1, name, blocks))
+            Some(about(parts.first()?.1, name))
         });
         questions.collect()
     }
@@ -174,8 +169,8 @@ impl<'a> Answer<'a> {
 
     /// What a policy would have to allow.
     pub(super) fn denied(&self) -> Denied<'a> {
-        let blocks = self.part.as_ref().map(|part| part.blocks.clone()).unwrap_or_default();
-        Denied { connection: self.connection, family: self.family, blocks }
+        let block = self.part.as_ref().map(|part| part.block);
+        Denied { connection: self.connection, family: self.family, block }
     }
 
     /// Whether another answer differs in nothing but the traffic.
@@ -188,12 +183,12 @@ impl<'a> Answer<'a> {
 }
 
 /// The blocks, or the block that all lie in without the others, whichever is less to read.
-fn shortest(all: IpNet, blocks: Vec<IpNet>, others: &[IpNet]) -> Vec<IpBlock> {
+fn shortest(all: IpNet, blocks: &[IpNet], others: &[IpNet]) -> String {
     let others = IpNet::aggregate(&others.to_vec());
     if others.len() < blocks.len() {
-        return vec![IpBlock { cidr: all, except: others }];
+        return format!("{all} except {}", few(others.iter().map(IpNet::to_string)));
     }
-    blocks.into_iter().map(|cidr| IpBlock { cidr, except: Vec::new() }).collect()
+    few(blocks.iter().map(IpNet::to_string))
 }
 
 /// A list that does not become too long.

@@ -145,12 +145,6 @@ impl Explained {
         }
     }
 
-    /// Whether another differs in nothing but the traffic.
-    pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        let key = |it: &Self| (it.from.clone(), it.to.clone(), it.family.clone());
-        key(self) == key(other) && self.egress == other.egress && self.ingress == other.ingress
-    }
-
     /// What is said for people, but for the names of the ends.
     pub(super) fn without_names(&self) -> String {
         let mut text =
