@@ -76,13 +76,18 @@ impl<'a> Question<'a> {
         let blocks_of = |parts: &[(AddressRange, Party<'a>)]| {
             IpNet::aggregate(&parts.iter().flat_map(|(range, _)| range.blocks()).collect())
         };
+        let is_outside =
+            |parts: &[(AddressRange, Party<'a>)]| parts.iter().all(|(_, end)| end.pod().is_none());
+        let has_pods = alike.iter().any(|(_, parts)| !is_outside(parts));
         let questions = alike.iter().enumerate().filter_map(|(index, (_, parts))| {
-            let others = alike.iter().enumerate().filter(|(other, _)| *other != index);
-            let others: Vec<_> = others.flat_map(|(_, (_, parts))| blocks_of(parts)).collect();
-            let pods: Vec<_> = parts.iter().filter_map(|(_, party)| party.pod()).collect();
-            let name = if pods.is_empty() {
-                shortest(block, &blocks_of(parts), &others)
+            let name = if is_outside(parts) {
+                let others = alike.iter().enumerate().filter(|(other, _)| *other != index);
+                let others = others.filter(|(_, (_, parts))| is_outside(parts));
+                let others: Vec<_> = others.flat_map(|(_, (_, parts))| blocks_of(parts)).collect();
+                let addresses = shortest(block, &blocks_of(parts), &others);
+                if has_pods { format!("{addresses} (pods apart)") } else { addresses }
             } else {
+                let pods: Vec<_> = parts.iter().filter_map(|(_, party)| party.pod()).collect();
                 format!("{} in {block}", few(pods.iter().map(|pod| pod.name.to_string())))
             };
             Some(about(parts.first()?.1, name))
@@ -167,6 +172,22 @@ impl<'a> Answer<'a> {
         self.connection.to.pod().filter(|to| to.name == pod.name)
     }
 
+    /// What is said for people, but for the names and addresses of the ends: replicas have it in common.
+    pub(super) fn without_names(&self) -> String {
+        let Connection { from, to, .. } = &self.connection;
+        let mut text = format!("{} {} {:?}", self.egress, self.ingress, self.family);
+        for (end, placeholder) in [(from, "from"), (to, "to")] {
+            text = text.replace(&end.to_string(), placeholder);
+            if let Some(pod) = end.pod() {
+                text = text.replace(&format!("pod {} ", pod.name.name), placeholder);
+            }
+            for address in end.addresses() {
+                text = text.replace(&address.to_string(), placeholder);
+            }
+        }
+        text
+    }
+
     /// What a policy would have to allow.
     pub(super) fn denied(&self) -> Denied<'a> {
         let block = self.part.as_ref().map(|part| part.block);
@@ -182,9 +203,12 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The blocks, or the block that all lie in without the others, whichever is less to read.
+/// The blocks, or the block that all lie in without the others outside the cluster, whichever is less to read.
 fn shortest(all: IpNet, blocks: &[IpNet], others: &[IpNet]) -> String {
     let others = IpNet::aggregate(&others.to_vec());
+    if others.is_empty() {
+        return all.to_string();
+    }
     if others.len() < blocks.len() {
         return format!("{all} except {}", few(others.iter().map(IpNet::to_string)));
     }

@@ -52,7 +52,7 @@ fn groups(connections: &[Explained]) -> Vec<Group<'_>> {
     }
     let mut distinct = Groups::default();
     for group in groups.0 {
-        let key = format!("{} {:?}", group.first.without_names(), group.traffic);
+        let key = format!("{} {:?}", group.first.without_names, group.traffic);
         distinct.add(key, group, |group, other| group.alike.push(other.first));
     }
     distinct.0
@@ -119,7 +119,12 @@ fn write_group(group: &Group<'_>, output: &mut Output) -> io::Result<()> {
     }
     writeln!(output)?;
     if !group.alike.is_empty() {
-        let pairs = group.alike.iter().take(PAIRS_SHOWN).map(|it| format!("{} → {}", it.from, it.to));
+        let pair = |it: &&Explained| match (it.from == *from, it.to == *to) {
+            (true, _) => format!("→ {}", it.to),
+            (_, true) => format!("{} →", it.from),
+            _ => format!("{} → {}", it.from, it.to),
+        };
+        let pairs = group.alike.iter().take(PAIRS_SHOWN).map(pair);
         let more = group.alike.len().saturating_sub(PAIRS_SHOWN);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         writeln!(output, "  and so {}{more}", pairs.collect::<Vec<_>>().join(", "))?;
