@@ -9,7 +9,7 @@ use clap::{ArgGroup, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use ipnet::IpNet;
 use policy_compiler::manifest::{Exclude, Input, label_selector, namespace_name};
-use policy_compiler::model::{LabelSelector, PodsToNode};
+use policy_compiler::model::{Cluster, DefaultDeny, LabelSelector, PodsToNode};
 
 use super::explain::{EndQuery, TrafficQuery};
 use super::port::PortQuery;
@@ -109,6 +109,16 @@ pub(crate) struct Manifests {
     #[arg(long, value_name = "allow|policy", default_value_t, hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(PodsToNode::NAMES).try_map(|name| name.parse::<PodsToNode>()))]
     pub(crate) pods_to_node: PodsToNode,
+}
+
+impl Manifests {
+    /// Puts the namespaces of a cluster under default deny that are to be.
+    pub(crate) fn apply_default_deny(&self, cluster: &mut Cluster) {
+        if let Some(namespaces) = self.default_deny.clone() {
+            let Self { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *self;
+            DefaultDeny { namespaces, allow_dns, pods_to_node }.apply(cluster);
+        }
+    }
 }
 
 /// Print the nftables ruleset that the policies become

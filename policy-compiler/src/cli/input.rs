@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use policy_compiler::manifest::{self, PassedOver, PassedOverKind, Problem, Problems, ReadOptions, Unread};
-use policy_compiler::model::DefaultDeny;
 
 use super::args::Manifests;
 use super::cluster::LiveCluster;
@@ -35,10 +34,7 @@ pub(crate) fn read(args: &Manifests) -> anyhow::Result<manifest::Manifests> {
         let _ = report(&read, &warnings);
     }
     pod_addresses::assign(&mut read.cluster, &args.pod_cidrs)?;
-    if let Some(namespaces) = args.default_deny.clone() {
-        let Manifests { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *args;
-        DefaultDeny { namespaces, allow_dns, pods_to_node }.apply(&mut read.cluster);
-    }
+    args.apply_default_deny(&mut read.cluster);
     Ok(read)
 }
 

@@ -31,6 +31,8 @@ pub(crate) fn run(args: &Explain, output: &mut Output) -> anyhow::Result<Outcome
             manifests.cluster.insert_pod(pod);
         }
     }
+    // The pods may be in namespaces of their own.
+    args.manifests.apply_default_deny(&mut manifests.cluster);
     let judge = Judge::new(&manifests.cluster).with_pods_to_node(args.manifests.pods_to_node);
     let finder = Finder { manifests: &manifests, namespace };
     let traffic = traffic(args)?;
@@ -77,6 +79,9 @@ fn traffic(args: &Explain) -> anyhow::Result<Option<TrafficQuery>> {
 }
 
 fn sources<'a>(finder: Finder<'a>, judge: &Judge<'a>, query: &EndQuery) -> anyhow::Result<Vec<Place<'a>>> {
+    if let Some(port) = &query.port {
+        bail!("{} says port {port}: policies see no port at the source, so leave it out", query.text)
+    }
     Ok(match finder.find(query, None)? {
         End::Pods(pods) => pods.iter().map(|pod| Place::Party(judge.party(Endpoint::Pod(pod)))).collect(),
         End::Address(address) => vec![Place::Party(judge.party(Endpoint::Address(address)))],
