@@ -63,36 +63,23 @@ impl<'a> Question<'a> {
     /// The questions about a block: one for all addresses outside the cluster that get the same answers, one for all
     /// pods that do, and one for the pod that is the other end too.
     fn of_block(judge: &Judge<'a>, block: IpNet, about: impl Fn(Party<'a>, String) -> Self) -> Vec<Self> {
-        let mut alike: Vec<(_, Vec<(AddressRange, Party<'a>)>)> = Vec::new();
+        let mut keys = Vec::new();
+        let mut alike: Vec<Alike<'a>> = Vec::new();
         for range in judge.address_parts(block) {
-            let party = judge.party(Endpoint::Address(range.first));
-            let question = about(party, String::new());
-            let key = (party.pod().is_some(), question.is_about_one_pod(), question.verdicts(judge));
-            match alike.iter_mut().find(|(other, _)| *other == key) {
-                Some((_, members)) => members.push((range, party)),
-                None => alike.push((key, vec![(range, party)])),
+            let end = judge.party(Endpoint::Address(range.first));
+            let question = about(end, String::new());
+            let key = (end.pod().is_some(), question.is_about_one_pod(), question.verdicts(judge));
+            let place = keys.iter().position(|other| *other == key).unwrap_or(keys.len());
+            if place == alike.len() {
+                keys.push(key);
+                alike.push(Alike { end, ranges: Vec::new(), pods: Vec::new() });
+            }
+            if let Some(part) = alike.get_mut(place) {
+                part.ranges.push(range);
+                part.pods.extend(end.pod());
             }
         }
-        let blocks_of = |parts: &[(AddressRange, Party<'a>)]| {
-            IpNet::aggregate(&parts.iter().flat_map(|(range, _)| range.blocks()).collect())
-        };
-        let is_outside =
-            |parts: &[(AddressRange, Party<'a>)]| parts.iter().all(|(_, end)| end.pod().is_none());
-        let has_pods = alike.iter().any(|(_, parts)| !is_outside(parts));
-        let questions = alike.iter().enumerate().filter_map(|(index, (_, parts))| {
-            let name = if is_outside(parts) {
-                let others = alike.iter().enumerate().filter(|(other, _)| *other != index);
-                let others = others.filter(|(_, (_, parts))| is_outside(parts));
-                let others: Vec<_> = others.flat_map(|(_, (_, parts))| blocks_of(parts)).collect();
-                let addresses = shortest(block, &blocks_of(parts), &others);
-                if has_pods { format!("{addresses} (pods apart)") } else { addresses }
-            } else {
-                let pods: Vec<_> = parts.iter().filter_map(|(_, party)| party.pod()).collect();
-                format!("{} in {block}", few(pods.iter().map(|pod| pod.name.to_string())))
-            };
-            Some(about(parts.first()?.1, name))
-        });
-        questions.collect()
+        alike.iter().enumerate().map(|(index, part)| about(part.end, name(block, &alike, index))).collect()
     }
 
     /// Whether both ends are the same pod or workload.
@@ -203,16 +190,39 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The blocks, or the block that all lie in without the others outside the cluster, whichever is less to read.
-fn shortest(all: IpNet, blocks: &[IpNet], others: &[IpNet]) -> String {
-    let others = IpNet::aggregate(&others.to_vec());
-    if others.is_empty() {
-        return all.to_string();
+/// Addresses of a block that get the same answers: all of pods, or all outside the cluster.
+struct Alike<'a> {
+    /// One that stands for all.
+    end: Party<'a>,
+    ranges: Vec<AddressRange>,
+    pods: Vec<&'a Pod>,
+}
+
+impl Alike<'_> {
+    fn blocks(&self) -> Vec<IpNet> {
+        self.ranges.iter().flat_map(|range| range.blocks()).collect()
     }
-    if others.len() < blocks.len() {
-        return format!("{all} except {}", few(others.iter().map(IpNet::to_string)));
+}
+
+/// What one of the parts of a block is called: by its pods; or by its addresses, those of pods apart, or what is left of
+/// the block without the others, whichever is less to read.
+fn name(block: IpNet, parts: &[Alike<'_>], index: usize) -> String {
+    let Some(part) = parts.get(index) else { return block.to_string() };
+    if !part.pods.is_empty() {
+        return format!("{} in {block}", few(part.pods.iter().map(|pod| pod.name.to_string())));
     }
-    few(blocks.iter().map(IpNet::to_string))
+    let others = parts.iter().enumerate().filter(|(other, part)| *other != index && part.pods.is_empty());
+    let others = IpNet::aggregate(&others.flat_map(|(_, part)| part.blocks()).collect());
+    let blocks = IpNet::aggregate(&part.blocks());
+    let addresses = match others.len() {
+        0 => block.to_string(),
+        fewer if fewer < blocks.len() => {
+            format!("{block} except {}", few(others.iter().map(IpNet::to_string)))
+        }
+        _ => few(blocks.iter().map(IpNet::to_string)),
+    };
+    let has_pods = parts.iter().any(|part| !part.pods.is_empty());
+    if has_pods { format!("{addresses} (pods apart)") } else { addresses }
 }
 
 /// A list that does not become too long.
