@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use policy_compiler::manifest::{self, PassedOver, PassedOverKind, Problem, Problems, ReadOptions, Unread};
-use policy_compiler::model::DefaultDeny;
 
 use super::args::Manifests;
+use super::cluster::LiveCluster;
 use super::{pod_addresses, warnings};
 
 /// More warnings than this are counted.
@@ -21,7 +21,10 @@ const NAMES_SHOWN: usize = 5;
 /// Reads every object.
 pub(crate) fn read(args: &Manifests) -> anyhow::Result<manifest::Manifests> {
     let options = ReadOptions { namespace: args.namespace.clone(), exclude: args.exclude.clone() };
-    let mut read = manifest::read_with(&args.inputs, &options)?;
+    let (context, namespace) = (args.context.as_deref(), args.namespace.as_deref());
+    let is_live = args.cluster || context.is_some();
+    let live = is_live.then(|| LiveCluster { context, namespace }.read()).transpose()?;
+    let mut read = manifest::read_with(&args.inputs, live.into_iter().collect(), &options)?;
     let warnings = warnings::all(&read, args.default_deny.as_ref());
     if args.strict {
         let foreign = foreign(&read.passed_over).map(PassedOver::to_problem);
@@ -31,10 +34,7 @@ pub(crate) fn read(args: &Manifests) -> anyhow::Result<manifest::Manifests> {
         let _ = report(&read, &warnings);
     }
     pod_addresses::assign(&mut read.cluster, &args.pod_cidrs)?;
-    if let Some(namespaces) = args.default_deny.clone() {
-        let Manifests { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *args;
-        DefaultDeny { namespaces, allow_dns, pods_to_node }.apply(&mut read.cluster);
-    }
+    args.apply_default_deny(&mut read.cluster);
     Ok(read)
 }
 

@@ -63,17 +63,21 @@ struct Found {
 /// # Errors
 /// As there.
 pub fn read(inputs: &[Input]) -> Result<Manifests, Problems> {
-    read_with(inputs, &ReadOptions::default())
+    read_with(inputs, Vec::new(), &ReadOptions::default())
 }
 
-/// Reads all inputs into one cluster.
+/// Reads all inputs into one cluster, with what was read from elsewhere.
 ///
 /// In a directory a file that is no manifest is passed over; one that is named by itself has to be one.
 ///
 /// # Errors
 /// Every problem of every file; also if there is no object at all.
-pub fn read_with(inputs: &[Input], options: &ReadOptions) -> Result<Manifests, Problems> {
-    let mut found = Found::default();
+pub fn read_with(
+    inputs: &[Input],
+    readings: Vec<Reading>,
+    options: &ReadOptions,
+) -> Result<Manifests, Problems> {
+    let mut found = Found { readings, ..Found::default() };
     for input in inputs {
         if let Err(problem) = found.read(input, options) {
             found.unreadable.push(problem);
@@ -84,10 +88,10 @@ pub fn read_with(inputs: &[Input], options: &ReadOptions) -> Result<Manifests, P
     let is_empty = |reading: &Reading| {
         reading.objects.is_empty() && reading.unread.is_empty() && reading.problems.is_empty()
     };
-    if readings.iter().all(is_empty) && unreadable.is_empty() {
-        let input = match inputs.first() {
-            Some(Input::Path(path)) => path,
-            Some(Input::Stdin) | None => Path::new("-"),
+    if let Some(input) = inputs.first().filter(|_| readings.iter().all(is_empty) && unreadable.is_empty()) {
+        let input = match input {
+            Input::Path(path) => path,
+            Input::Stdin => Path::new("-"),
         };
         unreadable.push(file_problem(input, nothing_found(&readings)));
     }

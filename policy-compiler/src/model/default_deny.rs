@@ -84,14 +84,10 @@ impl DefaultDeny {
 
     /// The DNS add-on, by what it is known by in every common distribution, and a cache on the node.
     fn to_dns(&self) -> Rule {
-        let is = |key: &str, value: &str| LabelSelector {
-            requirements: vec![Requirement {
-                key: key.to_owned(),
-                operator: Operator::In([value.to_owned()].into()),
-            }],
-        };
-        let namespaces = NamespaceScope::Matching(is(NAMESPACE_NAME_LABEL, "kube-system"));
-        let mut peers = vec![Peer::Pods(PodPeer { namespaces, pods: is("k8s-app", "kube-dns") })];
+        let namespaces =
+            NamespaceScope::Matching(LabelSelector::equal([(NAMESPACE_NAME_LABEL, "kube-system")]));
+        let pods = LabelSelector::equal([("k8s-app", "kube-dns")]);
+        let mut peers = vec![Peer::Pods(PodPeer { namespaces, pods })];
         if self.pods_to_node == PodsToNode::Policy {
             peers.push(Peer::OwnNode);
         }

@@ -177,7 +177,7 @@ fn said(files: &[(&str, &str)], options: &ReadOptions) -> Vec<String> {
     for (name, text) in files {
         directory.write(name, text);
     }
-    let said: Vec<_> = match read_with(&[Input::Path(directory.0.clone())], options) {
+    let said: Vec<_> = match read_with(&[Input::Path(directory.0.clone())], Vec::new(), options) {
         Err(problems) => problems.into_iter().map(|problem| format!("error {problem}")).collect(),
         Ok(manifests) => {
             let warnings = manifests.warnings.iter().map(|warning| format!("warning {warning}"));
@@ -378,7 +378,7 @@ fn objects_that_name_no_namespace_go_where_they_are_put() {
         [(None, ["default/s", "shop/t"], 2), (Some("prod"), ["prod/s", "shop/t"], 0)]
     {
         let options = ReadOptions { namespace: namespace.map(Into::into), ..ReadOptions::default() };
-        let manifests = read_with(&[Input::Path(path.clone())], &options).unwrap();
+        let manifests = read_with(&[Input::Path(path.clone())], Vec::new(), &options).unwrap();
         let found = manifests.cluster.services().keys().map(ToString::to_string);
         assert_eq!(found.collect::<Vec<_>>(), services);
         assert_eq!(manifests.in_default.len(), in_default);
