@@ -1,7 +1,7 @@
 //! `podfence explain`
 
 mod end;
-mod kind;
+pub(crate) mod kind;
 mod policy;
 mod query;
 mod question;
