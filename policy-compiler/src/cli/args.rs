@@ -161,12 +161,13 @@ Examples:
   podfence matrix -f manifests/
   podfence matrix -f manifests/ --port 80 --port dns/UDP
   podfence matrix -f manifests/ --to shop/ --only denied
+  podfence matrix -f manifests/ -o html > matrix.html
   podfence matrix -f manifests/ --external 203.0.113.7 --port 443 -o csv > matrix.csv
 
 Selections:
   NAMESPACE/NAME  a pod or workload
   NAME            the same, in every namespace
-  KIND/NAME       the same, of one kind (deploy/web)
+  KIND/NAME       the same, of one kind (deploy/web); or KIND/NAMESPACE/NAME
   NAMESPACE/      everything in a namespace
   IP              an address that --external names, or a pod's
 
@@ -233,6 +234,8 @@ pub(crate) enum MatrixFormat {
     Md,
     /// A graph for Graphviz: `podfence matrix … -o dot | dot -Tsvg`
     Dot,
+    /// A page for a browser, with the explanation of each cell; one file that loads nothing
+    Html,
 }
 
 /// Print the completions for a shell

@@ -10,6 +10,8 @@ mod target;
 mod text;
 
 pub(crate) use query::{EndQuery, TrafficQuery};
+pub(crate) use question::Question;
+pub(crate) use target::Asked;
 
 use std::io::Write;
 
@@ -19,9 +21,8 @@ use policy_compiler::judge::{Endpoint, Judge};
 use super::args::{Explain, ExplanationFormat};
 use super::{Outcome, Output, input};
 use end::{End, Finder};
-use question::Question;
 use report::{Heading, Report};
-use target::{Asked, Place, targets};
+use target::{Place, targets};
 
 pub(crate) fn run(args: &Explain, output: &mut Output) -> anyhow::Result<Outcome> {
     let mut manifests = input::read(&args.manifests)?;

@@ -176,9 +176,7 @@ impl Grid<'_> {
     /// What the cells do not say.
     pub(super) fn notes(&self) -> Option<&'static str> {
         let is_hidden = self.within_nodes && self.tally.denied + self.tally.partly > 0;
-        is_hidden.then_some(
-            "A pod and the hostNetwork pods of its own node may reach one another where this says they may not.",
-        )
+        is_hidden.then_some("A hostNetwork pod may also reach, and be reached by, pods of its own node.")
     }
 }
 

@@ -5,6 +5,7 @@ mod cell;
 mod dot;
 mod end;
 mod grid;
+mod html;
 mod layout;
 mod markdown;
 mod names;
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &Matrix, output: &mut Output) -> anyhow::Result<Outcome>
         remarks.extend(args.only.filter(|_| grid.is_blank()).map(remarks::nothing_left));
         match args.output {
             MatrixFormat::Md => markdown::write(&grid, output)?,
+            MatrixFormat::Html => html::write(&grid, &judge, output)?,
             MatrixFormat::Dot => dot::write(&grid, output)?,
             _ => table::write(&grid, output)?,
         }

@@ -22,6 +22,8 @@ pub(crate) enum Selection {
     Name(String),
     /// `namespace/name`, or `kind/name` in every namespace.
     Qualified(String, String),
+    /// `kind/namespace/name`
+    Full(String, String, String),
 }
 
 impl FromStr for Selection {
@@ -31,10 +33,14 @@ impl FromStr for Selection {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Address(address.to_canonical()));
         }
-        Ok(match text.split_once('/') {
-            None => Self::Name(text.to_owned()),
-            Some((namespace, "")) => Self::Namespace(namespace.to_owned()),
-            Some((before, name)) => Self::Qualified(before.to_owned(), name.to_owned()),
+        let parts: Vec<_> = text.splitn(3, '/').map(str::to_owned).collect();
+        Ok(match <[String; 3]>::try_from(parts) {
+            Ok([kind, namespace, name]) => Self::Full(kind, namespace, name),
+            Err(_) => match text.split_once('/') {
+                None => Self::Name(text.to_owned()),
+                Some((namespace, "")) => Self::Namespace(namespace.to_owned()),
+                Some((before, name)) => Self::Qualified(before.to_owned(), name.to_owned()),
+            },
         })
     }
 }
@@ -47,6 +53,9 @@ impl Selection {
             Self::Name(name) => end.short_name() == name,
             Self::Qualified(before, name) => {
                 end.short_name() == name && (end.place() == before || is_kind(end, before))
+            }
+            Self::Full(kind, namespace, name) => {
+                end.short_name() == name && end.place() == namespace && is_kind(end, kind)
             }
         }
     }
@@ -63,7 +72,7 @@ impl Selection {
                 format!("no pod is in namespace `{wanted}`{}", did_you_mean(wanted, places))
             }
             Self::Name(wanted) => format!("no pod is called `{wanted}`{}", did_you_mean(wanted, names())),
-            Self::Qualified(before, name) => {
+            Self::Qualified(before, name) | Self::Full(_, before, name) => {
                 let wanted = format!("{before}/{name}");
                 format!("no pod is called `{wanted}`{}", did_you_mean(&wanted, names()))
             }
