@@ -125,15 +125,16 @@ fn what_is_merged_is_what_the_rows_say() {
     let data: Value = serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap();
     let units = data["units"].as_array().unwrap();
     assert!(units.len() < 60, "{} units", units.len());
+    let place = |value: &Value| usize::try_from(value.as_u64().unwrap()).unwrap();
     let members = |unit: &Value| -> Vec<String> {
         let members = unit["members"].as_array().unwrap().iter();
-        members.map(|end| data["ends"][end.as_u64().unwrap() as usize].as_str().unwrap().to_owned()).collect()
+        members.map(|end| data["ends"][place(end)].as_str().unwrap().to_owned()).collect()
     };
     let is_host_network = |name: &str| name.contains("node-exporter");
     let mut compared = 0;
     for (from, sources) in units.iter().enumerate() {
         for (to, destinations) in units.iter().enumerate() {
-            let cell = &data["cells"][data["matrix"][from][to].as_u64().unwrap() as usize];
+            let cell = &data["cells"][place(&data["matrix"][from][to])];
             for source in members(sources) {
                 for destination in members(destinations) {
                     let Some(verdicts) = rows.get(&(source.clone(), destination.clone())) else { continue };

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use policy_compiler::manifest::{Input, label_selector};
+use ipnet::IpNet;
+use policy_compiler::manifest::{Exclude, Input, label_selector, namespace_name};
 use policy_compiler::model::{LabelSelector, PodsToNode};
 
 use super::explain::{EndQuery, TrafficQuery};
@@ -18,7 +20,7 @@ Exit codes:
   1  the connection is denied (explain)
   2  bad input or usage";
 
-/// Shows what Kubernetes NetworkPolicies mean, without a cluster and without touching a kernel.
+/// Shows what Kubernetes NetworkPolicies mean: those of manifests, or of a live cluster. No kernel is touched.
 #[derive(Debug, Parser)]
 #[command(name = "podfence", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Args {
@@ -35,15 +37,58 @@ pub(crate) enum Command {
     Man(Man),
 }
 
+impl Command {
+    /// Where the objects come from, for the commands that read any.
+    pub(crate) fn manifests_mut(&mut self) -> Option<&mut Manifests> {
+        match self {
+            Self::Compile(args) => Some(&mut args.manifests),
+            Self::Explain(args) => Some(&mut args.manifests),
+            Self::Matrix(args) => Some(&mut args.manifests),
+            Self::Completions(_) | Self::Man(_) => None,
+        }
+    }
+}
+
+/// The arguments that say where the objects come from.
+pub(crate) const SOURCE: &str = "source";
+
 /// Where the objects are written, and what stands beside them.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new(SOURCE).args(["inputs", "cluster", "context"]).required(true).multiple(true)))]
 pub(crate) struct Manifests {
     /// Manifests to read: a file, a directory with all below it, or `-` for standard input; repeatable
     ///
     /// YAML or JSON, several documents in a file, Lists. Pods, workloads (each stands for its pods),
     /// Namespaces, Nodes, Services and NetworkPolicies count; other kinds are passed over.
-    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) inputs: Vec<Input>,
+
+    /// Read the objects of the live cluster, by the kubectl in PATH; manifests are added to them
+    #[arg(long)]
+    pub(crate) cluster: bool,
+
+    /// Read the live cluster of this context of the kubeconfig
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+
+    /// The namespace of objects that name none
+    #[arg(short, long, value_name = "NAME", value_parser = namespace_name)]
+    pub(crate) namespace: Option<Arc<str>>,
+
+    /// Leave out files and directories with this name, or this path below the directory given by -f; repeatable
+    ///
+    /// *, ?, [...] and ** as in a shell: --exclude charts --exclude '*.json' --exclude 'overlays/**/patch.yaml'
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<Exclude>,
+
+    /// Take warnings, and documents that are no Kubernetes objects, for errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Give pods without an address one of this range; repeatable, for a second address family
+    #[arg(long = "pod-cidr", value_name = "CIDR")]
+    pub(crate) pod_cidrs: Vec<IpNet>,
 
     /// Put the namespaces that match under default deny in both directions, as the agent's flag does
     ///
@@ -72,7 +117,7 @@ pub(crate) struct Manifests {
 Examples:
   podfence compile -f manifests/
   podfence compile -f manifests/ --node worker-1 | nft -c -f -
-  kubectl get pods,namespaces,nodes,netpol -A -o json | podfence compile -f - --node worker-1")]
+  podfence compile --cluster --node worker-1")]
 pub(crate) struct Compile {
     #[command(flatten)]
     pub(crate) manifests: Manifests,
@@ -107,18 +152,49 @@ pub(crate) enum RulesetFormat {
 #[command(after_help = "\
 Examples:
   podfence explain -f manifests/ --from shop/web --to shop/db --port 5432
-  podfence explain -f manifests/ --from web --to service/shop/db --port postgres
-  podfence explain -f manifests/ --from 203.0.113.7 --to shop/web --port 443/TCP -o json
+  podfence explain -f manifests/ --from deploy/web --to http://db.shop:8080/
+  podfence explain -f manifests/ --from web --to db --port icmp
+  podfence explain -f manifests/ --from ns=ingress,app=nginx --to shop/web
+  podfence explain -f manifests/ --from 203.0.113.0/24 --to shop/web --port 443/TCP -o json
+  podfence explain --cluster --from shop/web --to svc/shop/db --port postgres
 
 Ends:
-  NAMESPACE/NAME      a pod or workload; with --to, also a Service
-  NAME                the same, if only one namespace has it
-  IP                  an address; a pod's or Service's stands for its owner
-  svc/NAMESPACE/NAME  a Service, each of whose backends is judged (or service/…)
+  NAMESPACE/NAME       a pod or workload; with --to, also a Service
+  NAME                 the same: that of -n, or of the only namespace that has one
+  KIND/[NAMESPACE/]NAME
+                       as kubectl calls them: pod/web, deploy/shop/web, sts/db, svc/shop/db
+  IP                   an address; that of a pod, Service or node port stands for it
+  CIDR                 all of its addresses, by the parts that are treated alike
+  NAME.NAMESPACE[.svc] a Service by its DNS name, a URL of it too
+  ns=NAMESPACE,LABEL=VALUE,...
+                       a pod with these labels, which need not be in the manifests. A namespace
+                       that is not declared there has its name and no labels that are known
+
+A port may stand behind the destination: --to db:5432. A Service stands for each of its
+backends, and a workload for its pods; what a workload sends to itself goes from one of its
+pods to another. Where a pod and a Service have one name, the pod is meant, unless only the
+Service has the port.
+
+Policies that would allow what is denied are judged before they are shown. The answer says
+what else they open, and which pods they isolate that no policy isolates yet.
+
+JSON:
+  from, to, port     the question; no port where none was asked for
+  verdict            allow or deny: allow if all connections are allowed
+  notes              how the question was understood, where that may surprise
+  connections        an object for each connection, or for all of a range of ports
+    from, to, protocol, port, endPort, family, verdict
+                     protocol is TCP, UDP, SCTP or other (ICMP and what else has no ports);
+                     endPort where it is more than one port; family where the two differ
+    replicasOf       the workload that both ends are pods of
+    egress, ingress  verdict, reason, and the policies with their rules and what each lacks
+    suggestions      NetworkPolicies, which together allow it
+  effects            what the suggested policies open and isolate besides
+  obstacles          why no policy is suggested
 
 Exit codes:
   0  allowed
-  1  denied, to one backend at least
+  1  denied, in part at least
   2  bad input or usage")]
 pub(crate) struct Explain {
     #[command(flatten)]

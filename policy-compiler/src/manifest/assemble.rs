@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::kinds::Kind;
 use super::{Manifests, Object, Owner, Problem, Reading, Resource, Workload, WorkloadKind};
 use crate::model::{Cluster, Labels, Namespace, ObjectName, Origin, Pod, Service};
 
@@ -22,6 +23,7 @@ pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<
         problems.extend(reading.problems);
         manifests.warnings.extend(reading.warnings);
         manifests.unread.extend(reading.unread);
+        manifests.passed_over.extend(reading.passed_over);
     }
     let mut workloads = Vec::new();
     for object in without_repetitions(objects, &mut problems, &mut manifests.warnings) {
@@ -97,6 +99,7 @@ fn without_repetitions(
         };
         let (kind, namespace, name) = identity(&object.resource);
         let name = namespace.map_or_else(|| name.to_string(), |namespace| format!("{namespace}/{name}"));
+        let kind = kind.as_str();
         let remark = |message| Problem { origin: object.origin.clone(), field: String::new(), message };
         if without_origins(object.resource.clone()) == without_origins(first.resource.clone()) {
             warnings
@@ -112,18 +115,18 @@ fn without_repetitions(
 }
 
 /// Kind, namespace if it has one, and name.
-type Identity = (&'static str, Option<Arc<str>>, Arc<str>);
+type Identity = (Kind, Option<Arc<str>>, Arc<str>);
 
 fn identity(resource: &Resource) -> Identity {
     let namespaced = |kind, name: &ObjectName| (kind, Some(name.namespace.clone()), name.name.clone());
     match resource {
-        Resource::Namespace(namespace) => ("Namespace", None, namespace.name().clone()),
-        Resource::Node(node) => ("Node", None, node.name.clone()),
-        Resource::Service(service) => namespaced("Service", &service.name),
-        Resource::Endpoints(endpoints) => namespaced("Endpoints", &endpoints.name),
-        Resource::EndpointSlice(slice) => namespaced("EndpointSlice", &slice.name),
-        Resource::NetworkPolicy(policy) => namespaced("NetworkPolicy", &policy.name),
-        Resource::Workload(workload) => namespaced(workload.kind.as_str(), &workload.pod.name),
+        Resource::Namespace(namespace) => (Kind::Namespace, None, namespace.name().clone()),
+        Resource::Node(node) => (Kind::Node, None, node.name.clone()),
+        Resource::Service(service) => namespaced(Kind::Service, &service.name),
+        Resource::Endpoints(endpoints) => namespaced(Kind::Endpoints, &endpoints.name),
+        Resource::EndpointSlice(slice) => namespaced(Kind::EndpointSlice, &slice.name),
+        Resource::NetworkPolicy(policy) => namespaced(Kind::NetworkPolicy, &policy.name),
+        Resource::Workload(workload) => namespaced(Kind::Workload(workload.kind.clone()), &workload.pod.name),
     }
 }
 
@@ -144,10 +147,10 @@ fn without_origins(resource: Resource) -> Resource {
 /// owner is listed.
 fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, Workload)> {
     let key = |workload: &Workload| {
-        (workload.kind, workload.pod.name.namespace.clone(), workload.pod.name.name.clone())
+        (workload.kind.clone(), workload.pod.name.namespace.clone(), workload.pod.name.name.clone())
     };
     let owner_key = |workload: &Workload, owner: &Owner| {
-        (owner.kind, workload.pod.name.namespace.clone(), owner.name.clone())
+        (owner.kind.clone(), workload.pod.name.namespace.clone(), owner.name.clone())
     };
     let is_pod = |workload: &Workload| workload.kind == WorkloadKind::Pod;
     let by_key: BTreeMap<_, _> = workloads.iter().map(|(_, workload)| (key(workload), workload)).collect();
@@ -176,7 +179,7 @@ fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, W
 
 /// Pods keep their names; a workload that has the name of something before it gets its kind behind it.
 fn insert_pods(manifests: &mut Manifests, mut workloads: Vec<(Origin, Workload)>) {
-    workloads.sort_by_key(|(_, workload)| workload.kind);
+    workloads.sort_by(|(_, one), (_, other)| one.kind.cmp(&other.kind));
     for (origin, Workload { kind, mut pod, owners }) in workloads {
         let written = pod.name.clone();
         while manifests.cluster.pods().contains_key(&pod.name) {

@@ -132,7 +132,7 @@ impl<'a> Finder<'a> {
                     .map(|(name, _)| (WorkloadKind::CronJob, name)),
                 _ => None,
             };
-            above.into_iter().chain([(owner.kind, &*owner.name)])
+            above.into_iter().chain([(owner.kind.clone(), &*owner.name)])
         });
         let (_, name) = chain.find(|(kind, name)| {
             *name == wanted.name && wanted.kind.is_none_or(|text| is_meant(kind.as_str(), text))
@@ -181,7 +181,7 @@ impl<'a> Finder<'a> {
         if let Some(unread) =
             self.manifests.unread.iter().find(|unread| readings.iter().any(|it| it.is_unread(unread)))
         {
-            let Unread { kind, namespace, name, origin } = unread;
+            let Unread { kind, namespace, name, origin, .. } = unread;
             let namespace = namespace.as_deref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
             let name = name.as_deref().unwrap_or_default();
             bail!("there is a {kind} {namespace}{name} at {origin}, a kind that is not read")

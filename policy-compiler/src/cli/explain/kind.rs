@@ -16,6 +16,9 @@ const KINDS: [[&str; 3]; 9] = [
 /// Whether `text` means `kind`: its name in any case, its plural, its short name, any of them with the group behind it
 /// (`deployments.apps`).
 pub(crate) fn is_meant(kind: &str, text: &str) -> bool {
+    if text.eq_ignore_ascii_case(kind) {
+        return true;
+    }
     let text = text.split('.').next().unwrap_or(text).to_ascii_lowercase();
     let short = KINDS.iter().find(|[name, ..]| *name == kind);
     text == kind.to_ascii_lowercase()

@@ -26,7 +26,7 @@ use target::{Place, targets};
 
 pub(crate) fn run(args: &Explain, output: &mut Output) -> anyhow::Result<Outcome> {
     let mut manifests = input::read(&args.manifests)?;
-    let namespace = None;
+    let namespace = args.manifests.namespace.as_deref();
     for end in [&args.from, &args.to] {
         if let Some(pod) = end.described(namespace) {
             manifests.cluster.insert_pod(pod);

@@ -54,7 +54,7 @@ pub(super) struct Explained {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) family: Option<String>,
     /// The workload that has both ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "replicasOf", skip_serializing_if = "Option::is_none")]
     pub(super) replicas_of: Option<String>,
     pub(super) verdict: Word,
     pub(super) egress: Side,

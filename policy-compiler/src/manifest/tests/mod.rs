@@ -5,8 +5,10 @@ mod describe;
 mod files;
 mod fuzz;
 mod objects;
+mod passed_over;
 mod policy;
 mod syntax;
+mod workloads;
 
 use super::*;
 

@@ -1,0 +1,29 @@
+//! The documents of a text, whatever they are written in.
+
+use std::io::Read;
+
+use super::meter::Meter;
+use super::text::Text;
+use super::tree::{Sink, SyntaxError};
+use super::{json, yaml};
+
+/// Hands on what a text consists of, as soon as it is read. Ends with the first error.
+///
+/// As `kubectl` does it takes a text that begins with a JSON object for JSON: objects one after the other, with white
+/// space between them or nothing. Here YAML documents may follow.
+pub(super) fn read(source: impl Read, sink: Sink<'_>) -> Result<(), SyntaxError> {
+    let meter = Meter::new();
+    let mut text = Text::new(source, &meter);
+    let result = read_text(&mut text, &meter, sink);
+    meter.failure().map_or(result, Err)
+}
+
+fn read_text<R: Read>(text: &mut Text<'_, R>, meter: &Meter, sink: Sink<'_>) -> Result<(), SyntaxError> {
+    // `{a: b}` and `{{ template }}` are no JSON.
+    if matches!(text.next_two(), (Some('{'), Some('"' | '}'))) {
+        while !matches!(text.next_two().0, None | Some('-' | '#')) {
+            json::read(text, meter, sink)?;
+        }
+    }
+    yaml::read(text, meter, sink)
+}
