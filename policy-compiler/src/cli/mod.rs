@@ -6,6 +6,7 @@ mod compile;
 mod completions;
 mod explain;
 mod guess;
+mod idle;
 mod input;
 mod man;
 mod matrix;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::idle;
 use policy_compiler::manifest::{Manifests, PassedOver, PassedOverKind, Problem};
 use policy_compiler::model::{Cluster, LabelSelector, NamespaceScope, Origin, Peer, PodPeer};
 
@@ -9,8 +10,9 @@ use policy_compiler::model::{Cluster, LabelSelector, NamespaceScope, Origin, Pee
 pub(crate) fn all(read: &Manifests, default_deny: Option<&LabelSelector>) -> Vec<Problem> {
     let mut warnings = not_judged(read);
     warnings.extend(passed_over(&read.passed_over));
-    warnings.extend(read.warnings.iter().cloned());
     warnings.extend(undeclared(read, default_deny));
+    warnings.extend(idle::warnings(&read.cluster));
+    warnings.extend(read.warnings.iter().cloned());
     warnings
 }
 
@@ -81,25 +83,22 @@ fn passed_over(documents: &[PassedOver]) -> impl Iterator<Item = Problem> {
         .push(document);
     }
     groups.into_values().filter_map(|documents| {
-        let first = documents.first()?;
-        let more = documents.len() - 1;
-        let count = if more == 0 { String::new() } else { format!(" ({more} more like this)") };
-        Some(Problem { message: format!("passed over{count}: {first}"), ..first.to_problem() })
+        let problems = documents.into_iter().map(PassedOver::to_problem);
+        Problem::first_of(
+            problems.map(|it| Problem { message: format!("passed over: {}", it.message), ..it }),
+        )
     })
 }
 
-/// A warning for each namespace that nothing declares, if anything asks for labels that it may have.
-fn undeclared<'a>(
-    read: &'a Manifests,
-    default_deny: Option<&'a LabelSelector>,
-) -> impl Iterator<Item = Problem> + 'a {
+/// A warning about the namespaces that nothing declares, if anything asks for labels that they may have.
+fn undeclared(read: &Manifests, default_deny: Option<&LabelSelector>) -> Option<Problem> {
     let mut selectors = namespace_selectors(&read.cluster).chain(default_deny);
     let asked = selectors.any(LabelSelector::asks_beyond_name);
-    read.undeclared.iter().filter(move |_| asked).map(|(name, origin)| Problem {
+    Problem::first_of(read.undeclared.iter().filter(|_| asked).map(|(name, origin)| Problem {
         origin: origin.clone(),
         field: String::new(),
         message: format!("namespace {name} is not declared: it is taken to have no labels but its name"),
-    })
+    }))
 }
 
 fn namespace_selectors(cluster: &Cluster) -> impl Iterator<Item = &LabelSelector> {

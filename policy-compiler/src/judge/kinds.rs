@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::isolation::{Isolation, Isolations, ResolvedRule, members};
 use super::pod_set::Member;
-use super::{Judge, Party};
+use super::{Judge, Party, is_inside};
 use crate::model::{ContainerPort, Family, ObjectName, Pod};
 
 /// All that verdicts depend on. Where a pod runs is not among it: only ends in the network of a node make that count.
@@ -12,7 +12,7 @@ use crate::model::{ContainerPort, Family, ObjectName, Pod};
 struct Kind<'a> {
     /// The policies that isolate it, for egress and for ingress.
     isolated_by: [Vec<&'a ObjectName>; 2],
-    /// For each rule, whether its selectors match and whether its blocks have an address of each family.
+    /// For each rule, whether its selectors match it, and whether its blocks have it in each family.
     covered_by: Vec<[bool; 3]>,
     families: [bool; 2],
     /// What the names of ports come to.
@@ -45,9 +45,8 @@ impl<'a> Judge<'a> {
         });
         let party = Party { pod: Some(pod), member: Some(member), address: None, shared: false };
         let covered = |rule: &&ResolvedRule<'a>| {
-            let [ipv4, ipv6] = Family::BOTH.map(|family| {
-                party.addresses_of(family).any(|ip| rule.blocks.iter().any(|block| block.contains(ip)))
-            });
+            let [ipv4, ipv6] = Family::BOTH
+                .map(|family| rule.blocks.iter().any(|block| is_inside(&party, block, Some(family))));
             [rule.pods.contains(member), ipv4, ipv6]
         };
         Kind {

@@ -62,7 +62,7 @@ mod traffic;
 mod verdict;
 
 pub use addresses::AddressRange;
-pub use miss::{LabelMiss, PeerMiss, RuleMiss};
+pub use miss::{LabelMiss, PeerMiss, RuleMiss, Unlabelled};
 pub use party::{Endpoint, Party};
 pub use traffic::TrafficRange;
 pub use verdict::{Exemption, PolicyRule, Ruling, Verdict};
@@ -72,7 +72,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    Cluster, Direction, Family, ObjectName, Pod, PodsToNode, PortMatch, PortNumber, Protocol, Rule,
+    Cluster, Direction, Family, IpBlock, ObjectName, Pod, PodsToNode, PortMatch, PortNumber, Protocol, Rule,
 };
 use isolation::{Isolation, Isolations, ResolvedRule, isolations, members};
 use pod_set::Member;
@@ -355,9 +355,16 @@ fn claimants(cluster: &Cluster) -> HashMap<IpAddr, Vec<&Pod>> {
 fn covers_peer(rule: &ResolvedRule<'_>, peer: &Party<'_>, family: Option<Family>) -> bool {
     rule.rule.peers.is_none()
         || peer.member.is_some_and(|member| rule.pods.contains(member))
-        || family.is_some_and(|family| {
-            peer.addresses_of(family).any(|address| rule.blocks.iter().any(|block| block.contains(address)))
-        })
+        || rule.blocks.iter().any(|block| is_inside(peer, block, family))
+}
+
+/// Whether a block has an end of a connection in a family. A pod that has no address yet is in those that have them all.
+fn is_inside(end: &Party<'_>, block: &IpBlock, family: Option<Family>) -> bool {
+    if end.lacks_address() {
+        return block.is_whole_family()
+            && family.is_none_or(|family| family == Family::of(block.cidr.addr()));
+    }
+    family.is_some_and(|family| end.addresses_of(family).any(|address| block.contains(address)))
 }
 
 /// Whether the rule's ports cover the traffic. A port's name is resolved on the destination.

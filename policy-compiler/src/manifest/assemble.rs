@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::kinds::Kind;
 use super::{Manifests, Object, Owner, Problem, Reading, Resource, Workload, WorkloadKind};
-use crate::model::{Cluster, Labels, Namespace, ObjectName, Origin, Pod, Service};
+use crate::model::{Cluster, Namespace, ObjectName, Origin, Pod, Service};
 
 /// Puts together what was read from all files.
 ///
@@ -57,7 +57,7 @@ fn complete(manifests: &mut Manifests) {
         }
     }
     for (name, origin) in undeclared {
-        cluster.insert_namespace(Namespace::new(name.clone(), Labels::new()));
+        cluster.insert_namespace(Namespace::undeclared(name.clone()));
         manifests.undeclared.extend(origin.map(|origin| (name, origin)));
     }
 }
@@ -115,9 +115,9 @@ fn without_repetitions(
 }
 
 /// Kind, namespace if it has one, and name.
-type Identity = (Kind, Option<Arc<str>>, Arc<str>);
+pub(super) type Identity = (Kind, Option<Arc<str>>, Arc<str>);
 
-fn identity(resource: &Resource) -> Identity {
+pub(super) fn identity(resource: &Resource) -> Identity {
     let namespaced = |kind, name: &ObjectName| (kind, Some(name.namespace.clone()), name.name.clone());
     match resource {
         Resource::Namespace(namespace) => (Kind::Namespace, None, namespace.name().clone()),

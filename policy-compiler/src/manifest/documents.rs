@@ -2,6 +2,8 @@
 
 use std::io::Read;
 
+use serde::Deserializer;
+
 use super::meter::Meter;
 use super::text::Text;
 use super::tree::{Sink, SyntaxError};
@@ -15,6 +17,14 @@ pub(super) fn read(source: impl Read, sink: Sink<'_>) -> Result<(), SyntaxError>
     let meter = Meter::new();
     let mut text = Text::new(source, &meter);
     let result = read_text(&mut text, &meter, sink);
+    meter.failure().map_or(result, Err)
+}
+
+/// Hands on a document that something else has read, which knows no lines.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(source: D, sink: Sink<'_>) -> Result<(), SyntaxError> {
+    let meter = Meter::new();
+    let result = json::read_document(source, &meter, sink)
+        .map_err(|error| SyntaxError::new(meter.line(), error.to_string()));
     meter.failure().map_or(result, Err)
 }
 

@@ -131,7 +131,11 @@ impl<'a> Field<'a> {
         };
         match placeholder {
             Some((placeholder, text)) => {
-                let problem = self.remark(format!("{} is not filled in: {placeholder}", quoted(text)));
+                let problem = self.remark(format!(
+                    "{} is not filled in: {}",
+                    quoted(text),
+                    placeholder.remedy(&self.report.file)
+                ));
                 self.report.placeholders.borrow_mut().push((placeholder, problem));
             }
             None => push(&self.report.problems, self.remark(message)),

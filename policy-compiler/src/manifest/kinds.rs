@@ -32,9 +32,14 @@ pub(super) enum Type {
 
 const NETWORKING: &str = "networking.k8s.io";
 
-/// The kinds by which engines other than Kubernetes' own NetworkPolicy decide about connections, apart from those
-/// that end in `NetworkPolicy`.
-const OTHER_POLICIES: [&str; 5] = [
+/// The kinds by which other engines decide about connections. Others that end in `NetworkPolicy` do too.
+const OTHER_POLICIES: [&str; 11] = [
+    "AdminNetworkPolicy",
+    "BaselineAdminNetworkPolicy",
+    "CiliumClusterwideNetworkPolicy",
+    "CiliumNetworkPolicy",
+    "ClusterNetworkPolicy",
+    "GlobalNetworkPolicy",
     "AuthorizationPolicy",
     "EgressFirewall",
     "MeshTrafficPermission",
@@ -139,9 +144,9 @@ pub(super) fn qualified(api_version: &str, kind: &str) -> String {
     }
 }
 
-/// Whether objects of a kind that is not read are policies, which other engines enforce.
+/// Whether objects of a kind that is not read are policies, which other engines enforce; mistyped ones too.
 pub(super) fn is_policy_of_other_engine(kind: &str) -> bool {
-    kind.ends_with("NetworkPolicy") || OTHER_POLICIES.contains(&kind)
+    kind.ends_with("NetworkPolicy") || closest(kind, OTHER_POLICIES).is_some()
 }
 
 /// Whether an object of this kind would be read, or was probably meant to be a NetworkPolicy.

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
 
-use super::Problem;
+use super::{Input, Problem};
+use crate::model::Origin;
 
 /// The names that a file has by which kustomize knows a directory.
 const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
@@ -18,39 +18,56 @@ pub(super) fn is_kustomization(name: &str) -> bool {
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
     pub(super) contradictions: Vec<Problem>,
-    /// The files that have a NetworkPolicy in them.
-    pub(super) files_with_policies: HashSet<Arc<str>>,
+    /// Where the NetworkPolicies are.
+    pub(super) policies: HashSet<Origin>,
 }
 
 impl Findings {
-    /// The problems that are left, where overlays and patches explain the others: one message says so of all of them. It
-    /// is a problem where a policy is concerned, and else the warning that is returned beside.
-    pub(super) fn settle(self) -> (Vec<Problem>, Option<Problem>) {
-        let is_policy = |problem: &Problem| self.files_with_policies.contains(&problem.origin.file);
-        let is_explained = |problem: &Problem| directory(problem).is_some();
-        let (mut explained, mut left): (Vec<_>, Vec<_>) =
-            self.contradictions.into_iter().partition(is_explained);
+    /// The problems that are left, and warnings in the place of others. `kubectl` would apply one of several objects
+    /// after the other, so those found in a directory are a problem only where a policy is concerned; if kustomize builds
+    /// the directory, overlays and patches explain all of them, and one message says so.
+    pub(super) fn settle(self, inputs: &[Input]) -> (Vec<Problem>, Vec<Problem>) {
+        let files_with_policies: HashSet<_> = self.policies.iter().map(|policy| &policy.file).collect();
+        let (mut left, mut of_policies, mut parts, mut others) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for problem in self.problems {
-            let is_part = is_explained(&problem) && !is_policy(&problem);
-            if is_part { &mut explained } else { &mut left }.push(problem);
+            let is_part =
+                directory(&problem).is_some() && !files_with_policies.contains(&problem.origin.file);
+            if is_part { &mut parts } else { &mut left }.push(problem);
         }
-        let of_policy = explained.iter().find(|problem| is_policy(problem));
-        let summary = of_policy.or(explained.first()).map(|first| summary(first, explained.len() - 1));
-        if of_policy.is_some() {
-            left.extend(summary);
-            return (left, None);
+        for problem in self.contradictions {
+            let is_policy = self.policies.contains(&problem.origin);
+            let is_named = inputs.iter().any(|input| is(input, &problem.origin.file));
+            match (directory(&problem).is_some(), is_policy) {
+                (true, true) => &mut of_policies,
+                (true, false) => &mut parts,
+                (false, false) if !is_named => &mut others,
+                (false, _) => &mut left,
+            }
+            .push(problem);
         }
-        (left, summary)
+        left.extend(Problem::first_of(of_policies).map(built));
+        let others = Problem::first_of(others)
+            .map(|it| Problem { message: format!("{}; the first counts", it.message), ..it });
+        (left, Problem::first_of(parts).map(built).into_iter().chain(others).collect())
     }
 }
 
-/// One message for many.
-fn summary(first: &Problem, more: usize) -> Problem {
-    let directory = directory(first).filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let count = if more == 0 { String::new() } else { format!(" ({more} more like this)") };
+/// Whether the input is this file, and not a directory that it is in.
+fn is(input: &Input, file: &str) -> bool {
+    match input {
+        Input::Path(path) => path == Path::new(file),
+        Input::Stdin => file == "-",
+    }
+}
+
+fn built(problem: Problem) -> Problem {
+    let directory = directory(&problem).filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let command = format!("`kubectl kustomize {} | podfence … -f -`", directory.display());
-    let message = format!("{}{count}; this directory is built by kustomize: {command}", first.message);
-    Problem { message, ..first.clone() }
+    Problem {
+        message: format!("{}; this directory is built by kustomize: {command}", problem.message),
+        ..problem
+    }
 }
 
 /// The directory with a kustomization that the problem's file is in.

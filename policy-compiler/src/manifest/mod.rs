@@ -35,6 +35,7 @@ mod assemble;
 mod documents;
 mod fields;
 mod files;
+mod index;
 mod json;
 mod kinds;
 mod kustomize;
@@ -67,9 +68,12 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Deserializer;
+
 pub use addresses::{allowed_sources, ip_address, ip_block};
 pub use assemble::assemble;
 pub use files::files;
+pub use index::{Change, Index};
 pub use names::{InvalidNamespace, namespace_name};
 pub use placeholders::Placeholder;
 pub use read::{Exclude, ReadOptions, read, read_with};
@@ -77,7 +81,7 @@ pub use selector::{SelectorError, label_selector};
 
 use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
 use fields::{Field, Report};
-use tree::Part;
+use tree::{Part, Sink, SyntaxError};
 
 /// Something that manifests are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +130,18 @@ pub struct Problem {
     pub field: String,
     /// What is wrong and what to do about it.
     pub message: String,
+}
+
+impl Problem {
+    /// The first of several that are alike, with the number of the others.
+    pub fn first_of(problems: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut problems = problems.into_iter();
+        let first = problems.next()?;
+        Some(match problems.count() {
+            0 => first,
+            more => Self { message: format!("{} ({more} more like this)", first.message), ..first },
+        })
+    }
 }
 
 impl fmt::Display for Problem {
@@ -293,7 +309,7 @@ impl PassedOver {
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            PassedOverKind::Template(placeholder) => placeholder.fmt(f),
+            PassedOverKind::Template(placeholder) => f.write_str(&placeholder.remedy(&self.origin.file)),
             PassedOverKind::NotYaml(problem) => f.write_str(problem),
             PassedOverKind::Foreign => match self.sort() {
                 Some(sort) => write!(f, "no Kubernetes object, but {sort}"),
@@ -381,11 +397,28 @@ pub fn read_file(path: &Path) -> Result<Reading, Problem> {
 /// It cannot be read to its end, is not YAML, or has an object that breaks a limit: 100 levels, a million values,
 /// 64 MiB.
 pub fn parse(source: impl Read, file: &str) -> Result<Reading, Problem> {
+    read_parts(file, |sink| documents::read(source, sink))
+}
+
+/// Reads an object that something else has parsed, a `serde_json::Value` for one, as it is read in a manifest. `name`
+/// stands for the file in problems and origins, all of them in line 1.
+///
+/// # Errors
+/// It cannot be deserialized, or breaks a limit.
+pub fn deserialize<'de>(object: impl Deserializer<'de>, name: &str) -> Result<Reading, Problem> {
+    read_parts(name, |sink| documents::deserialize(object, sink))
+}
+
+/// Reads what `read` hands on.
+fn read_parts(
+    file: &str,
+    read: impl FnOnce(Sink<'_>) -> Result<(), SyntaxError>,
+) -> Result<Reading, Problem> {
     let report = Report::new(file);
     let mut reading = Reading::default();
     // What is read of a list whose end has not come yet: it may turn out to be none.
     let mut items = (Reading::default(), Report::new(file));
-    let result = documents::read(source, &mut |part| match part {
+    let result = read(&mut |part| match part {
         Part::Item { index, node } => {
             objects::read_document(&Field::item(&node, index, &items.1), &mut items.0);
         }
@@ -402,10 +435,10 @@ pub fn parse(source: impl Read, file: &str) -> Result<Reading, Problem> {
             reading.add(rest);
         }
     });
-    result.map_err(|error| Problem {
-        origin: report.origin(error.line),
+    result.map_err(|SyntaxError { line, message }| Problem {
+        origin: report.origin(line),
         field: String::new(),
-        message: error.message,
+        message,
     })?;
     (reading.problems, reading.warnings) = report.finish();
     Ok(reading)

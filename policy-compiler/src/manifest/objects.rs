@@ -1,7 +1,8 @@
 //! From a document to the objects in it.
 
-use super::fields::{Field, Mapping, Read, quoted};
+use super::fields::{Field, Mapping, Read, Reported, quoted};
 use super::kinds::{Kind, Type, is_known_or_policy, is_known_version, is_policy_of_other_engine, qualified};
+use super::names::closest;
 use super::pods::template;
 use super::resources::read_resource;
 use super::tree::{Node, Value};
@@ -77,13 +78,14 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
             kind
         }
         Type::WrongKind(kind) => {
-            let (given, version, meant) = (quoted(&kind_name), quoted(&api_version), kind.as_str());
-            let message = format!("there is no {given} in {version}: did you mean {meant}?");
-            object.get("kind").as_ref().unwrap_or(field).problem(message);
+            misspelt(&object, &kind_name, &api_version, kind.as_str());
             kind
         }
         Type::Other => {
             let kind = WorkloadKind::other(&api_version, &kind_name);
+            if closest(&kind_name, ["List"]).is_some() && object.get_or_null("items").is_some() {
+                return Err(misspelt(&object, &kind_name, &api_version, "List"));
+            }
             if template(&object, &kind).is_none() {
                 reading.unread.push(unread(&api_version, &kind_name, &object));
                 return Ok(Form::Single);
@@ -92,6 +94,12 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
         }
     };
     read_known(&kind, &object, reading).map(|()| Form::Single)
+}
+
+/// Reports a kind that the API server does not know.
+fn misspelt(object: &Mapping<'_>, kind: &str, api_version: &str, meant: &str) -> Reported {
+    let message = format!("there is no {} in {}: did you mean {meant}?", quoted(kind), quoted(api_version));
+    object.get("kind").as_ref().unwrap_or(object.field()).problem(message)
 }
 
 /// Reads an object of a kind that is read. One with placeholders is a template: what is not filled in yet is passed

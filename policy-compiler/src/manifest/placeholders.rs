@@ -1,6 +1,6 @@
 //! Texts that are no manifests yet: templates, and objects with variables in them.
 
-use std::fmt;
+use std::path::Path;
 
 /// What stands for something that is filled in before an object is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,21 +12,31 @@ pub enum Placeholder {
 }
 
 impl Placeholder {
-    /// The first placeholder in a text.
+    /// The placeholder in a text, if it has one. `${{…}}` is a variable.
     pub(super) fn find(text: &str) -> Option<Self> {
-        let closed = |open, close| text.split_once(open).is_some_and(|(_, rest)| rest.contains(close));
-        if closed("${", "}") { Some(Self::Variable) } else { closed("{{", "}}").then_some(Self::Helm) }
+        let has = |open: &str, close: &str| {
+            let mut places = text.match_indices(open);
+            places.any(|(start, _)| {
+                let (before, rest) = text.split_at(start);
+                !before.ends_with('$') && rest.contains(close)
+            })
+        };
+        if has("{{", "}}") { Some(Self::Helm) } else { has("${", "}").then_some(Self::Variable) }
     }
-}
 
-/// What to do about it.
-impl fmt::Display for Placeholder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Helm => "a Helm template: render it: `helm template CHART | podfence … -f -`",
+    /// What a file with such placeholders is, and what to do about it.
+    pub(super) fn remedy(self, file: &str) -> String {
+        match self {
+            Self::Helm => {
+                let mut directories = Path::new(file).ancestors().skip(1);
+                let chart = directories.find(|directory| directory.join("Chart.yaml").is_file());
+                let chart = chart.map_or("CHART".into(), Path::to_string_lossy);
+                format!("a Helm template: render it: `helm template {chart} | podfence … -f -`")
+            }
             Self::Variable => {
                 "a template with `${…}` in it: fill it in (`envsubst`, `oc process`) and give it as `-f -`"
+                    .to_owned()
             }
-        })
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! From files, directories and standard input to one cluster.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,11 +10,12 @@ use glob::Pattern;
 
 use super::files::{self, file_problem, files};
 use super::kustomize::Findings;
-use super::unparsed::triage;
+use super::unparsed::Unparsed;
 use super::{
     Input, Manifests, PassedOver, PassedOverKind, Problem, Problems, Reading, Resource, assemble, parse,
     read_file,
 };
+use crate::model::Origin;
 
 /// How inputs are read.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,8 @@ impl Exclude {
 struct Found {
     readings: Vec<Reading>,
     unreadable: Vec<Problem>,
+    /// The templates with policies, by what is said of them: those of a chart together.
+    templates: BTreeMap<String, Vec<Problem>>,
 }
 
 /// Reads all inputs into one cluster, as [`read_with`] does without options.
@@ -80,7 +83,8 @@ pub fn read_with(
             found.unreadable.push(problem);
         }
     }
-    let Found { mut readings, mut unreadable } = found;
+    let Found { mut readings, mut unreadable, templates } = found;
+    unreadable.extend(templates.into_values().filter_map(Problem::first_of));
     let is_empty = |reading: &Reading| {
         reading.objects.is_empty() && reading.unread.is_empty() && reading.problems.is_empty()
     };
@@ -92,12 +96,12 @@ pub fn read_with(
         unreadable.push(file_problem(input, nothing_found(&readings)));
     }
     let in_default = place(&mut readings, options.namespace.as_ref());
-    let files_with_policies = files_with_policies(&readings);
+    let policies = policies(&readings);
     let problems = readings.iter_mut().flat_map(|reading| std::mem::take(&mut reading.problems)).collect();
     let (manifests, contradictions) = assemble(readings);
     let mut manifests = Manifests { in_default, ..manifests };
-    let (mut problems, warning) = Findings { problems, contradictions, files_with_policies }.settle();
-    manifests.warnings.extend(warning);
+    let (mut problems, warnings) = Findings { problems, contradictions, policies }.settle(inputs);
+    manifests.warnings.extend(warnings);
     problems.extend(unreadable);
     problems.sort_by(|one, other| one.origin.cmp(&other.origin));
     Problems::check(problems).map(|()| manifests)
@@ -137,15 +141,21 @@ impl Found {
 
     /// Adds a file of a directory.
     fn add_found(&mut self, path: &Path) {
-        match read_file(path).or_else(|problem| triage(path, problem)) {
+        match read_file(path).map_err(|problem| Unparsed::of(path, problem)) {
             Ok(reading) => self.readings.push(reading),
-            Err(problem) => self.unreadable.push(problem),
+            Err(Unparsed::PassedOver(document)) => {
+                self.readings.push(Reading { passed_over: vec![document], ..Reading::default() });
+            }
+            Err(Unparsed::PolicyTemplate(problem)) => {
+                self.templates.entry(problem.message.clone()).or_default().push(problem);
+            }
+            Err(Unparsed::Broken(problem)) => self.unreadable.push(problem),
         }
     }
 }
 
 /// Puts the objects that name no namespace where they belong; returns those for which nobody says where that is.
-fn place(readings: &mut [Reading], namespace: Option<&Arc<str>>) -> Vec<super::Origin> {
+fn place(readings: &mut [Reading], namespace: Option<&Arc<str>>) -> Vec<Origin> {
     let objects = readings.iter_mut().flat_map(|reading| &mut reading.objects);
     let in_default = objects.filter(|object| object.in_default);
     let Some(namespace) = namespace else { return in_default.map(|object| object.origin.clone()).collect() };
@@ -163,10 +173,11 @@ fn place(readings: &mut [Reading], namespace: Option<&Arc<str>>) -> Vec<super::O
     Vec::new()
 }
 
-fn files_with_policies(readings: &[Reading]) -> HashSet<Arc<str>> {
+/// Where the policies are.
+fn policies(readings: &[Reading]) -> HashSet<Origin> {
     let objects = readings.iter().flat_map(|reading| &reading.objects);
     let policies = objects.filter(|object| matches!(object.resource, Resource::NetworkPolicy(_)));
-    policies.map(|policy| policy.origin.file.clone()).collect()
+    policies.map(|policy| policy.origin.clone()).collect()
 }
 
 fn nothing_found(readings: &[Reading]) -> String {

@@ -4,33 +4,41 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::{PassedOver, PassedOverKind, Placeholder, Problem, Reading};
+use super::{PassedOver, PassedOverKind, Placeholder, Problem};
 use crate::model::Origin;
 
 /// So much of a file is looked at.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// What becomes of a file of a directory that cannot be parsed: it is passed over if it is a template, or has nothing in
-/// it that looks like an object.
-///
-/// # Errors
-/// The problem, if the file looks like an object, or has a policy in it.
-pub(super) fn triage(path: &Path, problem: Problem) -> Result<Reading, Problem> {
-    let Ok(text) = beginning(path) else { return Err(problem) };
-    let placeholder = Placeholder::find(&text);
-    if let Some(line) = line_of_policy(&text) {
-        let Some(placeholder) = placeholder else { return Err(problem) };
-        let origin = Origin { line, ..problem.origin };
-        let message = format!("a NetworkPolicy in {placeholder}");
-        return Err(Problem { origin, field: String::new(), message });
+/// What a file of a directory is that cannot be parsed.
+pub(super) enum Unparsed {
+    /// A template, or something that does not look like an object.
+    PassedOver(PassedOver),
+    /// A template with a policy in it.
+    PolicyTemplate(Problem),
+    /// Something that looks like an object.
+    Broken(Problem),
+}
+
+impl Unparsed {
+    /// Looks into a file with this problem.
+    pub(super) fn of(path: &Path, problem: Problem) -> Self {
+        let Ok(text) = beginning(path) else { return Self::Broken(problem) };
+        let kind = match (Placeholder::find(&text), line_of_policy(&text)) {
+            (Some(placeholder), Some(line)) => {
+                let message = format!("a NetworkPolicy in {}", placeholder.remedy(&problem.origin.file));
+                let origin = Origin { line, ..problem.origin };
+                return Self::PolicyTemplate(Problem { origin, message, ..problem });
+            }
+            (None, Some(_)) => return Self::Broken(problem),
+            (None, None) if has_key(&text, "apiVersion") && has_key(&text, "kind") => {
+                return Self::Broken(problem);
+            }
+            (Some(placeholder), None) => PassedOverKind::Template(placeholder),
+            (None, None) => PassedOverKind::NotYaml(problem.message),
+        };
+        Self::PassedOver(PassedOver { origin: problem.origin, kind, policies: 0 })
     }
-    let kind = match placeholder {
-        Some(placeholder) => PassedOverKind::Template(placeholder),
-        None if has_key(&text, "apiVersion") && has_key(&text, "kind") => return Err(problem),
-        None => PassedOverKind::NotYaml(problem.message),
-    };
-    let passed_over = vec![PassedOver { origin: problem.origin, kind, policies: 0 }];
-    Ok(Reading { passed_over, ..Reading::default() })
 }
 
 /// The text of a regular file, as far as it has to be looked at.

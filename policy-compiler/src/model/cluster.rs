@@ -30,6 +30,7 @@ pub struct Namespace {
     audited: bool,
     allowed_sources: Vec<IpNet>,
     terminating: bool,
+    declared: bool,
 }
 
 impl Namespace {
@@ -37,7 +38,12 @@ impl Namespace {
     pub fn new(name: impl Into<Arc<str>>, mut labels: Labels) -> Self {
         let name = name.into();
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_string());
-        Self { name, labels, audited: false, allowed_sources: Vec::new(), terminating: false }
+        Self { name, labels, audited: false, allowed_sources: Vec::new(), terminating: false, declared: true }
+    }
+
+    /// A namespace that objects live in and no manifest declares: its name is its only label.
+    pub fn undeclared(name: impl Into<Arc<str>>) -> Self {
+        Self { declared: false, ..Self::new(name, Labels::new()) }
     }
 
     /// The namespace with its policies in audit mode, or not.
@@ -67,6 +73,11 @@ impl Namespace {
     /// policies perhaps before the pods.
     pub fn is_terminating(&self) -> bool {
         self.terminating
+    }
+
+    /// Whether its labels are known, and not only its name.
+    pub fn is_declared(&self) -> bool {
+        self.declared
     }
 
     /// Whether all policies of the namespace are in audit mode.

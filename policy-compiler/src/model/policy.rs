@@ -157,6 +157,11 @@ pub struct IpBlock {
 }
 
 impl IpBlock {
+    /// Whether every address of its family lies in the block.
+    pub fn is_whole_family(&self) -> bool {
+        self.cidr.prefix_len() == 0 && self.except.is_empty()
+    }
+
     /// Whether the address lies in the block and in none of its exceptions.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.cidr.contains(&address) && !self.except.iter().any(|hole| hole.contains(&address))

@@ -147,7 +147,7 @@ fn as_manifest<K: Kind>(
     // The items of a list come without them.
     object.insert("apiVersion".to_owned(), json!(K::api_version(&())));
     object.insert("kind".to_owned(), json!(K::kind(&())));
-    match manifest::parse(Value::Object(object).to_string().as_bytes(), name) {
+    match manifest::deserialize(Value::Object(object), name) {
         Ok(reading) => (reading.objects.into_iter().next().map(|object| object.resource), reading.problems),
         Err(problem) => (None, vec![problem]),
     }
@@ -309,7 +309,6 @@ impl Pod {
         let init_containers = spec.init_containers.into_iter().flatten().filter(restartable);
         let containers = init_containers.chain(spec.containers.into_iter().flatten());
         model::Pod {
-            name,
             labels: metadata.labels.unwrap_or_default(),
             node: spec.node_name.filter(|name| !name.is_empty()).map(Into::into),
             host_network,
@@ -321,7 +320,7 @@ impl Pod {
                 .flat_map(|c| c.ports.unwrap_or_default())
                 .filter_map(Port::into_model)
                 .collect(),
-            origin: None,
+            ..model::Pod::new(name)
         }
     }
 }

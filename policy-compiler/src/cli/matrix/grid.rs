@@ -167,8 +167,9 @@ impl Grid<'_> {
             (Cell::NotAsked, "no port to ask for"),
             (Cell::Itself, "itself"),
         ];
-        let is_there = |wanted: &Cell| {
-            self.cells.iter().any(|cell| std::mem::discriminant(cell) == std::mem::discriminant(wanted))
+        let is_there = |wanted: &Cell| match wanted {
+            Cell::Itself => self.columns.iter().flatten().any(|mark| mark.is_itself()),
+            _ => self.cells.iter().any(|cell| std::mem::discriminant(cell) == std::mem::discriminant(wanted)),
         };
         meanings.into_iter().filter(|(cell, _)| is_there(cell)).collect()
     }

@@ -152,6 +152,9 @@ fn write_legend(grid: &Grid<'_>, output: &mut Output) -> io::Result<()> {
         format!("{style}{}{style:#} {meaning}", cell.text())
     };
     let meanings: Vec<_> = grid.legend().iter().map(meaning).collect();
-    writeln!(output, "{}\n{}", meanings.join("   "), grid.summary())?;
+    if !meanings.is_empty() {
+        writeln!(output, "{}", meanings.join("   "))?;
+    }
+    writeln!(output, "{}", grid.summary())?;
     grid.notes().map_or(Ok(()), |note| writeln!(output, "{note}"))
 }

@@ -230,6 +230,7 @@ fn what_is_no_manifest_is_passed_over_in_a_directory() {
             "{\"a\": {{ x }}, \"kind\":\"CiliumNetworkPolicy\"}",
             format!("error c.json:1: a NetworkPolicy in {helm}"),
         ),
+        ("deploy.yaml", "a: {{ x }}\nb: ${Y}\n", format!("passed over deploy.yaml:1: {helm}")),
         ("bad.yaml", "? [x]\n: y\n", format!("passed over bad.yaml:1: {broken}")),
         ("bad.yaml", "apiVersion: v1\nkind: Pod\n? [x]\n: y\n", format!("error bad.yaml:3: {broken}")),
         ("bad.yaml", "kind: NetworkPolicy\n? [x]\n: y\n", format!("error bad.yaml:2: {broken}")),
@@ -240,6 +241,27 @@ fn what_is_no_manifest_is_passed_over_in_a_directory() {
             "{file}: {text}"
         );
     }
+}
+
+#[test]
+fn the_templates_of_a_chart_are_told_by_one_message() {
+    let template = "kind: NetworkPolicy\nname: {{ x }}\n";
+    assert_eq!(
+        said(
+            &[
+                ("charts/web/Chart.yaml", "name: web\n"),
+                ("charts/web/templates/a.yaml", template),
+                ("charts/web/templates/b.yaml", template),
+                ("c.yaml", template),
+            ],
+            &ReadOptions::default()
+        ),
+        [
+            "error c.yaml:1: a NetworkPolicy in a Helm template: render it: `helm template CHART | podfence … -f -`",
+            "error charts/web/templates/a.yaml:1: a NetworkPolicy in a Helm template: render it: `helm template charts/web | \
+             podfence … -f -` (1 more like this)",
+        ]
+    );
 }
 
 #[test]
@@ -277,7 +299,11 @@ fn overlays_and_patches_are_told_by_one_message() {
     for (files, expected) in [
         (
             vec![("base/s.yaml", SERVICE), ("overlay/s.yaml", &service)],
-            vec![format!("error {}", contradiction("Service", "s", "s.yaml"))],
+            vec![format!("warning {}; the first counts", contradiction("Service", "s", "s.yaml"))],
+        ),
+        (
+            vec![("base/p.yaml", POLICY), ("overlay/p.yaml", &policy)],
+            vec![format!("error {}", contradiction("NetworkPolicy", "p", "p.yaml"))],
         ),
         (
             vec![kustomization, ("base/s.yaml", SERVICE), ("overlay/s.yaml", &service)],
@@ -294,7 +320,9 @@ fn overlays_and_patches_are_told_by_one_message() {
                 ("overlay/patches/d.yaml", patch),
             ],
             vec![
-                format!("warning {} (1 more like this); {built}", contradiction("Service", "s", "s.yaml")),
+                format!(
+                    "warning overlay/patches/d.yaml:4: spec.template: is required (1 more like this); {built}"
+                ),
                 passed_over.to_owned(),
             ],
         ),
@@ -306,10 +334,7 @@ fn overlays_and_patches_are_told_by_one_message() {
                 ("base/s.yaml", SERVICE),
                 ("overlay/s.yaml", &service),
             ],
-            vec![format!(
-                "error {} (1 more like this); {built}",
-                contradiction("NetworkPolicy", "p", "p.yaml")
-            )],
+            vec![format!("error {}; {built}", contradiction("NetworkPolicy", "p", "p.yaml"))],
         ),
     ] {
         let said: Vec<_> = said(&files, &ReadOptions::default());

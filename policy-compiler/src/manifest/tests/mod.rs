@@ -4,6 +4,7 @@ mod assembled;
 mod describe;
 mod files;
 mod fuzz;
+mod index;
 mod objects;
 mod passed_over;
 mod policy;

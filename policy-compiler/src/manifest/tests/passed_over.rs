@@ -44,6 +44,8 @@ fn a_policy_that_is_not_judged_is_told_from_other_objects() {
         ("apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy", (true, 0)),
         ("apiVersion: crd.antrea.io/v1beta1, kind: NetworkPolicy", (true, 0)),
         ("apiVersion: security.istio.io/v1, kind: AuthorizationPolicy", (true, 0)),
+        ("apiVersion: cilium.io/v2, kind: CiliumNetworkPolcy", (true, 0)),
+        ("apiVersion: example.com/v1, kind: AnyNetworkPolicy", (true, 0)),
         ("apiVersion: policy/v1, kind: PodDisruptionBudget", (false, 0)),
         ("apiVersion: cilium.io/v2, kind: CiliumNetworkPolicyList, items: [{}]", (true, 0)),
         (
@@ -89,6 +91,7 @@ fn a_document_that_is_no_object_is_passed_over() {
         "apiVersion: v1\nname: chart",
         "apiVersion: 1\nproviders: []",
         "kind: pipeline\nsteps: []",
+        "items: [{apiVersion: v1, kind: Pod}]",
     ] {
         let reading = reading(&format!("# a comment\n{text}\n"));
         assert_eq!(
@@ -101,6 +104,10 @@ fn a_document_that_is_no_object_is_passed_over() {
     }
     let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, spec: {}}";
     assert_eq!(reading(&format!("extraObjects: [{policy}]")).passed_over[0].policies, 1);
+    assert_problems(
+        &format!("{{apiVersion: v1, kind: Lsit, items: [{policy}]}}"),
+        &["1: kind: there is no `Lsit` in `v1`: did you mean List?"],
+    );
     assert_problems(
         &format!("[{policy}]"),
         &["1: a list of objects is no manifest: put them under `items` of a `kind: List`"],
