@@ -37,7 +37,11 @@ pub(crate) fn read(args: &Manifests) -> anyhow::Result<manifest::Manifests> {
     pod_addresses::assign(&mut read.cluster, &args.pod_cidrs)?;
     if let Some(namespaces) = args.default_deny.clone() {
         let Manifests { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *args;
-        DefaultDeny { namespaces, allow_dns, pods_to_node }.apply(&mut read.cluster);
+        let default_deny = DefaultDeny { namespaces, allow_dns, pods_to_node };
+        if !default_deny.apply(&mut read.cluster) {
+            // As above.
+            let _ = writeln!(io::stderr(), "warning: --default-deny chooses no namespace");
+        }
     }
     Ok(read)
 }

@@ -199,6 +199,8 @@ pub(super) struct Group {
     pub(super) members: Vec<usize>,
     /// What they have in common.
     pub(super) marks: Vec<Mark>,
+    /// Whether they are all that other groups leave.
+    pub(super) is_rest: bool,
     /// What the members may send to one another.
     within: Option<Mark>,
 }
@@ -218,7 +220,7 @@ pub(super) fn merge(lines: impl IntoIterator<Item = Group>) -> Vec<Group> {
 impl Group {
     /// A line by itself.
     pub(super) fn new(member: usize, marks: Vec<Mark>) -> Self {
-        Self { members: vec![member], marks, within: None }
+        Self { members: vec![member], marks, is_rest: false, within: None }
     }
 
     /// The same line as that of somebody else.

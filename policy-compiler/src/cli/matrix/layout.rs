@@ -36,6 +36,9 @@ pub(super) const GAP: usize = 2;
 /// A column has so many names above it before the rest is counted.
 pub(super) const NAMES_ABOVE: usize = 6;
 
+/// Of the largest group of a namespace so many names are listed: if there are more, it is the rest.
+const NAMES_LISTED: usize = 12;
+
 /// Lays out blocks.
 pub(super) struct Layout<'g, 'a> {
     grid: &'g Grid<'a>,
@@ -115,7 +118,7 @@ impl<'g, 'a> Layout<'g, 'a> {
         places
             .into_iter()
             .map(|(place, ends)| {
-                let groups = merge(columns.by_ref().take(ends.len()));
+                let groups = self.rest_last(merge(columns.by_ref().take(ends.len())));
                 (place, groups.into_iter().map(|group| (place, group)).collect())
             })
             .collect()
@@ -157,8 +160,8 @@ impl<'g, 'a> Layout<'g, 'a> {
     }
 
     fn column(&self, place: &'g str, group: &Group) -> Column<'g> {
-        let names = self.names.list_within(place, &group.members);
-        Column { place, names }
+        let all = self.names.all_of(place, &group.members).map(|name| vec![name]);
+        Column { place, names: all.unwrap_or_else(|| self.names_of(group)) }
     }
 
     /// Lines under the headings of their namespaces.
@@ -169,10 +172,10 @@ impl<'g, 'a> Layout<'g, 'a> {
         places
             .into_iter()
             .flat_map(|(place, ends)| {
-                let groups = merge(sources.by_ref().take(ends.len()));
+                let groups = self.rest_last(merge(sources.by_ref().take(ends.len())));
                 groups.into_iter().map(move |group| (place, group))
             })
-            .map(|(place, group)| self.line(Some(place), self.names.list(&group.members), &group.marks))
+            .map(|(place, group)| self.line(Some(place), self.names_of(&group), &group.marks))
             .collect()
     }
 
@@ -183,13 +186,13 @@ impl<'g, 'a> Layout<'g, 'a> {
             own.is_some_and(|own| ends.into_iter().all(|end| end.place() == own))
         };
         let (own, others): (Vec<_>, Vec<_>) = sources.into_iter().partition(is_own);
-        let own = merge(own);
+        let own = self.rest_last(merge(own));
         let mut others = merge(others);
         others.sort_by_key(|group| group.members.len());
         let rest = others.pop_if(|group| by_place(&self.grid.ends, group.members.iter().copied()).len() > 1);
         let mut lines: Vec<_> = own
             .iter()
-            .map(|group| self.line(None, self.names.list(&group.members), &group.marks))
+            .map(|group| self.line(None, self.names_of(group), &group.marks))
             .chain(
                 others
                     .iter()
@@ -203,6 +206,29 @@ impl<'g, 'a> Layout<'g, 'a> {
             self.line(None, vec![name], &group.marks)
         }));
         lines
+    }
+
+    /// The groups of one namespace, at the end the one that is the rest.
+    fn rest_last(&self, mut groups: Vec<Group>) -> Vec<Group> {
+        let largest =
+            (0..groups.len()).max_by_key(|index| groups.get(*index).map(|group| group.members.len()));
+        let is_rest = |group: &Group| self.names.list(&group.members).len() > NAMES_LISTED;
+        if groups.len() > 1
+            && self.grid.only.is_none()
+            && let Some(largest) = largest.filter(|largest| groups.get(*largest).is_some_and(is_rest))
+        {
+            let mut rest = groups.remove(largest);
+            rest.is_rest = true;
+            groups.push(rest);
+        }
+        groups
+    }
+
+    fn names_of(&self, group: &Group) -> Vec<String> {
+        if group.is_rest {
+            return vec![format!("the other {}", group.members.len())];
+        }
+        self.names.list(&group.members)
     }
 
     fn line(&self, place: Option<&'g str>, names: Vec<String>, marks: &[Mark]) -> Line<'g> {

@@ -65,15 +65,11 @@ impl<'e, 'a> Names<'e, 'a> {
         names
     }
 
-    /// The names of ends that stand under the heading of `place`; a number where they are all that are there, and
-    /// maybe more elsewhere.
-    pub(super) fn list_within(&self, place: &str, members: &[usize]) -> Vec<String> {
-        let names = self.list(members);
-        if names.len() > 1 && members.len() >= self.population(place) {
-            vec![format!("all {}", members.len())]
-        } else {
-            names
-        }
+    /// One name for all ends of a place, and maybe more elsewhere; `None` where some of them are missing, or where there
+    /// is but one.
+    pub(super) fn all_of(&self, place: &str, members: &[usize]) -> Option<String> {
+        let count = members.len();
+        (count >= self.population(place) && self.list(members).len() > 1).then(|| format!("all {count}"))
     }
 
     /// The names of ends of any places: those of which all ends are among them, and then the others.

@@ -4,24 +4,28 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::cell::Cell;
+use super::end::by_place;
 use super::grid::Grid;
 use super::layout::{Block, Column, GAP, INDENT, Layout, Line, NAMES_ABOVE};
 use super::summary;
 use crate::cli::output::{Output, Styles};
 
-/// Where the table has more lines than this, a summary takes its place.
+/// Where the table has more lines than this, and more namespaces, a summary takes its place.
 const LINES_SHOWN: usize = 400;
+const NAMESPACES_SHOWN: usize = 3;
 
 /// Writes the table, or a summary where it would be too long to read.
 pub(super) fn write(grid: &Grid<'_>, output: &mut Output) -> io::Result<()> {
     let blocks = Layout::new(grid, output.width).blocks();
     let lines: usize = blocks.iter().map(|block| block.lines.len() + 3).sum();
-    if lines > LINES_SHOWN {
+    let namespaces = by_place(&grid.ends, grid.destinations.iter().copied()).len();
+    let is_summarized = lines > LINES_SHOWN && namespaces > NAMESPACES_SHOWN;
+    if is_summarized {
         summary::write(grid, output)?;
         writeln!(output, "\nA summary by namespace, because the whole table has {lines} lines.")?;
         writeln!(output, "--from and --to NAMESPACE/ show a part of it, -o html all of it.")?;
     }
-    for block in blocks.iter().filter(|block| lines <= LINES_SHOWN && !block.lines.is_empty()) {
+    for block in blocks.iter().filter(|block| !is_summarized && !block.lines.is_empty()) {
         write_block(block, output)?;
     }
     write_legend(grid, output)

@@ -13,8 +13,11 @@ use super::super::grid::Grid;
 use super::super::nodes::{Nodes, Unit};
 use crate::cli::explain::{self, Question};
 
-/// For more pairs than this the reasons are left out: the page would be too large for a browser.
-const PAIRS_EXPLAINED: usize = 100_000;
+/// So many characters of explanations a page has at most, about: browsers become slow with more.
+const CHARACTERS: usize = 2_000_000;
+
+/// What a number in a list takes, about.
+const NUMBER: usize = 6;
 
 /// Everything. What is the same in many places is listed once, and named by its place in the list.
 #[derive(Serialize)]
@@ -106,23 +109,18 @@ impl<'g> Data<'g> {
         }
         let mut cells = Listed::new();
         let mut explanations = Explanations::new(judge, &grid.ends);
-        let are_explained = units.len() * units.len() <= PAIRS_EXPLAINED;
         let (mut matrix, mut why) = (Vec::new(), Vec::new());
         for from in &units {
             let pairs: Vec<_> = units.iter().map(|to| nodes.pair(from, to)).collect();
             matrix.push(
                 pairs.iter().map(|pair| pair.map(|(.., cell)| cells.place(CellData::new(cell)))).collect(),
             );
-            why.push(if are_explained {
-                let reasons = |pair: &Option<(usize, usize, &Cell)>| {
-                    let (from, to, cell) = (*pair)?;
-                    let is_asked = !matches!(cell, Cell::Itself | Cell::NotAsked | Cell::LeftOut);
-                    is_asked.then(|| explanations.of(from, to)).flatten()
-                };
-                pairs.iter().map(reasons).collect()
-            } else {
-                Vec::new()
-            });
+            let reasons = |pair: &Option<(usize, usize, &Cell)>| {
+                let (from, to, cell) = (*pair)?;
+                let is_asked = !matches!(cell, Cell::Itself | Cell::NotAsked | Cell::LeftOut);
+                is_asked.then(|| explanations.of(from, to)).flatten()
+            };
+            why.push(pairs.iter().map(reasons).collect());
         }
         let name = |unit: &Unit| nodes.names.list(unit).join(", ");
         let units = units.into_iter().map(|members| UnitData { name: name(&members), members });
@@ -161,6 +159,8 @@ impl<'g> CellData<'g> {
 struct Explanations<'j, 'g, 'a> {
     judge: &'j Judge<'a>,
     ends: &'g [End<'a>],
+    /// How many characters more there may be.
+    room: usize,
     reasons: Listed<Reasons>,
     traffic: Listed<String>,
     sides: Listed<SideData>,
@@ -170,12 +170,12 @@ struct Explanations<'j, 'g, 'a> {
 impl<'j, 'g, 'a> Explanations<'j, 'g, 'a> {
     fn new(judge: &'j Judge<'a>, ends: &'g [End<'a>]) -> Self {
         let (reasons, traffic, sides, lines) = (Listed::new(), Listed::new(), Listed::new(), Listed::new());
-        Self { judge, ends, reasons, traffic, sides, lines }
+        Self { judge, ends, room: CHARACTERS, reasons, traffic, sides, lines }
     }
 
-    /// What `podfence explain` says of a pair.
+    /// What `podfence explain` says of a pair; `None` where there is no room for it.
     fn of(&mut self, source: usize, destination: usize) -> Option<usize> {
-        let (from, to) = self.ends.get(source).zip(self.ends.get(destination))?;
+        let (from, to) = self.ends.get(source).zip(self.ends.get(destination)).filter(|_| self.room > 0)?;
         let asked = match &to.asked {
             Asked::Everything => explain::Asked::Everything,
             Asked::Traffic(traffic) => {
@@ -196,6 +196,7 @@ impl<'j, 'g, 'a> Explanations<'j, 'g, 'a> {
         let parts: Vec<_> = parts
             .map(|(traffic, [egress, ingress])| Part(self.traffic.place(traffic), egress, ingress))
             .collect();
+        self.take((2 + 3 * parts.len()) * NUMBER);
         (!parts.is_empty()).then(|| self.reasons.place(Reasons(source, destination, parts)))
     }
 
@@ -215,8 +216,19 @@ impl<'j, 'g, 'a> Explanations<'j, 'g, 'a> {
                 lines.push(Line(2, format!("and {hidden} rules further from it"), None));
             }
         }
+        let before = (self.lines.items.len(), self.sides.items.len());
+        let count = lines.len();
         let lines = lines.into_iter().map(|line| self.lines.place(line)).collect();
-        self.sides.place(SideData(side.verdict.allows(), lines))
+        let place = self.sides.place(SideData(side.verdict.allows(), lines));
+        let new = self.lines.items.get(before.0..).unwrap_or_default();
+        let texts: usize =
+            new.iter().map(|Line(_, text, origin)| text.len() + origin.as_ref().map_or(0, String::len)).sum();
+        self.take(texts + new.len() * 2 * NUMBER + if place == before.1 { count * NUMBER } else { 0 });
+        place
+    }
+
+    fn take(&mut self, characters: usize) {
+        self.room = self.room.saturating_sub(characters);
     }
 }
 

@@ -274,7 +274,7 @@
       shown.push(expand);
     } else if (first === undefined && cell.kind !== "not-asked") {
       const command = `podfence explain -f … --from ${fullName(from.units[0])} --to ${fullName(to.units[0])}`;
-      shown.push(make("p", "This matrix is too large to hold every explanation. Ask for it:"), make("code", command));
+      shown.push(make("p", "The page has no room for every explanation. Ask for this one:"), make("code", command));
     } else if (first !== undefined) {
       const [source, destination, parts] = data.reasons[first];
       const isOne = count(from) === 1 && count(to) === 1;
