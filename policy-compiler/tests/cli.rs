@@ -19,7 +19,7 @@ fn folder() -> PathBuf {
 
 fn podfence(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_podfence"));
-    command.args(arguments).current_dir(folder()).stdin(Stdio::null());
+    command.args(arguments).current_dir(folder()).env_remove("COLUMNS").stdin(Stdio::null());
     command
 }
 

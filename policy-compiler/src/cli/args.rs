@@ -8,11 +8,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use policy_compiler::manifest::{Exclude, Input, label_selector, namespace_name};
-use policy_compiler::model::{Cluster, DefaultDeny, LabelSelector, PodsToNode};
+use policy_compiler::manifest::{Exclude, Input, ip_address, ip_block, label_selector, namespace_name};
+use policy_compiler::model::{LabelSelector, PodsToNode};
 
 use super::explain::{EndQuery, TrafficQuery};
-use super::port::PortQuery;
+use super::matrix::Selection;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -88,7 +88,7 @@ pub(crate) struct Manifests {
     pub(crate) strict: bool,
 
     /// Give pods without an address one of this range; repeatable, for a second address family
-    #[arg(long = "pod-cidr", value_name = "CIDR")]
+    #[arg(long = "pod-cidr", value_name = "CIDR", value_parser = block)]
     pub(crate) pod_cidrs: Vec<IpNet>,
 
     /// Put the namespaces that match under default deny in both directions, as the agent's flag does
@@ -112,14 +112,14 @@ pub(crate) struct Manifests {
     pub(crate) pods_to_node: PodsToNode,
 }
 
-impl Manifests {
-    /// Puts the namespaces of a cluster under default deny that are to be.
-    pub(crate) fn apply_default_deny(&self, cluster: &mut Cluster) {
-        if let Some(namespaces) = self.default_deny.clone() {
-            let Self { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *self;
-            DefaultDeny { namespaces, allow_dns, pods_to_node }.apply(cluster);
-        }
-    }
+/// An address in each of its spellings.
+fn address(text: &str) -> Result<IpAddr, String> {
+    ip_address(text).ok_or_else(|| format!("`{text}` is no IP address"))
+}
+
+/// A block in each of its spellings.
+fn block(text: &str) -> Result<IpNet, String> {
+    ip_block(text).ok_or_else(|| format!("`{text}` is no block: write ADDRESS/LENGTH, such as 10.244.0.0/16"))
 }
 
 /// Print the nftables ruleset that the policies become
@@ -247,11 +247,21 @@ pub(crate) enum ExplanationFormat {
 Examples:
   podfence matrix -f manifests/
   podfence matrix -f manifests/ --port 80 --port dns/UDP
+  podfence matrix -f manifests/ --to shop/ --only denied
+  podfence matrix -f manifests/ -o html > matrix.html
   podfence matrix -f manifests/ --external 203.0.113.7 --port 443 -o csv > matrix.csv
 
-Every ordered pair of pods has a row for each port, with itself too; finished pods have none. An
-outside address is paired with the pods in both directions. Without --port, the ports are those that
-the containers of the destination declare; an outside address declares none.
+Selections:
+  NAMESPACE/NAME  a pod or workload
+  NAME            the same, in every namespace
+  KIND/NAME       the same, of one kind (deploy/web); or KIND/NAMESPACE/NAME
+  NAMESPACE/      everything in a namespace
+  IP              an address that --external names, or a pod's
+
+Without --port, a destination is asked for the ports that its containers declare. The formats for
+people ask for everything where it declares none; JSON and CSV have no row there. Pods that are alike
+share a line in the formats for people; JSON and CSV have every ordered pair, pods with themselves
+included. Finished pods have none. An outside address is paired with the pods in both directions.
 
 Exit codes:
   0  fine, whatever is allowed or denied
@@ -262,31 +272,57 @@ pub(crate) struct Matrix {
 
     /// A port to ask for instead of the declared ones: a number or a name; repeatable
     ///
-    /// TCP unless said otherwise. A name asks each destination for the ports that it calls so.
-    #[arg(long = "port", value_name = "PORT[/PROTO]")]
-    pub(crate) ports: Vec<PortQuery>,
+    /// TCP unless said otherwise. A name asks each destination for the ports that it calls so. "icmp" asks for ICMP and
+    /// every other protocol without ports, "all" for all that is allowed.
+    #[arg(long = "port", value_name = "PORT[/PROTO]|icmp|all")]
+    pub(crate) ports: Vec<TrafficQuery>,
 
     /// An address outside the cluster to pair with every pod; repeatable
-    #[arg(long = "external", value_name = "IP")]
+    #[arg(long = "external", value_name = "IP", value_parser = address)]
     pub(crate) external: Vec<IpAddr>,
+
+    /// Show only what these open: NAMESPACE/NAME, NAME, KIND/NAME, NAMESPACE/ or an address; repeatable
+    #[arg(long, value_name = "SELECTION")]
+    pub(crate) from: Vec<Selection>,
+
+    /// Show only what leads to these; repeatable
+    #[arg(long, value_name = "SELECTION")]
+    pub(crate) to: Vec<Selection>,
+
+    /// Show only what is allowed, or only what is denied
+    #[arg(long, value_enum, value_name = "allowed|denied", hide_possible_values = true)]
+    pub(crate) only: Option<Only>,
 
     /// How to print the rows
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) output: MatrixFormat,
 }
 
+/// Which verdicts a matrix shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Only {
+    /// What is allowed
+    Allowed,
+    /// What is denied
+    Denied,
+}
+
 /// What a matrix is printed as.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub(crate) enum MatrixFormat {
-    /// A grid for people
+    /// A table for people, equal pods on one line
     #[default]
     Table,
     /// An array with an object for each row
     Json,
     /// A header, then a line for each row
     Csv,
-    /// A Markdown table with a line for each row
+    /// The table in Markdown, short enough for a comment on a pull request
     Md,
+    /// A graph for Graphviz: `podfence matrix … -o dot | dot -Tsvg`
+    Dot,
+    /// A page for a browser, with the explanation of each cell; one file that loads nothing
+    Html,
 }
 
 /// Print the completions for a shell

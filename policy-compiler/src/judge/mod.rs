@@ -52,7 +52,9 @@
 //! ```
 
 mod addresses;
+mod allowed;
 mod isolation;
+mod kinds;
 mod miss;
 mod party;
 mod pod_set;

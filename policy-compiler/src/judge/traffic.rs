@@ -50,6 +50,15 @@ impl TrafficRange {
         }
     }
 
+    /// Whether it is about this traffic.
+    pub fn contains(self, traffic: Traffic) -> bool {
+        match (self, traffic) {
+            (Self::Ports(protocol, ports), Traffic::Port(of, port)) => protocol == of && ports.contains(port),
+            (Self::Other, Traffic::Other) => true,
+            _ => false,
+        }
+    }
+
     /// This and `next` in one, where nothing lies between the two.
     pub fn joined(self, next: Self) -> Option<Self> {
         match (self, next) {

@@ -15,7 +15,7 @@ const KINDS: [[&str; 3]; 9] = [
 
 /// Whether `text` means `kind`: its name in any case, its plural, its short name, any of them with the group behind it
 /// (`deployments.apps`).
-pub(super) fn is_meant(kind: &str, text: &str) -> bool {
+pub(crate) fn is_meant(kind: &str, text: &str) -> bool {
     if text.eq_ignore_ascii_case(kind) {
         return true;
     }

@@ -1,7 +1,7 @@
 //! `podfence explain`
 
 mod end;
-mod kind;
+pub(crate) mod kind;
 mod policy;
 mod query;
 mod question;
@@ -10,6 +10,8 @@ mod target;
 mod text;
 
 pub(crate) use query::{EndQuery, TrafficQuery};
+pub(crate) use question::Question;
+pub(crate) use target::Asked;
 
 use std::io::Write;
 
@@ -19,20 +21,13 @@ use policy_compiler::judge::{Endpoint, Judge};
 use super::args::{Explain, ExplanationFormat};
 use super::{Outcome, Output, input};
 use end::{End, Finder};
-use question::Question;
 use report::{Heading, Report};
-use target::{Asked, Place, targets};
+use target::{Place, targets};
 
 pub(crate) fn run(args: &Explain, output: &mut Output) -> anyhow::Result<Outcome> {
-    let mut manifests = input::read(&args.manifests)?;
     let namespace = args.manifests.namespace.as_deref();
-    for end in [&args.from, &args.to] {
-        if let Some(pod) = end.described(namespace) {
-            manifests.cluster.insert_pod(pod);
-        }
-    }
-    // The pods may be in namespaces of their own.
-    args.manifests.apply_default_deny(&mut manifests.cluster);
+    let described = [&args.from, &args.to].into_iter().filter_map(|end| end.described(namespace));
+    let manifests = input::read_with_pods(&args.manifests, described)?;
     let judge = Judge::new(&manifests.cluster).with_pods_to_node(args.manifests.pods_to_node);
     let finder = Finder { manifests: &manifests, namespace };
     let traffic = traffic(args)?;

@@ -13,7 +13,7 @@ const SHOWN: usize = 4;
 
 /// Two ends, and what is asked about them.
 #[derive(Debug, Clone)]
-pub(super) struct Question<'a> {
+pub(crate) struct Question<'a> {
     from: Party<'a>,
     to: Party<'a>,
     asked: Asked,
@@ -32,17 +32,22 @@ struct Part {
 
 /// What the policies say of a connection, or of all with traffic in a range.
 #[derive(Debug)]
-pub(super) struct Answer<'a> {
-    pub(super) traffic: TrafficRange,
+pub(crate) struct Answer<'a> {
+    pub(crate) traffic: TrafficRange,
     /// Set where the families disagree.
-    pub(super) family: Option<Family>,
-    pub(super) egress: Side,
-    pub(super) ingress: Side,
+    pub(crate) family: Option<Family>,
+    pub(crate) egress: Side,
+    pub(crate) ingress: Side,
     connection: Connection<'a>,
     part: Option<Part>,
 }
 
 impl<'a> Question<'a> {
+    /// The question about two ends.
+    pub(crate) fn between(from: Party<'a>, to: Party<'a>, asked: Asked) -> Self {
+        Self { from, to, asked, part: None }
+    }
+
     /// The questions about each part of a block that is treated alike, or the one about two ends that are no blocks.
     pub(super) fn all(judge: &Judge<'a>, from: Place<'a>, target: &Target<'a>) -> Vec<Self> {
         let about = |from, to, part| Self { from, to, asked: target.asked.clone(), part };
@@ -112,7 +117,7 @@ impl<'a> Question<'a> {
     }
 
     /// The answers, what follows upon another and is treated alike in one.
-    pub(super) fn answers(&self, judge: &Judge<'a>) -> Vec<Answer<'a>> {
+    pub(crate) fn answers(&self, judge: &Judge<'a>) -> Vec<Answer<'a>> {
         let mut answers: Vec<Answer<'a>> = Vec::new();
         for traffic in self.parts(judge) {
             let connections = self.connections(judge, traffic);
@@ -139,7 +144,7 @@ fn verdict<'a>(judge: &Judge<'a>, connection: &Connection<'a>) -> [bool; 2] {
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn allowed(&self) -> bool {
+    pub(crate) fn allowed(&self) -> bool {
         self.egress.verdict.allows() && self.ingress.verdict.allows()
     }
 

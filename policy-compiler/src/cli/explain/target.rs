@@ -26,7 +26,7 @@ pub(super) enum Place<'a> {
 
 /// What a question is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     Everything,
     Only(Vec<TrafficRange>),
 }
