@@ -39,7 +39,7 @@ pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<
         }
     }
     let workloads = without_represented(workloads);
-    insert_pods(&mut manifests.cluster, workloads, &mut manifests.warnings);
+    insert_pods(&mut manifests, workloads);
     complete(&mut manifests);
     manifests.warnings.extend(refused_addresses(&manifests.cluster));
     (manifests, problems)
@@ -178,18 +178,21 @@ fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, W
 }
 
 /// Pods keep their names; a workload that has the name of something before it gets its kind behind it.
-fn insert_pods(cluster: &mut Cluster, mut workloads: Vec<(Origin, Workload)>, warnings: &mut Vec<Problem>) {
+fn insert_pods(manifests: &mut Manifests, mut workloads: Vec<(Origin, Workload)>) {
     workloads.sort_by(|(_, one), (_, other)| one.kind.cmp(&other.kind));
-    for (origin, Workload { kind, mut pod, .. }) in workloads {
+    for (origin, Workload { kind, mut pod, owners }) in workloads {
         let written = pod.name.clone();
-        while cluster.pods().contains_key(&pod.name) {
+        while manifests.cluster.pods().contains_key(&pod.name) {
             let name = format!("{}.{}", pod.name.name, kind.as_str().to_lowercase());
             pod.name = ObjectName { name: name.into(), ..pod.name };
         }
         if pod.name != written {
             let message = format!("{} {written} is called {}: another has its name", kind.as_str(), pod.name);
-            warnings.push(Problem { origin, field: String::new(), message });
+            manifests.warnings.push(Problem { origin, field: String::new(), message });
         }
-        cluster.insert_pod(pod);
+        if !owners.is_empty() {
+            manifests.owners.insert(pod.name.clone(), owners);
+        }
+        manifests.cluster.insert_pod(pod);
     }
 }

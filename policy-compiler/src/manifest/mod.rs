@@ -70,7 +70,7 @@ use std::sync::Arc;
 
 use serde::Deserializer;
 
-pub use addresses::{allowed_sources, ip_address};
+pub use addresses::{allowed_sources, ip_address, ip_block};
 pub use assemble::assemble;
 pub use files::files;
 pub use index::{Change, Index};
@@ -79,7 +79,7 @@ pub use placeholders::Placeholder;
 pub use read::{Exclude, ReadOptions, read, read_with};
 pub use selector::{SelectorError, label_selector};
 
-use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, Origin, Pod, Service};
+use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
 use fields::{Field, Report};
 use tree::{Part, Sink, SyntaxError};
 
@@ -113,6 +113,8 @@ pub struct Manifests {
     /// The namespaces that pods live in and nothing declares, each with the place of one of its pods. They are in the
     /// cluster, with their names as their only labels.
     pub undeclared: BTreeMap<Arc<str>, Origin>,
+    /// The workloads that own pods, by the pods' names. They need not be among the objects.
+    pub owners: BTreeMap<ObjectName, Vec<Owner>>,
     /// The objects that name no namespace and were put into `default`, because [`ReadOptions::namespace`] does not say
     /// otherwise.
     pub in_default: Vec<Origin>,
@@ -255,7 +257,7 @@ pub struct Unread {
     pub origin: Origin,
     /// Whether it is a policy, which another engine enforces.
     pub is_policy: bool,
-    /// How many NetworkPolicies are written inside it, as in an `OpenShift` Template.
+    /// How many policies are written inside it, as in an `OpenShift` Template.
     pub policies_inside: usize,
 }
 
@@ -266,7 +268,7 @@ pub struct PassedOver {
     pub origin: Origin,
     /// What it is instead.
     pub kind: PassedOverKind,
-    /// How many NetworkPolicies are written inside it.
+    /// How many policies are written inside it.
     pub policies: usize,
 }
 

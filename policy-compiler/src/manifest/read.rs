@@ -63,17 +63,21 @@ struct Found {
 /// # Errors
 /// As there.
 pub fn read(inputs: &[Input]) -> Result<Manifests, Problems> {
-    read_with(inputs, &ReadOptions::default())
+    read_with(inputs, Vec::new(), &ReadOptions::default())
 }
 
-/// Reads all inputs into one cluster.
+/// Reads all inputs into one cluster, with what was read from elsewhere.
 ///
 /// In a directory a file that is no manifest is passed over; one that is named by itself has to be one.
 ///
 /// # Errors
 /// Every problem of every file; also if there is no object at all.
-pub fn read_with(inputs: &[Input], options: &ReadOptions) -> Result<Manifests, Problems> {
-    let mut found = Found::default();
+pub fn read_with(
+    inputs: &[Input],
+    readings: Vec<Reading>,
+    options: &ReadOptions,
+) -> Result<Manifests, Problems> {
+    let mut found = Found { readings, ..Found::default() };
     for input in inputs {
         if let Err(problem) = found.read(input, options) {
             found.unreadable.push(problem);
@@ -84,10 +88,10 @@ pub fn read_with(inputs: &[Input], options: &ReadOptions) -> Result<Manifests, P
     let is_empty = |reading: &Reading| {
         reading.objects.is_empty() && reading.unread.is_empty() && reading.problems.is_empty()
     };
-    if readings.iter().all(is_empty) && unreadable.is_empty() {
-        let input = match inputs.first() {
-            Some(Input::Path(path)) => path,
-            Some(Input::Stdin) | None => Path::new("-"),
+    if let Some(input) = inputs.first().filter(|_| readings.iter().all(is_empty) && unreadable.is_empty()) {
+        let input = match input {
+            Input::Path(path) => path,
+            Input::Stdin => Path::new("-"),
         };
         unreadable.push(file_problem(input, nothing_found(&readings)));
     }
@@ -120,18 +124,20 @@ impl Found {
                     self.add_found(file);
                 }
             }
-            Input::Path(path) => self.add_named(parse(files::open(path)?, &path.to_string_lossy())?),
+            Input::Path(path) => {
+                let reading = parse(files::open(path)?, &path.to_string_lossy());
+                self.add_named(reading.map_err(|problem| Unparsed::of(path, problem).into_problem())?);
+            }
         }
         Ok(())
     }
 
     /// Adds a file that was named by itself: it is meant to be a manifest.
     fn add_named(&mut self, mut reading: Reading) {
-        let (templates, passed_over) =
-            reading.passed_over.into_iter().partition(|it| matches!(it.kind, PassedOverKind::Template(_)));
-        reading.passed_over = passed_over;
-        let templates: Vec<PassedOver> = templates;
+        let is_template = |document: &PassedOver| matches!(document.kind, PassedOverKind::Template(_));
+        let (templates, others): (Vec<_>, Vec<_>) = reading.passed_over.into_iter().partition(is_template);
         self.unreadable.extend(templates.iter().map(PassedOver::to_problem));
+        reading.passed_over = others;
         self.readings.push(reading);
     }
 

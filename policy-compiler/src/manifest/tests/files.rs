@@ -177,7 +177,7 @@ fn said(files: &[(&str, &str)], options: &ReadOptions) -> Vec<String> {
     for (name, text) in files {
         directory.write(name, text);
     }
-    let said: Vec<_> = match read_with(&[Input::Path(directory.0.clone())], options) {
+    let said: Vec<_> = match read_with(&[Input::Path(directory.0.clone())], Vec::new(), options) {
         Err(problems) => problems.into_iter().map(|problem| format!("error {problem}")).collect(),
         Ok(manifests) => {
             let warnings = manifests.warnings.iter().map(|warning| format!("warning {warning}"));
@@ -269,6 +269,10 @@ fn a_file_named_by_itself_has_to_be_a_manifest() {
     let directory = Directory::new();
     for (text, expected) in [
         ("? [x]\n: y\n", "f.yaml:1: a key must be a string"),
+        (
+            "{{- if .Values.x }}\na: 1\n",
+            "f.yaml:1: a Helm template: render it: `helm template CHART | podfence … -f -`",
+        ),
         ("a: 1\n", "f.yaml: no Kubernetes objects found: f.yaml:1: no Kubernetes object"),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: '${NAME}'}\n",
@@ -374,7 +378,7 @@ fn objects_that_name_no_namespace_go_where_they_are_put() {
         [(None, ["default/s", "shop/t"], 2), (Some("prod"), ["prod/s", "shop/t"], 0)]
     {
         let options = ReadOptions { namespace: namespace.map(Into::into), ..ReadOptions::default() };
-        let manifests = read_with(&[Input::Path(path.clone())], &options).unwrap();
+        let manifests = read_with(&[Input::Path(path.clone())], Vec::new(), &options).unwrap();
         let found = manifests.cluster.services().keys().map(ToString::to_string);
         assert_eq!(found.collect::<Vec<_>>(), services);
         assert_eq!(manifests.in_default.len(), in_default);
