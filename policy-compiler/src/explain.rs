@@ -11,7 +11,7 @@ use crate::model::{Direction, NetworkPolicy, Origin, PortMatch};
 const RULES_SHOWN: usize = 6;
 
 /// What one direction says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(serde::Serialize))]
 pub struct Side {
     #[cfg_attr(feature = "cli", serde(skip))]
@@ -28,7 +28,7 @@ pub struct Side {
 }
 
 /// A policy that isolates.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(serde::Serialize))]
 pub struct Policy {
     /// `namespace/name`
@@ -41,7 +41,7 @@ pub struct Policy {
 }
 
 /// A rule, and what it lacks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(serde::Serialize))]
 pub struct Rule {
     /// The rule's path below `spec`, such as `ingress[0]`.

@@ -7,3 +7,4 @@ pub mod judge;
 pub mod manifest;
 pub mod model;
 pub mod ruleset;
+pub mod suggestion;

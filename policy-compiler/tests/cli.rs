@@ -19,7 +19,7 @@ fn folder() -> PathBuf {
 
 fn podfence(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_podfence"));
-    command.args(arguments).current_dir(folder()).stdin(Stdio::null());
+    command.args(arguments).current_dir(folder()).env_remove("COLUMNS").stdin(Stdio::null());
     command
 }
 
@@ -39,8 +39,9 @@ fn text(bytes: &[u8]) -> &str {
 /// What the transcript should say, from running its commands.
 fn transcript_now(transcript: &str) -> String {
     let mut now = String::new();
-    for line in transcript.lines() {
-        if line.starts_with('#') {
+    for (line, next) in transcript.lines().zip(transcript.lines().skip(1)) {
+        // Suggested policies have comments too.
+        if line.starts_with('#') && next.starts_with('$') {
             writeln!(now, "\n{line}").unwrap();
         }
         let Some(arguments) = line.strip_prefix("$ podfence ") else { continue };
@@ -60,8 +61,16 @@ fn transcript_now(transcript: &str) -> String {
 
 #[test]
 fn commands_print_what_the_transcripts_say() {
-    for name in ["explain.txt", "matrix.txt", "compile.txt", "default-deny.txt", "own-node.txt", "audit.txt"]
-    {
+    for name in [
+        "explain.txt",
+        "ends.txt",
+        "matrix.txt",
+        "compile.txt",
+        "default-deny.txt",
+        "own-node.txt",
+        "audit.txt",
+        "input.txt",
+    ] {
         let path = folder().join(name);
         let transcript = std::fs::read_to_string(&path).unwrap();
         let now = transcript_now(&transcript);
@@ -121,6 +130,37 @@ fn a_node_gets_the_ruleset_of_its_own_pods() {
 }
 
 #[test]
+fn pods_without_addresses_get_them_from_a_range_or_a_warning() {
+    let warning = |lacking: &str| {
+        format!(
+            "warning: {lacking} pods have no address (status.podIPs): nothing is enforced for them: give --pod-cidr"
+        )
+    };
+    let ipv4 = ["--pod-cidr", "10.244.0.0/30"];
+    let both = [&ipv4[..], &["--pod-cidr", "fd00::/64"]].concat();
+    for (arguments, expected, isolated) in [
+        (&[][..], vec![warning("2 of 2")], &[][..]),
+        (&ipv4, vec![], &["10.244.0.1 : goto"]),
+        (&both, vec![], &["10.244.0.1 : goto", "fd00::1 : goto"]),
+        (&["--node", "none"], vec!["warning: --node: no manifest names the node `none`".to_owned()], &[]),
+        (
+            &["--pod-cidr", "10.244.0.0/32"],
+            vec!["error: --pod-cidr: 10.244.0.0/32 has no address left for pod shop/web".to_owned()],
+            &[],
+        ),
+    ] {
+        let question = ["compile", "-f", "repository/deploy", "-n", "shop"];
+        let output = podfence(&[&question, arguments].concat()).output().unwrap();
+        let others = ["passed over", "not judged", "not declared"];
+        let lines =
+            text(&output.stderr).lines().filter(|line| !others.iter().any(|other| line.contains(other)));
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
+        let ruleset = text(&output.stdout);
+        assert!(isolated.iter().all(|part| ruleset.contains(part)), "{ruleset}");
+    }
+}
+
+#[test]
 fn colours_appear_where_they_are_seen_and_wanted() {
     let arguments = ["matrix", "-f", "shop.yaml"];
     let coloured = |variables: &[(&str, &str)]| {
@@ -162,10 +202,14 @@ fn every_shell_has_completions_and_every_subcommand_a_manual_page() {
     assert!(text(&output.stdout).contains(".TH podfence 1"));
 
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("man");
+    let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).unwrap();
     assert!(podfence(&["man", directory.to_str().unwrap()]).output().unwrap().status.success());
-    for page in ["podfence.1", "podfence-compile.1", "podfence-explain.1", "podfence-matrix.1"] {
-        let page = std::fs::read_to_string(directory.join(page)).unwrap();
-        assert!(page.contains("Exit codes") || page.contains("Examples"), "{page}");
+    let pages = std::fs::read_dir(&directory).unwrap().map(|page| page.unwrap().path());
+    let pages: Vec<_> = pages.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    assert_eq!(pages.len(), 6);
+    for page in pages {
+        assert!(page.contains(".SH \"EXIT STATUS\"") || page.contains(".SH EXAMPLES"), "{page}");
+        assert!(!page.contains("EXTRA") && !page.contains("podfence\\-help"), "{page}");
     }
 }

@@ -7,11 +7,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use policy_compiler::judge::{Connection, Endpoint, Judge, Party, PolicyRule, Ruling, Traffic};
 use policy_compiler::manifest::{self, Input};
-use policy_compiler::model::{Cluster, Direction, Family, ObjectName, PodsToNode, Protocol};
+use policy_compiler::model::{Cluster, Direction, Family, ObjectName, Pod, PodsToNode, Protocol};
 
 /// A line of expectation.
 struct Expectation<'t> {
@@ -96,6 +97,12 @@ fn disagreements(file: &Path) -> Vec<String> {
             if found != denying {
                 disagreements.push(format!("{}: {line}: denied by {found:?}", file.display()));
             }
+            let ranges = judge.allowed_traffic(&from, &to, family);
+            assert_eq!(
+                ranges.iter().any(|range| range.contains(traffic)),
+                found.is_empty(),
+                "{line}: {ranges:?}"
+            );
             for direction in Direction::BOTH {
                 assert_eq!(judge.allows(direction, &connection), !denies(&direction), "{line}");
                 check_misses(&judge, direction, &connection, verdict.ruling(direction));
@@ -114,4 +121,48 @@ fn the_judge_sees_every_connection_as_specified() {
     assert!(!files.is_empty());
     let disagreements: Vec<_> = files.iter().flat_map(|file| disagreements(file)).collect();
     assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
+}
+
+/// Which of some connections are allowed, in each family.
+fn verdicts(judge: &Judge<'_>, from: &Pod, to: &Pod) -> Vec<(Option<Family>, Traffic, bool)> {
+    let (from, to) = (judge.party(Endpoint::Pod(from)), judge.party(Endpoint::Pod(to)));
+    let traffic = ["80", "81", "443", "8080", "53/UDP", "icmp"].map(traffic);
+    let families = from.families_with(&to).iter();
+    families
+        .flat_map(|&family| traffic.map(|traffic| (family, traffic)))
+        .map(|(family, traffic)| {
+            let connection = Connection { from, to, family, traffic };
+            (family, traffic, judge.verdict(&connection).allowed())
+        })
+        .collect()
+}
+
+#[test]
+fn pods_of_one_kind_are_judged_alike() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/semantics");
+    for file in manifest::files(&folder).unwrap() {
+        let mut cluster = manifest::read(&[Input::Path(file.clone())]).unwrap().cluster;
+        let pods: Vec<_> = cluster.pods().values().cloned().collect();
+        for pod in pods {
+            let name = ObjectName::new(pod.name.namespace.clone(), format!("{}-twin", pod.name.name));
+            cluster.insert_pod(Pod { name, ..pod });
+        }
+        let judge = Judge::new(&cluster);
+        let kinds = judge.kinds();
+        let members = || cluster.pods().values().filter_map(|pod| Some((pod, *kinds.get(&pod.name)?)));
+        let mut known = HashMap::new();
+        for (from, source) in members() {
+            for (to, destination) in members().filter(|(to, _)| to.name != from.name) {
+                let verdicts = verdicts(&judge, from, to);
+                let first = known.entry((source, destination)).or_insert_with(|| verdicts.clone());
+                assert_eq!(*first, verdicts, "{}: {} -> {}", file.display(), from.name, to.name);
+            }
+        }
+        let twins = members().filter(|(pod, _)| pod.name.name.ends_with("-twin"));
+        for (twin, kind) in twins {
+            let name = twin.name.name.trim_end_matches("-twin");
+            let pod = ObjectName::new(twin.name.namespace.clone(), name);
+            assert_eq!(kinds.get(&pod), Some(&kind), "{}: {pod}", file.display());
+        }
+    }
 }

@@ -7,18 +7,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::io::ErrorKind;
+use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, DataChange, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use policy_compiler::manifest::{self, Problem, Reading};
+use policy_compiler::manifest::{self, Index, Object, Problem};
 use policy_compiler::model::Cluster;
 use tracing::{info, warn};
 
 use super::{Changes, Knowledge, Update};
+
+#[cfg(test)]
+mod tests;
 
 /// How long a file must be gone until its objects are: editors replace a file by deleting it first.
 const GRACE: Duration = Duration::from_millis(100);
@@ -45,7 +50,9 @@ pub(crate) struct Manifests {
     directory: PathBuf,
     files: BTreeMap<PathBuf, File>,
     writing: BTreeMap<PathBuf, Writing>,
-    known: Cluster,
+    index: Index,
+    /// What files say that is not in the index yet.
+    read: Vec<(Arc<Path>, Vec<Object>)>,
     /// Until when the directory is read again and again: what was put into a new folder before it could be
     /// watched, no event tells of.
     restless_until: Option<Instant>,
@@ -70,8 +77,8 @@ struct File {
     signature: Option<Signature>,
     /// What it says now, if that is something else, and since when.
     changed: Option<(Signature, Instant)>,
-    /// The last reading that counts; `None` if none ever did.
-    reading: Option<Reading>,
+    /// How many objects there were in the last reading that counts; `None` if none ever did.
+    objects: Option<usize>,
     /// Since when it is gone.
     missing: Option<Instant>,
 }
@@ -125,7 +132,8 @@ impl Manifests {
             directory: directory.to_owned(),
             files: BTreeMap::new(),
             writing: BTreeMap::new(),
-            known: Cluster::new(),
+            index: Index::default(),
+            read: Vec::new(),
             restless_until: None,
             events,
             _watcher: watcher,
@@ -215,7 +223,10 @@ impl Manifests {
             if writing != Some(&Writing::Begun) {
                 let file = self.files.entry(path.clone()).or_default();
                 let settled = first || writing == Some(&Writing::Done);
-                rest = rest.min(file.read_if_changed(&path, signature, settled, now));
+                if let Some(objects) = file.read_if_changed(&path, signature, settled, now) {
+                    self.read.push((path.as_path().into(), objects));
+                }
+                rest = rest.min(file.settles_in(now));
             }
             present.insert(path);
         }
@@ -234,6 +245,7 @@ impl Manifests {
                 return true;
             }
             info!(file = %path.display(), "the file is gone");
+            self.read.push((path.as_path().into(), Vec::new()));
             false
         });
         self.writing.retain(|path, writing| *writing == Writing::Begun && present.contains(path));
@@ -245,7 +257,7 @@ impl Manifests {
         let unread: Vec<String> = self
             .files
             .iter()
-            .filter(|(_, file)| file.signature.is_some() && file.reading.is_none())
+            .filter(|(_, file)| file.signature.is_some() && file.objects.is_none())
             .map(|(path, _)| path.display().to_string())
             .collect();
         let knowledge = if unread.is_empty() {
@@ -253,80 +265,73 @@ impl Manifests {
         } else {
             Knowledge::Partial(format!("cannot be read: {}", unread.join(", ")))
         };
-        let readings = self.files.values().filter_map(|file| file.reading.clone());
-        let (manifests, problems) =
-            manifest::assemble(readings.map(|reading| Reading { problems: Vec::new(), ..reading }));
-        for problem in problems {
+        let change = self.index.update(mem::take(&mut self.read));
+        for problem in &change.problems {
             warn!(%problem, "objects contradict each other");
         }
-        let updates = differences(&self.known, &manifests.cluster);
-        self.known = manifests.cluster;
-        Changes { updates, received, knowledge }
+        Changes { updates: differences(&change.before, &change.after), received, knowledge }
     }
 }
 
 impl File {
-    /// Reads the file if it is another than last time, and it is `settled` or has had time for that. Returns
-    /// when to come back if no event comes.
+    /// Reads the file if it is another than last time, and it is `settled` or has had time for that. Returns what it
+    /// says, if that counts.
     fn read_if_changed(
         &mut self,
         path: &Path,
         signature: Signature,
         settled: bool,
         now: Instant,
-    ) -> Duration {
+    ) -> Option<Vec<Object>> {
         if self.signature == Some(signature) {
             self.changed = None;
-            return LONGEST_REST;
+            return None;
         }
         let since = self.changed.filter(|(seen, _)| *seen == signature).map_or(now, |(_, since)| since);
-        let changed_for = now.duration_since(since);
-        if !settled && changed_for < SETTLING {
+        if !settled && now.duration_since(since) < SETTLING {
             self.changed = Some((signature, since));
-            return SETTLING.saturating_sub(changed_for);
+            return None;
         }
         self.changed = None;
-        self.read(path, signature);
-        LONGEST_REST
+        self.read(path, signature)
     }
 
-    fn read(&mut self, path: &Path, signature: Signature) {
-        match manifest::read_file(path) {
-            Ok(reading) if reading.problems.is_empty() && !self.is_emptied(&reading) => {
-                info!(file = %path.display(), objects = reading.objects.len(), "read");
-                for warning in &reading.warnings {
-                    warn!(%warning, "read all the same");
-                }
-                self.reading = Some(reading);
-            }
-            Ok(reading) if self.reading.is_some() => {
-                reading.problems.iter().for_each(|problem| self.keep(problem));
-                if reading.problems.is_empty() {
-                    warn!(file = %path.display(), "the file is empty; what it last said stays enforced");
-                }
-            }
-            Ok(reading) => {
-                for problem in &reading.problems {
-                    warn!(%problem, "what cannot be read allows nothing");
-                }
-                self.reading = Some(reading);
-            }
+    /// When to come back if no event comes.
+    fn settles_in(&self, now: Instant) -> Duration {
+        self.changed.map_or(LONGEST_REST, |(_, since)| SETTLING.saturating_sub(now.duration_since(since)))
+    }
+
+    fn read(&mut self, path: &Path, signature: Signature) -> Option<Vec<Object>> {
+        let reading = match manifest::read_file(path) {
             // Gone since it was listed: the next listing will say so.
-            Err(_) if !path.exists() => return,
-            Err(problem) => self.keep(&problem),
-        }
+            Err(_) if !path.exists() => return None,
+            other => other,
+        };
         self.signature = Some(signature);
-    }
-
-    /// Whether a file that had objects says nothing any more: it is about to be written anew.
-    fn is_emptied(&self, reading: &Reading) -> bool {
-        let says_nothing = |reading: &Reading| reading.objects.is_empty() && reading.ignored.is_empty();
-        says_nothing(reading) && self.reading.as_ref().is_some_and(|reading| !says_nothing(reading))
+        let reading = reading.inspect_err(|problem| self.keep(problem)).ok()?;
+        let count = reading.objects.len() + reading.unread.len();
+        if !reading.problems.is_empty() && self.objects.is_some() {
+            reading.problems.iter().for_each(|problem| self.keep(problem));
+            return None;
+        }
+        // A file that had objects and says nothing any more is about to be written anew.
+        if count == 0 && self.objects.is_some_and(|objects| objects > 0) {
+            warn!(file = %path.display(), "the file is empty; what it last said stays enforced");
+            return None;
+        }
+        for problem in &reading.problems {
+            warn!(%problem, "what cannot be read allows nothing");
+        }
+        for warning in &reading.warnings {
+            warn!(%warning, "read all the same");
+        }
+        info!(file = %path.display(), objects = reading.objects.len(), "read");
+        self.objects = Some(count);
+        Some(reading.objects)
     }
 
     fn keep(&self, problem: &Problem) {
-        let objects = self.reading.as_ref().map_or(0, |reading| reading.objects.len());
-        warn!(%problem, objects, "what the file last said stays enforced");
+        warn!(%problem, objects = self.objects, "what the file last said stays enforced");
     }
 }
 

@@ -1,23 +1,30 @@
 //! The command line: [`args`] parses the flags, and each subcommand has a module that gives them meaning.
 
 mod args;
+mod cluster;
 mod compile;
 mod completions;
 mod explain;
 mod guess;
+mod idle;
 mod input;
 mod man;
 mod matrix;
 mod output;
+mod plugin;
+mod pod_addresses;
 mod port;
+mod progress;
+mod warnings;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use args::{Args, Command};
 use output::Output;
+use plugin::Invocation;
 
 /// How a command that did its work ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,20 +37,32 @@ enum Outcome {
 
 /// Runs the program. An error is exit code 2, as clap has it for usage.
 pub(crate) fn main() -> ExitCode {
-    match run(Args::parse()) {
+    match run() {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Denied) => ExitCode::from(1),
         Err(error) if output::reader_left(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Without standard error there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = input::report_error(&error);
             ExitCode::from(2)
         }
     }
 }
 
-fn run(args: Args) -> anyhow::Result<Outcome> {
+fn run() -> anyhow::Result<Outcome> {
+    let invocation = Invocation::of_process();
     let mut output = Output::stdout();
+    if invocation == Invocation::PluginCompletion {
+        plugin::complete(std::env::args_os(), &mut output)?;
+        output.flush()?;
+        return Ok(Outcome::Fine);
+    }
+    let mut command = invocation.command();
+    let matches = command.get_matches_mut();
+    let mut args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    if invocation == Invocation::Plugin {
+        plugin::read_cluster_by_default(&mut args);
+    }
     let outcome = match args.command {
         Command::Compile(args) => compile::run(&args, &mut output)?,
         Command::Explain(args) => explain::run(&args, &mut output)?,

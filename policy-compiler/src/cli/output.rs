@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 /// Large enough that millions of rows cost few system calls.
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// The width of tables where no terminal says otherwise.
+/// The width of tables where neither a terminal nor `COLUMNS` says otherwise.
 const WIDTH: usize = 100;
 
 /// Standard output.
@@ -38,13 +38,19 @@ impl Output {
     pub(crate) fn stdout() -> Self {
         let stdout = io::stdout();
         let coloured = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
-        let width = terminal_size::terminal_size_of(&stdout).map_or(WIDTH, |(width, _)| width.0.into());
+        let terminal = terminal_size::terminal_size_of(&stdout).map(|(width, _)| width.0.into());
+        let width = terminal.or_else(wanted_width).unwrap_or(WIDTH);
         Self {
             writer: BufWriter::with_capacity(BUFFER_BYTES, stdout.lock()),
             styles: if coloured { Styles::coloured() } else { Styles::default() },
             width,
         }
     }
+}
+
+/// What `COLUMNS` says, as for the programs of POSIX that make columns.
+fn wanted_width() -> Option<usize> {
+    std::env::var("COLUMNS").ok()?.parse().ok().filter(|width| *width > 0)
 }
 
 impl Write for Output {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use policy_compiler::model::{Pod, PortNumber, Protocol, TargetPort, UnknownProtocol};
+use policy_compiler::model::{Pod, PortNumber, Protocol, ServicePort, TargetPort, UnknownProtocol};
 
 /// The port that a question is about: `NUMBER[/PROTO]` or `NAME[/PROTO]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,21 @@ impl fmt::Display for PortQuery {
 }
 
 impl PortQuery {
+    /// Whether it means a port of a Service.
+    pub(crate) fn is_service_port(&self, port: &ServicePort) -> bool {
+        port.protocol == self.protocol
+            && match &self.port {
+                TargetPort::Number(number) => port.number == *number,
+                TargetPort::Name(name) => port.name.as_ref() == Some(name),
+            }
+    }
+
+    /// Whether it means the port that a Service has at each node.
+    pub(crate) fn is_node_port(&self, port: &ServicePort) -> bool {
+        port.protocol == self.protocol
+            && matches!(self.port, TargetPort::Number(number) if port.node_port == Some(number))
+    }
+
     /// The numbers that it stands for on a destination. An outside address (`None`) has no names. Other than
     /// in a policy, a name means something on a `hostNetwork` pod too.
     pub(crate) fn numbers_on(&self, destination: Option<&Pod>) -> BTreeSet<PortNumber> {

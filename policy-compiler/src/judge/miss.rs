@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Connection, Judge, Party, PolicyRule, covers_port};
+use super::{Connection, Judge, Party, PolicyRule, covers_port, is_inside};
 use crate::model::{
     Cluster, Direction, IpBlock, LabelSelector, Labels, NamespaceScope, Operator, Peer, Pod, PodPeer,
     PortMatch, Requirement,
@@ -36,8 +36,8 @@ pub enum PeerMiss<'a> {
         pod: &'a Pod,
         /// The only namespace that the peer looks into, if that is what fails: it has no `namespaceSelector`.
         only: Option<&'a str>,
-        /// Whether the pod's namespace is not known, so that nothing but its name can match.
-        unknown_namespace: bool,
+        /// Why the pod's namespace has no labels but its name, if it has none.
+        unlabelled: Option<Unlabelled>,
         /// What `namespaceSelector` asks in vain of the pod's namespace.
         namespace_labels: Vec<LabelMiss<'a>>,
         /// What `podSelector` asks in vain of the pod.
@@ -45,12 +45,23 @@ pub enum PeerMiss<'a> {
     },
     /// It is the node that runs the subject, and the other end is not.
     NotOwnNode,
+    /// It is a block, and the other end is a pod that has no address yet.
+    UnknownAddress,
     /// It is a block, and the other end has no address in the family of the connection.
     NoAddress,
     /// It is a block in which this address of the other end does not lie.
     OutsideBlock(IpAddr, IpNet),
     /// It is a block one of whose exceptions has this address of the other end.
     Excepted(IpAddr, IpNet),
+}
+
+/// Why a namespace has no labels but its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlabelled {
+    /// Its object is not known, so that nothing but its name can match.
+    Unknown,
+    /// No manifest declares it, so that it is taken to have no other labels.
+    Undeclared,
 }
 
 /// A requirement of a selector that labels do not meet.
@@ -81,7 +92,7 @@ impl PeerMiss<'_> {
             Self::Selectors { only, namespace_labels, pod_labels, .. } => {
                 2 * (usize::from(only.is_some()) + namespace_labels.len() + pod_labels.len())
             }
-            Self::Excepted(..) => 2,
+            Self::Excepted(..) | Self::UnknownAddress => 2,
             Self::HostNetwork
             | Self::Finished
             | Self::NoPod
@@ -140,9 +151,12 @@ fn selectors_miss<'a>(
         }
     };
     let pod_labels = label_misses(&peer.pods, &pod.labels);
-    let unknown_namespace = namespace.is_none();
+    let unlabelled = match namespace {
+        None => Some(Unlabelled::Unknown),
+        Some(namespace) => (!namespace.is_declared()).then_some(Unlabelled::Undeclared),
+    };
     (only.is_some() || !namespace_labels.is_empty() || !pod_labels.is_empty())
-        .then_some(PeerMiss::Selectors { pod, only, unknown_namespace, namespace_labels, pod_labels })
+        .then_some(PeerMiss::Selectors { pod, only, unlabelled, namespace_labels, pod_labels })
 }
 
 fn label_misses<'a>(selector: &'a LabelSelector, labels: &'a Labels) -> Vec<LabelMiss<'a>> {
@@ -164,12 +178,14 @@ impl<'a> LabelMiss<'a> {
 }
 
 fn block_miss<'a>(block: &IpBlock, other: &Party<'_>, connection: &Connection<'_>) -> Option<PeerMiss<'a>> {
-    let mut miss = PeerMiss::NoAddress;
+    if is_inside(other, block, connection.family) {
+        return None;
+    }
+    let mut miss = if other.lacks_address() { PeerMiss::UnknownAddress } else { PeerMiss::NoAddress };
     for address in connection.family.iter().flat_map(|family| other.addresses_of(*family)) {
         miss = match block.except.iter().find(|hole| hole.contains(&address)) {
-            _ if !block.cidr.contains(&address) => PeerMiss::OutsideBlock(address, block.cidr),
-            Some(hole) => PeerMiss::Excepted(address, *hole),
-            None => return None,
+            Some(hole) if block.cidr.contains(&address) => PeerMiss::Excepted(address, *hole),
+            _ => PeerMiss::OutsideBlock(address, block.cidr),
         };
     }
     Some(miss)
@@ -184,21 +200,28 @@ impl fmt::Display for PeerMiss<'_> {
             }
             Self::NoPod => f.write_str("selectors never match an address outside the cluster"),
             Self::NotOwnNode => f.write_str("it is not the pod's own node"),
-            Self::Selectors { pod, only, unknown_namespace, namespace_labels, pod_labels } => {
+            Self::Selectors { pod, only, unlabelled, namespace_labels, pod_labels } => {
                 let mut parts = Vec::new();
                 let namespace = &pod.name.namespace;
                 if let Some(only) = only {
                     parts.push(format!("without a namespaceSelector it only looks in namespace {only}"));
                 }
-                let of_namespace = |miss: &LabelMiss<'_>| match miss.value {
-                    None if *unknown_namespace => {
+                let of_namespace = |miss: &LabelMiss<'_>| match (miss.value, unlabelled) {
+                    (None, Some(Unlabelled::Unknown)) => {
                         format!("namespace {namespace} is not known, so its label {} is not either", miss.key)
+                    }
+                    (None, Some(Unlabelled::Undeclared)) => {
+                        let (key, needs) = (miss.key, miss.needs());
+                        format!("namespace {namespace} is not declared, label {key} unknown (needs {needs})")
                     }
                     _ => format!("namespace {namespace} {miss}"),
                 };
                 parts.extend(namespace_labels.iter().map(of_namespace));
                 parts.extend(pod_labels.iter().map(|miss| format!("pod {} {miss}", pod.name.name)));
                 f.write_str(&parts.join("; "))
+            }
+            Self::UnknownAddress => {
+                f.write_str("an ipBlock: it depends on the pod's address, which is not known")
             }
             Self::NoAddress => f.write_str("an ipBlock, but the other end has no address to compare"),
             Self::OutsideBlock(address, cidr) => write!(f, "{address} is outside {cidr}"),
@@ -209,19 +232,26 @@ impl fmt::Display for PeerMiss<'_> {
 
 impl fmt::Display for LabelMiss<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, operator, value } = self;
+        let Self { key, value, .. } = self;
         match value {
             Some(value) => write!(f, "has {key}={value}")?,
             None => write!(f, "has no label {key}")?,
         }
-        match operator {
+        write!(f, " (needs {})", self.needs())
+    }
+}
+
+impl LabelMiss<'_> {
+    fn needs(&self) -> String {
+        let key = self.key;
+        match self.operator {
             Operator::In(values) => match (values.len(), values.first()) {
-                (1, Some(value)) => write!(f, " (needs {key}={value})"),
-                _ => write!(f, " (needs {key} in {})", list(values)),
+                (1, Some(value)) => format!("{key}={value}"),
+                _ => format!("{key} in {}", list(values)),
             },
-            Operator::NotIn(values) => write!(f, " (needs {key} not in {})", list(values)),
-            Operator::Exists => f.write_str(" (needs one)"),
-            Operator::DoesNotExist => f.write_str(" (needs none)"),
+            Operator::NotIn(values) => format!("{key} not in {}", list(values)),
+            Operator::Exists => "one".to_owned(),
+            Operator::DoesNotExist => "none".to_owned(),
         }
     }
 }

@@ -51,14 +51,20 @@
 //! assert!(allowed("db", "batch"));
 //! ```
 
+mod addresses;
+mod allowed;
 mod isolation;
+mod kinds;
 mod miss;
 mod party;
 mod pod_set;
+mod traffic;
 mod verdict;
 
-pub use miss::{LabelMiss, PeerMiss, RuleMiss};
+pub use addresses::AddressRange;
+pub use miss::{LabelMiss, PeerMiss, RuleMiss, Unlabelled};
 pub use party::{Endpoint, Party};
+pub use traffic::TrafficRange;
 pub use verdict::{Exemption, PolicyRule, Ruling, Verdict};
 
 use std::collections::{HashMap, HashSet};
@@ -66,7 +72,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    Cluster, Direction, Family, ObjectName, Pod, PodsToNode, PortMatch, PortNumber, Protocol, Rule,
+    Cluster, Direction, Family, IpBlock, ObjectName, Pod, PodsToNode, PortMatch, PortNumber, Protocol, Rule,
 };
 use isolation::{Isolation, Isolations, ResolvedRule, isolations, members};
 use pod_set::Member;
@@ -146,6 +152,27 @@ impl<'a> Judge<'a> {
     #[must_use]
     pub fn with_pods_to_node(self, pods_to_node: PodsToNode) -> Self {
         Self { pods_to_node, ..self }
+    }
+
+    /// A judge of another cluster that asks the same of it.
+    pub fn of_cluster<'b>(&self, cluster: &'b Cluster) -> Judge<'b> {
+        Judge::new(cluster).with_pods_to_node(self.pods_to_node)
+    }
+
+    /// The objects that it judges by.
+    pub fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    /// Looks up the ends of another judge's connection.
+    pub fn translate(&self, connection: &Connection<'_>) -> Connection<'a> {
+        let translated = |end: &Party<'_>| match (end.address, end.pod) {
+            (Some(address), _) => self.party(Endpoint::Address(address)),
+            (None, Some(pod)) => self.party(Endpoint::Pod(pod)),
+            (None, None) => self.party_of(None, None),
+        };
+        let Connection { family, traffic, .. } = *connection;
+        Connection { from: translated(&connection.from), to: translated(&connection.to), family, traffic }
     }
 
     /// Looks up one end of a connection. A pod that is not of this cluster is nobody: no policy judges it and no peer
@@ -232,10 +259,11 @@ impl<'a> Judge<'a> {
     /// Whether one direction of a connection is allowed, and why.
     pub fn ruling(&self, direction: Direction, connection: &Connection<'a>) -> Ruling<'a> {
         let connection = &self.deciding(direction, connection);
+        let (subject, _) = connection.subject_and_peer(direction);
         match self.exemption(direction, connection) {
             Some(exemption) => Ruling::Exempt(exemption),
             None => Ruling::Isolated {
-                by: self.isolating(direction, connection).iter().map(|isolation| isolation.policy).collect(),
+                by: self.isolating(direction, subject).iter().map(|isolation| isolation.policy).collect(),
                 allowed_by: self.allowing(direction, connection).collect(),
                 audited: self.is_audited(direction, connection),
             },
@@ -250,12 +278,17 @@ impl<'a> Judge<'a> {
             || subject.address.is_some() && subject.address == peer.address
         {
             Some(Exemption::Itself)
-        } else if self.isolating(direction, connection).is_empty() {
+        } else if !self.is_isolated(direction, subject) {
             Some(Exemption::NotIsolated)
         } else {
             let exempt = direction == Direction::Ingress || self.pods_to_node == PodsToNode::Allow;
             (exempt && self.is_own_node(subject, peer)).then_some(Exemption::OwnNode)
         }
+    }
+
+    /// Whether a policy isolates an end in one direction.
+    pub fn is_isolated(&self, direction: Direction, end: &Party<'a>) -> bool {
+        !self.isolating(direction, end).is_empty()
     }
 
     /// Whether `peer` is the node that runs `subject`: a `hostNetwork` pod there, or an address of the node.
@@ -266,8 +299,7 @@ impl<'a> Judge<'a> {
                 || peer.addresses().iter().any(|address| self.node_addresses.contains(&(node, *address))))
     }
 
-    fn isolating(&self, direction: Direction, connection: &Connection<'a>) -> &[Arc<Isolation<'a>>] {
-        let (subject, _) = connection.subject_and_peer(direction);
+    fn isolating(&self, direction: Direction, subject: &Party<'a>) -> &[Arc<Isolation<'a>>] {
         let isolations = match direction {
             Direction::Egress => &self.egress,
             Direction::Ingress => &self.ingress,
@@ -277,7 +309,8 @@ impl<'a> Judge<'a> {
 
     /// Whether all policies that isolate the subject are in audit mode.
     fn is_audited(&self, direction: Direction, connection: &Connection<'a>) -> bool {
-        self.isolating(direction, connection).iter().all(|isolation| isolation.audited)
+        let (subject, _) = connection.subject_and_peer(direction);
+        self.isolating(direction, subject).iter().all(|isolation| isolation.audited)
     }
 
     fn allowing(
@@ -286,7 +319,7 @@ impl<'a> Judge<'a> {
         connection: &Connection<'a>,
     ) -> impl Iterator<Item = PolicyRule<'a>> {
         let (subject, peer) = connection.subject_and_peer(direction);
-        self.isolating(direction, connection).iter().flat_map(move |isolation| {
+        self.isolating(direction, subject).iter().flat_map(move |isolation| {
             isolation
                 .rules
                 .iter()
@@ -322,9 +355,16 @@ fn claimants(cluster: &Cluster) -> HashMap<IpAddr, Vec<&Pod>> {
 fn covers_peer(rule: &ResolvedRule<'_>, peer: &Party<'_>, family: Option<Family>) -> bool {
     rule.rule.peers.is_none()
         || peer.member.is_some_and(|member| rule.pods.contains(member))
-        || family.is_some_and(|family| {
-            peer.addresses_of(family).any(|address| rule.blocks.iter().any(|block| block.contains(address)))
-        })
+        || rule.blocks.iter().any(|block| is_inside(peer, block, family))
+}
+
+/// Whether a block has an end of a connection in a family. A pod that has no address yet is in those that have them all.
+fn is_inside(end: &Party<'_>, block: &IpBlock, family: Option<Family>) -> bool {
+    if end.lacks_address() {
+        return block.is_whole_family()
+            && family.is_none_or(|family| family == Family::of(block.cidr.addr()));
+    }
+    family.is_some_and(|family| end.addresses_of(family).any(|address| block.contains(address)))
 }
 
 /// Whether the rule's ports cover the traffic. A port's name is resolved on the destination.

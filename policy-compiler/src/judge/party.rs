@@ -46,6 +46,11 @@ impl<'a> Party<'a> {
         }
     }
 
+    /// Whether the end is a pod that has no address yet.
+    pub(super) fn lacks_address(&self) -> bool {
+        self.pod.is_some() && self.addresses().is_empty()
+    }
+
     pub(super) fn addresses_of(&self, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses().iter().copied().filter(move |address| Family::of(*address) == family)
     }

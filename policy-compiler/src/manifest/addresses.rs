@@ -18,13 +18,18 @@ pub fn ip_address(text: &str) -> Option<IpAddr> {
     parse_address(text).map(|address| address.to_canonical())
 }
 
+/// Reads a block without its host bits; a block of IPv4 written as IPv6 is the IPv4 block. `None` if it is no block.
+pub fn ip_block(text: &str) -> Option<IpNet> {
+    text.parse::<IpNet>().ok().map(|block| unmapped(block.trunc()))
+}
+
 /// Reads what stands in [`ALLOWED_SOURCES_ANNOTATION`](crate::model::ALLOWED_SOURCES_ANNOTATION): addresses and blocks,
 /// without their host bits, and the parts that are neither.
 pub fn allowed_sources(text: &str) -> (Vec<IpNet>, Vec<String>) {
     let (mut sources, mut unread) = (Vec::new(), Vec::new());
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let address = || ip_address(part).map(IpNet::from);
-        match part.parse::<IpNet>().ok().map(|block| unmapped(block.trunc())).or_else(address) {
+        match ip_block(part).or_else(address) {
             Some(source) => sources.push(source),
             None => unread.push(part.to_owned()),
         }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::kinds::Kind;
 use super::{Manifests, Object, Owner, Problem, Reading, Resource, Workload, WorkloadKind};
-use crate::model::{Cluster, Labels, Namespace, ObjectName, Origin, Pod, Service};
+use crate::model::{Cluster, Namespace, ObjectName, Origin, Pod, Service};
 
 /// Puts together what was read from all files.
 ///
 /// An object that is written twice with the same content counts once, with a warning; of two that
-/// contradict each other the first counts, and the problem names both places. A workload is left out where
-/// its pods are listed themselves, or the workload that owns it is. The problems are those of the readings
+/// contradict each other the first counts, and the problem names both places. A workload is left out where a pod of
+/// it that has not finished is listed itself, or the workload that owns it is. The problems are those of the readings
 /// and the contradictions; what the manifests say is never more than the readable part allows, so a caller
 /// may report the problems and go on.
 pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<Problem>) {
@@ -21,9 +22,8 @@ pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<
         objects.extend(reading.objects);
         problems.extend(reading.problems);
         manifests.warnings.extend(reading.warnings);
-        for (kind, count) in reading.ignored {
-            *manifests.ignored.entry(kind).or_default() += count;
-        }
+        manifests.unread.extend(reading.unread);
+        manifests.passed_over.extend(reading.passed_over);
     }
     let mut workloads = Vec::new();
     for object in without_repetitions(objects, &mut problems, &mut manifests.warnings) {
@@ -31,12 +31,15 @@ pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<
             Resource::Namespace(namespace) => manifests.cluster.insert_namespace(namespace),
             Resource::Node(node) => manifests.cluster.insert_node(node),
             Resource::Service(service) => manifests.cluster.insert_service(service),
+            Resource::Endpoints(endpoints) | Resource::EndpointSlice(endpoints) => {
+                manifests.cluster.insert_endpoints(endpoints);
+            }
             Resource::NetworkPolicy(policy) => manifests.cluster.insert_policy(policy),
             Resource::Workload(workload) => workloads.push((object.origin, workload)),
         }
     }
     let workloads = without_represented(workloads);
-    insert_pods(&mut manifests.cluster, workloads, &mut manifests.warnings);
+    insert_pods(&mut manifests, workloads);
     complete(&mut manifests);
     manifests.warnings.extend(refused_addresses(&manifests.cluster));
     (manifests, problems)
@@ -54,7 +57,7 @@ fn complete(manifests: &mut Manifests) {
         }
     }
     for (name, origin) in undeclared {
-        cluster.insert_namespace(Namespace::new(name.clone(), Labels::new()));
+        cluster.insert_namespace(Namespace::undeclared(name.clone()));
         manifests.undeclared.extend(origin.map(|origin| (name, origin)));
     }
 }
@@ -96,6 +99,7 @@ fn without_repetitions(
         };
         let (kind, namespace, name) = identity(&object.resource);
         let name = namespace.map_or_else(|| name.to_string(), |namespace| format!("{namespace}/{name}"));
+        let kind = kind.as_str();
         let remark = |message| Problem { origin: object.origin.clone(), field: String::new(), message };
         if without_origins(object.resource.clone()) == without_origins(first.resource.clone()) {
             warnings
@@ -111,22 +115,26 @@ fn without_repetitions(
 }
 
 /// Kind, namespace if it has one, and name.
-type Identity = (&'static str, Option<Arc<str>>, Arc<str>);
+pub(super) type Identity = (Kind, Option<Arc<str>>, Arc<str>);
 
-fn identity(resource: &Resource) -> Identity {
+pub(super) fn identity(resource: &Resource) -> Identity {
     let namespaced = |kind, name: &ObjectName| (kind, Some(name.namespace.clone()), name.name.clone());
     match resource {
-        Resource::Namespace(namespace) => ("Namespace", None, namespace.name().clone()),
-        Resource::Node(node) => ("Node", None, node.name.clone()),
-        Resource::Service(service) => namespaced("Service", &service.name),
-        Resource::NetworkPolicy(policy) => namespaced("NetworkPolicy", &policy.name),
-        Resource::Workload(workload) => namespaced(workload.kind.as_str(), &workload.pod.name),
+        Resource::Namespace(namespace) => (Kind::Namespace, None, namespace.name().clone()),
+        Resource::Node(node) => (Kind::Node, None, node.name.clone()),
+        Resource::Service(service) => namespaced(Kind::Service, &service.name),
+        Resource::Endpoints(endpoints) => namespaced(Kind::Endpoints, &endpoints.name),
+        Resource::EndpointSlice(slice) => namespaced(Kind::EndpointSlice, &slice.name),
+        Resource::NetworkPolicy(policy) => namespaced(Kind::NetworkPolicy, &policy.name),
+        Resource::Workload(workload) => namespaced(Kind::Workload(workload.kind.clone()), &workload.pod.name),
     }
 }
 
 fn without_origins(resource: Resource) -> Resource {
     match resource {
-        Resource::Namespace(_) | Resource::Node(_) => resource,
+        Resource::Namespace(_) | Resource::Node(_) | Resource::Endpoints(_) | Resource::EndpointSlice(_) => {
+            resource
+        }
         Resource::Service(service) => Resource::Service(Service { origin: None, ..service }),
         Resource::NetworkPolicy(policy) => Resource::NetworkPolicy(policy.without_origins()),
         Resource::Workload(workload) => {
@@ -135,19 +143,20 @@ fn without_origins(resource: Resource) -> Resource {
     }
 }
 
-/// Leaves out a workload whose pods are listed, directly or through a workload between, and one whose owner
-/// is listed.
+/// Leaves out a workload one of whose pods is listed and lives, directly or through a workload between, and one whose
+/// owner is listed.
 fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, Workload)> {
     let key = |workload: &Workload| {
-        (workload.kind, workload.pod.name.namespace.clone(), workload.pod.name.name.clone())
+        (workload.kind.clone(), workload.pod.name.namespace.clone(), workload.pod.name.name.clone())
     };
     let owner_key = |workload: &Workload, owner: &Owner| {
-        (owner.kind, workload.pod.name.namespace.clone(), owner.name.clone())
+        (owner.kind.clone(), workload.pod.name.namespace.clone(), owner.name.clone())
     };
+    let is_pod = |workload: &Workload| workload.kind == WorkloadKind::Pod;
     let by_key: BTreeMap<_, _> = workloads.iter().map(|(_, workload)| (key(workload), workload)).collect();
     let mut left_out = BTreeSet::new();
     let mut with_pods: Vec<&Workload> =
-        by_key.values().copied().filter(|workload| workload.kind == WorkloadKind::Pod).collect();
+        by_key.values().copied().filter(|workload| is_pod(workload) && !workload.pod.finished).collect();
     while let Some(workload) = with_pods.pop() {
         for owner in &workload.owners {
             let owner = owner_key(workload, owner);
@@ -160,7 +169,7 @@ fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, W
     }
     for (key, workload) in &by_key {
         let owned = workload.owners.iter().any(|owner| by_key.contains_key(&owner_key(workload, owner)));
-        if workload.kind != WorkloadKind::Pod && owned {
+        if !is_pod(workload) && owned {
             left_out.insert(key.clone());
         }
     }
@@ -169,18 +178,21 @@ fn without_represented(mut workloads: Vec<(Origin, Workload)>) -> Vec<(Origin, W
 }
 
 /// Pods keep their names; a workload that has the name of something before it gets its kind behind it.
-fn insert_pods(cluster: &mut Cluster, mut workloads: Vec<(Origin, Workload)>, warnings: &mut Vec<Problem>) {
-    workloads.sort_by_key(|(_, workload)| workload.kind);
-    for (origin, Workload { kind, mut pod, .. }) in workloads {
+fn insert_pods(manifests: &mut Manifests, mut workloads: Vec<(Origin, Workload)>) {
+    workloads.sort_by(|(_, one), (_, other)| one.kind.cmp(&other.kind));
+    for (origin, Workload { kind, mut pod, owners }) in workloads {
         let written = pod.name.clone();
-        while cluster.pods().contains_key(&pod.name) {
+        while manifests.cluster.pods().contains_key(&pod.name) {
             let name = format!("{}.{}", pod.name.name, kind.as_str().to_lowercase());
             pod.name = ObjectName { name: name.into(), ..pod.name };
         }
         if pod.name != written {
             let message = format!("{} {written} is called {}: another has its name", kind.as_str(), pod.name);
-            warnings.push(Problem { origin, field: String::new(), message });
+            manifests.warnings.push(Problem { origin, field: String::new(), message });
         }
-        cluster.insert_pod(pod);
+        if !owners.is_empty() {
+            manifests.owners.insert(pod.name.clone(), owners);
+        }
+        manifests.cluster.insert_pod(pod);
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::Problem;
+use super::names::closest;
+use super::placeholders::Placeholder;
 use super::scalar::Resolved;
 use super::tree::{Entry, Node, Value};
 use crate::model::Origin;
@@ -18,6 +20,8 @@ pub(super) struct Report {
     file: Arc<str>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    /// What is wrong because it is a placeholder, since it was last taken.
+    placeholders: RefCell<Vec<(Placeholder, Problem)>>,
 }
 
 /// Stands in for a value that could not be read: a problem about it has been reported.
@@ -41,6 +45,8 @@ enum Step<'a> {
     Root,
     Key(&'a str),
     Index(usize),
+    /// An item of a document's `items`.
+    Item(usize),
 }
 
 /// A value that is an object.
@@ -52,15 +58,30 @@ pub(super) struct Mapping<'a> {
 
 impl Report {
     pub(super) fn new(file: &str) -> Self {
-        Self { file: file.into(), problems: RefCell::default(), warnings: RefCell::default() }
+        Self {
+            file: file.into(),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            placeholders: RefCell::default(),
+        }
     }
 
     pub(super) fn origin(&self, line: usize) -> Origin {
         Origin { file: self.file.clone(), line }
     }
 
+    /// Adds what is said in another report about the same file.
+    pub(super) fn add(&self, other: Self) {
+        for (list, others) in [(&self.problems, other.problems), (&self.warnings, other.warnings)] {
+            others.into_inner().into_iter().for_each(|problem| push(list, problem));
+        }
+    }
+
     /// Problems and warnings, by line.
     pub(super) fn finish(self) -> (Vec<Problem>, Vec<Problem>) {
+        for (_, problem) in self.placeholders.take() {
+            push(&self.problems, problem);
+        }
         let sorted = |list: RefCell<Vec<Problem>>| {
             let mut list = list.into_inner();
             list.sort_by_key(|problem| problem.origin.line);
@@ -70,8 +91,12 @@ impl Report {
     }
 }
 
+/// Adds a problem, unless it is there: a value can be read more than once.
 fn push(list: &RefCell<Vec<Problem>>, problem: Problem) {
     let mut list = list.borrow_mut();
+    if list.contains(&problem) {
+        return;
+    }
     if list.len() < MAX_PROBLEMS {
         list.push(problem);
     } else if list.len() == MAX_PROBLEMS {
@@ -85,6 +110,11 @@ impl<'a> Field<'a> {
         Self { node, line: node.line, step: Step::Root, parent: None, report }
     }
 
+    /// An item of a document's list that was handed on by itself.
+    pub(super) fn item(node: &'a Node, index: usize, report: &'a Report) -> Self {
+        Self { step: Step::Item(index), ..Self::root(node, report) }
+    }
+
     pub(super) fn origin(&self) -> Origin {
         self.report.origin(self.line)
     }
@@ -95,8 +125,33 @@ impl<'a> Field<'a> {
 
     /// Reports that the value is wrong.
     pub(super) fn problem(&self, message: impl Into<String>) -> Reported {
-        push(&self.report.problems, self.remark(message));
+        let placeholder = match &self.node.value {
+            Value::Scalar(scalar) => Placeholder::find(&scalar.text).map(|found| (found, &scalar.text)),
+            _ => None,
+        };
+        match placeholder {
+            Some((placeholder, text)) => {
+                let problem = self.remark(placeholder.in_text(text, &self.report.file));
+                self.report.placeholders.borrow_mut().push((placeholder, problem));
+            }
+            None => push(&self.report.problems, self.remark(message)),
+        }
         Reported(())
+    }
+
+    /// The problems with values that are placeholders, since this was last asked.
+    pub(super) fn take_placeholders(&self) -> Vec<(Placeholder, Problem)> {
+        self.report.placeholders.take()
+    }
+
+    /// Reports what was held back.
+    pub(super) fn report(&self, problem: Problem) {
+        push(&self.report.problems, problem);
+    }
+
+    /// The value.
+    pub(super) fn node(&self) -> &'a Node {
+        self.node
     }
 
     /// Says something about a value that is good enough to go on with.
@@ -106,7 +161,10 @@ impl<'a> Field<'a> {
 
     fn mismatch(&self, expected: &str) -> Reported {
         let found = match &self.node.value {
-            Value::Repeated { .. } => return Reported(()), // reported by `report_repeated_keys`
+            Value::Repeated { first } => {
+                return self.problem(format!("the key is already there on line {first}: keep one of them"));
+            }
+            Value::HandedOn => return Reported(()), // reported when it was read
             Value::Sequence(_) => "a list".to_owned(),
             Value::Mapping(_) => "an object".to_owned(),
             Value::Scalar(scalar) => match scalar.resolve() {
@@ -119,23 +177,31 @@ impl<'a> Field<'a> {
         self.problem(format!("must be {expected}, but is {found}"))
     }
 
+    /// An object; `null` is one without fields.
     pub(super) fn mapping(&self) -> Read<Mapping<'a>> {
         match &self.node.value {
             Value::Mapping(entries) => Ok(Mapping { field: *self, entries }),
+            _ if self.node.is_null() => Ok(Mapping { field: *self, entries: &[] }),
             _ => Err(self.mismatch("an object (`key: value`)")),
         }
     }
 
-    /// Reads every item of a list.
+    /// Reads every item of a list that was not handed on by itself; `null` is a list without items.
     pub(super) fn items<T>(&self, mut read: impl FnMut(&Field<'_>) -> T) -> Read<Vec<T>> {
-        let Value::Sequence(items) = &self.node.value else { return Err(self.mismatch("a list")) };
+        let items = match &self.node.value {
+            Value::Sequence(items) => items.as_slice(),
+            _ if self.node.is_null() => &[],
+            _ => return Err(self.mismatch("a list")),
+        };
+        let items = items.iter().enumerate().filter(|(_, node)| !matches!(node.value, Value::HandedOn));
         let item = |(index, node): (usize, &Node)| {
             let step = Step::Index(index);
             read(&Field { node, line: node.line, step, parent: Some(self), report: self.report })
         };
-        Ok(items.iter().enumerate().map(item).collect())
+        Ok(items.map(item).collect())
     }
 
+    /// A string; `null` is an empty one.
     pub(super) fn text(&self) -> Read<&'a str> {
         let Value::Scalar(scalar) = &self.node.value else { return Err(self.mismatch("a string")) };
         match scalar.resolve() {
@@ -144,12 +210,12 @@ impl<'a> Field<'a> {
                 self.warn("kubectl takes this letter for a boolean: put it in quotes");
                 Ok(&scalar.text)
             }
-            Resolved::Null => Err(self.mismatch(r#"a string (an empty one is written "")"#)),
+            Resolved::Null => Ok(""),
             _ => Err(self.mismatch("a string: put it in quotes")),
         }
     }
 
-    fn boolean(&self) -> Read<bool> {
+    pub(super) fn boolean(&self) -> Read<bool> {
         if let Value::Scalar(scalar) = &self.node.value
             && let Resolved::Bool(value) = scalar.resolve()
         {
@@ -176,24 +242,6 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Reports every key below a value that its object has more than once.
-pub(super) fn report_repeated_keys(field: &Field<'_>) {
-    match &field.node.value {
-        Value::Scalar(_) => {}
-        Value::Sequence(_) => {
-            let _ = field.items(report_repeated_keys);
-        }
-        Value::Mapping(entries) => {
-            for (_, child) in (Mapping { field: *field, entries }).entries() {
-                report_repeated_keys(&child);
-            }
-        }
-        Value::Repeated { first } => {
-            field.problem(format!("the key is already there on line {first}: keep one of them"));
-        }
-    }
-}
-
 /// The path, as `spec.ingress[0].from`.
 impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -203,6 +251,7 @@ impl fmt::Display for Field<'_> {
         match self.step {
             Step::Root => Ok(()),
             Step::Index(index) => write!(f, "[{index}]"),
+            Step::Item(index) => write!(f, "items[{index}]"),
             Step::Key(key) if key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) => {
                 if self.parent.is_some_and(|parent| !matches!(parent.step, Step::Root)) {
                     f.write_char('.')?;
@@ -236,8 +285,18 @@ impl<'a> Mapping<'a> {
 
     /// The value under a key; `null` is as if it were not there.
     pub(super) fn get<'b>(&'b self, key: &str) -> Option<Field<'b>> {
-        let entry = self.entries.iter().find(|entry| *entry.key == *key)?;
-        (!entry.value.is_null()).then(|| self.child(entry))
+        self.get_or_null(key).filter(|field| !field.node.is_null())
+    }
+
+    pub(super) fn get_or_null<'b>(&'b self, key: &str) -> Option<Field<'b>> {
+        self.entries.iter().find(|entry| *entry.key == *key).map(|entry| self.child(entry))
+    }
+
+    /// What stands at the end of a path, whatever it is; nothing is reported.
+    pub(super) fn peek(&self, path: &[&str]) -> Option<&'a Node> {
+        let (key, rest) = path.split_first()?;
+        let node = self.entries.iter().find(|entry| *entry.key == **key).map(|entry| &entry.value)?;
+        rest.iter().try_fold(node, |node, key| node.get(key)).filter(|node| !node.is_null())
     }
 
     pub(super) fn required<'b>(&'b self, key: &'b str) -> Read<Field<'b>> {
@@ -263,13 +322,13 @@ impl<'a> Mapping<'a> {
 
     /// Reports every key that is none of these.
     pub(super) fn only(&self, known: &[&str]) -> Read<()> {
-        let unknown = self.entries().filter(|(key, _)| !known.contains(key)).map(|(key, field)| match known
-            .iter()
-            .find(|known| is_close(key, known))
-        {
-            Some(known) => field.problem(format!("unknown field; did you mean `{known}`?")),
-            None => field.problem(format!("unknown field; known here: {}", known.join(", "))),
-        });
+        let unknown =
+            self.entries().filter(|(key, _)| !known.contains(key)).map(|(key, field)| {
+                match closest(key, known.iter().copied()) {
+                    Some(known) => field.problem(format!("unknown field; did you mean `{known}`?")),
+                    None => field.problem(format!("unknown field; known here: {}", known.join(", "))),
+                }
+            });
         unknown.last().map_or(Ok(()), Err)
     }
 }
@@ -281,24 +340,4 @@ pub(super) fn quoted(text: &str) -> String {
         shown.push('…');
     }
     format!("`{shown}`")
-}
-
-/// Whether one was probably meant to be the other: at most two letters differ, but not most of them.
-fn is_close(written: &str, known: &str) -> bool {
-    if written.len() > 40 {
-        return false;
-    }
-    let known: Vec<char> = known.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=known.len()).collect();
-    for (i, written) in written.to_lowercase().chars().enumerate() {
-        let mut next = vec![i + 1];
-        let mut left = i + 1;
-        for (pair, known) in row.windows(2).zip(&known) {
-            let [diagonal, above] = pair else { continue };
-            left = (diagonal + usize::from(written != *known)).min(above + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().is_some_and(|distance| *distance <= 2 && distance * 2 <= known.len())
 }

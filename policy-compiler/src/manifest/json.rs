@@ -1,43 +1,156 @@
-//! JSON is YAML, as far as the YAML parser goes along with that.
+//! From JSON, and from everything else that serde reads, to trees.
 
-use std::borrow::Cow;
+use std::fmt;
+use std::io::Read;
 
-/// The text as the YAML parser likes it, with every line where it was.
-///
-/// Characters beyond the Basic Multilingual Plane are escaped as two `\u` in JSON (RFC 8259, 7), which YAML
-/// does not know. And the parser must look for a `:` behind every `{` or `[` that starts a line, for it might
-/// be the key of an object, and keeps all that it meets on the way; behind a `---` on the same line it cannot
-/// be one.
-pub(super) fn as_yaml(text: &str) -> Cow<'_, str> {
-    let json = text.trim_start();
-    if !json.starts_with(['{', '[']) {
-        return Cow::Borrowed(text);
-    }
-    let mut yaml = String::with_capacity(text.len() + 4);
-    yaml.extend(text.bytes().take(text.len() - json.len()).filter(|byte| *byte == b'\n').map(char::from));
-    yaml.push_str("--- ");
-    let mut rest = json;
-    while let Some((before, escape)) = rest.find('\\').and_then(|index| rest.split_at_checked(index)) {
-        yaml.push_str(before);
-        let length: usize = if let Some(char) = surrogate_pair(escape) {
-            yaml.push(char);
-            12
-        } else {
-            // The backslash and what it escapes, which may be another backslash.
-            escape.chars().take(2).inspect(|char| yaml.push(*char)).map(char::len_utf8).sum()
-        };
-        rest = escape.get(length..).unwrap_or_default();
-    }
-    yaml.push_str(rest);
-    Cow::Owned(yaml)
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::meter::Meter;
+use super::scalar::Scalar;
+use super::text::Text;
+use super::tree::{Entry, Node, Part, Sink, SyntaxError, Value, mark_repeated};
+
+/// Hands on a JSON value that a text begins with, unless it is `null`, and the items of its list.
+pub(super) fn read<R: Read>(
+    text: &mut Text<'_, R>,
+    meter: &Meter,
+    sink: Sink<'_>,
+) -> Result<(), SyntaxError> {
+    // It takes no byte more than it has to, so that the meter knows the line of every value.
+    let mut source = serde_json::Deserializer::from_reader(text);
+    read_document(&mut source, meter, sink).map_err(|error| {
+        let message = error.to_string();
+        // The place is that in this value alone.
+        let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
+        SyntaxError::new(meter.line(), format!("not valid JSON: {message}"))
+    })
 }
 
-/// The character that a text starts with in the form `\uD83E\uDD80`.
-fn surrogate_pair(text: &str) -> Option<char> {
-    let unit = |start: usize| {
-        let escape = text.get(start..start + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(escape, 16).ok()
-    };
-    let (high, low) = (unit(0)?, unit(6)?);
-    char::decode_utf16([high, low]).next()?.ok().filter(|char| *char > '\u{ffff}')
+/// Hands on a document and the items of its list.
+pub(super) fn read_document<'de, D: Deserializer<'de>>(
+    source: D,
+    meter: &Meter,
+    sink: Sink<'_>,
+) -> Result<(), D::Error> {
+    let tree = Tree { meter, sink: &mut *sink, place: Place::Document, depth: 0 };
+    let document = tree.deserialize(source)?;
+    if !document.is_null() {
+        sink(Part::Document(document));
+    }
+    meter.end_document();
+    Ok(())
+}
+
+/// Makes a tree of what it is given.
+struct Tree<'t> {
+    meter: &'t Meter,
+    sink: Sink<'t>,
+    place: Place<'t>,
+    /// The lists and objects around it.
+    depth: usize,
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy)]
+enum Place<'t> {
+    Document,
+    /// The `items` of a document of which this is known.
+    Items(&'t [Entry]),
+    Elsewhere,
+}
+
+impl Tree<'_> {
+    fn scalar<E: Error>(&self, text: &str, plain: bool) -> Result<Node, E> {
+        let line = self.meter.line();
+        self.checked(self.meter.add_value(text.len(), line))?;
+        Ok(Node { line, value: Value::Scalar(Scalar { text: text.into(), plain }) })
+    }
+
+    /// The line of a list or an object that begins here.
+    fn begin<E: Error>(&self) -> Result<usize, E> {
+        let line = self.meter.line();
+        self.checked(self.meter.add_value(0, line))?;
+        self.checked(Meter::check_depth(self.depth + 1, line))?;
+        Ok(line)
+    }
+
+    fn child<'c>(&'c mut self, place: Place<'c>) -> Tree<'c> {
+        Tree { meter: self.meter, sink: &mut *self.sink, place, depth: self.depth + 1 }
+    }
+
+    fn checked<E: Error>(&self, result: Result<(), SyntaxError>) -> Result<(), E> {
+        result.map_err(|error| {
+            self.meter.fail(error.line, error.message);
+            E::custom("a limit")
+        })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Node, D::Error> {
+        source.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Node, E> {
+        self.scalar("null", true)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
+        self.scalar(if value { "true" } else { "false" }, true)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Node, E> {
+        self.scalar(&value.to_string(), true)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Node, E> {
+        self.scalar(&value.to_string(), true)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Node, E> {
+        self.scalar(&format!("{value:?}"), true)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Node, E> {
+        self.scalar(text, false)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut source: A) -> Result<Node, A::Error> {
+        let line = self.begin()?;
+        let mut items = Vec::new();
+        while let Some(item) = source.next_element_seed(self.child(Place::Elsewhere))? {
+            items.push(match self.place {
+                Place::Items(list) => item.hand_on(items.len(), list, self.meter, self.sink),
+                _ => item,
+            });
+        }
+        Ok(Node { line, value: Value::Sequence(items) })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut source: A) -> Result<Node, A::Error> {
+        let line = self.begin()?;
+        let mut entries = Vec::new();
+        while let Some(key) = source.next_key::<Box<str>>()? {
+            let line = self.meter.line();
+            self.checked(self.meter.add_value(key.len(), line))?;
+            let place = match self.place {
+                Place::Document if *key == *"items" => Place::Items(&entries),
+                _ => Place::Elsewhere,
+            };
+            let value = source.next_value_seed(self.child(place))?;
+            entries.push(Entry { key, line, value });
+        }
+        mark_repeated(&mut entries);
+        Ok(Node { line, value: Value::Mapping(entries) })
+    }
 }

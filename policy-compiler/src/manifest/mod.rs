@@ -32,18 +32,30 @@
 mod addresses;
 mod annotations;
 mod assemble;
+mod documents;
 mod fields;
 mod files;
+mod index;
 mod json;
+mod kinds;
+mod kustomize;
 mod labels;
+mod meter;
 mod names;
 mod objects;
+mod placeholders;
 mod pods;
 mod policy;
 mod ports;
+mod read;
+mod resources;
 mod scalar;
 mod selector;
+mod services;
+mod text;
 mod tree;
+mod unparsed;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -51,17 +63,25 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Read;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use addresses::{allowed_sources, ip_address};
+use serde::Deserializer;
+
+pub use addresses::{allowed_sources, ip_address, ip_block};
 pub use assemble::assemble;
 pub use files::files;
+pub use index::{Change, Index};
+pub use names::{InvalidNamespace, namespace_name};
+pub use placeholders::Placeholder;
+pub use read::{Exclude, ReadOptions, read, read_with};
 pub use selector::{SelectorError, label_selector};
 
-use crate::model::{Cluster, Namespace, NetworkPolicy, Node, Origin, Pod, Service};
+use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
 use fields::{Field, Report};
-use files::file_problem;
+use tree::{Part, Sink, SyntaxError};
 
 /// Something that manifests are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,25 +104,44 @@ impl From<OsString> for Input {
 pub struct Manifests {
     /// The objects.
     pub cluster: Cluster,
-    /// How many objects there were of each kind that is not read.
-    pub ignored: BTreeMap<String, usize>,
+    /// The objects of kinds that are not read.
+    pub unread: Vec<Unread>,
+    /// The documents that are passed over.
+    pub passed_over: Vec<PassedOver>,
     /// What is readable but probably not meant.
     pub warnings: Vec<Problem>,
     /// The namespaces that pods live in and nothing declares, each with the place of one of its pods. They are in the
     /// cluster, with their names as their only labels.
     pub undeclared: BTreeMap<Arc<str>, Origin>,
+    /// The workloads that own pods, by the pods' names. They need not be among the objects.
+    pub owners: BTreeMap<ObjectName, Vec<Owner>>,
+    /// The objects that name no namespace and were put into `default`, because [`ReadOptions::namespace`] does not say
+    /// otherwise.
+    pub in_default: Vec<Origin>,
 }
 
 /// What is wrong in a manifest, and where; shown as `file:line: field: message`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Problem {
-    /// File and line; line 1 where it is about the file as a whole.
+    /// File and line.
     pub origin: Origin,
     /// The field's path below the document, such as `spec.ingress[1].from[0].ipBlock.cidr`; empty where it
     /// is about the whole document or file.
     pub field: String,
     /// What is wrong and what to do about it.
     pub message: String,
+}
+
+impl Problem {
+    /// The first of several that are alike, with the number of the others.
+    pub fn first_of(problems: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut problems = problems.into_iter();
+        let first = problems.next()?;
+        Some(match problems.count() {
+            0 => first,
+            more => Self { message: format!("{} ({more} more like this)", first.message), ..first },
+        })
+    }
 }
 
 impl fmt::Display for Problem {
@@ -121,6 +160,14 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// An error if there are problems.
+    ///
+    /// # Errors
+    /// All of them.
+    pub fn check(problems: Vec<Problem>) -> Result<(), Self> {
+        if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
+    }
+
     /// The problems, in the order of the files and of the lines in them.
     pub fn as_slice(&self) -> &[Problem] {
         &self.0
@@ -156,12 +203,34 @@ pub struct Reading {
     /// namespace and leaves the policy without rules, unreadable `policyTypes` stand for both directions,
     /// and a policy with unknown fields isolates in both directions and has no rules.
     pub objects: Vec<Object>,
-    /// How many objects there were of each kind that is not read.
-    pub ignored: BTreeMap<String, usize>,
+    /// The objects of kinds that are not read.
+    pub unread: Vec<Unread>,
+    /// The documents that are passed over.
+    pub passed_over: Vec<PassedOver>,
     /// What is unreadable or invalid, by line.
     pub problems: Vec<Problem>,
     /// What is readable but probably not meant, by line.
     pub warnings: Vec<Problem>,
+}
+
+impl Reading {
+    /// Adds the objects of another reading of the same file.
+    fn add(&mut self, other: Self) {
+        self.objects.extend(other.objects);
+        self.unread.extend(other.unread);
+        self.passed_over.extend(other.passed_over);
+    }
+
+    /// Remembers the policies of a list that turned out to be a part of something else.
+    fn contains_policies_of(&mut self, items: &Self) {
+        let is_policy = |object: &&Object| matches!(object.resource, Resource::NetworkPolicy(_));
+        let count = items.objects.iter().filter(is_policy).count();
+        match (self.unread.last_mut(), self.passed_over.last_mut()) {
+            (Some(unread), _) => unread.policies_inside += count,
+            (None, Some(document)) => document.policies += count,
+            (None, None) => {}
+        }
+    }
 }
 
 /// One object of a manifest.
@@ -171,6 +240,83 @@ pub struct Object {
     pub origin: Origin,
     /// What it is.
     pub resource: Resource,
+    /// Whether it names no namespace and was put into `default`.
+    pub in_default: bool,
+}
+
+/// An object of a kind that is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// `kind`; where a kind of that name is read, with its group behind it: `Service.serving.knative.dev`.
+    pub kind: String,
+    /// `metadata.namespace`; `None` where it names none.
+    pub namespace: Option<Arc<str>>,
+    /// `metadata.name`; `None` where it has none.
+    pub name: Option<Arc<str>>,
+    /// Where it was written.
+    pub origin: Origin,
+    /// Whether it is a policy, which another engine enforces.
+    pub is_policy: bool,
+    /// How many policies are written inside it, as in an `OpenShift` Template.
+    pub policies_inside: usize,
+}
+
+/// A document that is passed over, because it is no Kubernetes object or none yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Where it starts.
+    pub origin: Origin,
+    /// What it is instead.
+    pub kind: PassedOverKind,
+    /// How many policies are written inside it.
+    pub policies: usize,
+}
+
+/// What a document is that is passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PassedOverKind {
+    /// Another program's: it has neither `apiVersion` nor `kind`, or is no mapping.
+    Foreign,
+    /// A file that is no YAML, and has nothing in it that looks like an object: why it is none.
+    NotYaml(String),
+    /// An object with a placeholder that something has to fill in.
+    Template(Placeholder),
+}
+
+impl PassedOver {
+    /// What another program's document is, where its file has a well-known name.
+    pub fn sort(&self) -> Option<&'static str> {
+        let name = Path::new(&*self.origin.file).file_name()?.to_string_lossy();
+        let name = match self.kind {
+            PassedOverKind::Foreign => &*name,
+            PassedOverKind::NotYaml(_) | PassedOverKind::Template(_) => return None,
+        };
+        match name {
+            "Chart.yaml" => Some("a Helm chart"),
+            _ if kustomize::is_kustomization(name) => Some("a kustomization"),
+            _ if name.starts_with("values") => Some("the values of a Helm chart"),
+            _ => None,
+        }
+    }
+
+    /// What it would be to whoever wants to have nothing passed over.
+    pub fn to_problem(&self) -> Problem {
+        Problem { origin: self.origin.clone(), field: String::new(), message: self.to_string() }
+    }
+}
+
+/// What it is, and what can be done about it.
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            PassedOverKind::Template(placeholder) => f.write_str(&placeholder.remedy(&self.origin.file)),
+            PassedOverKind::NotYaml(problem) => f.write_str(problem),
+            PassedOverKind::Foreign => match self.sort() {
+                Some(sort) => write!(f, "no Kubernetes object, but {sort}"),
+                None => f.write_str("no Kubernetes object"),
+            },
+        }
+    }
 }
 
 /// The kinds of objects that are read.
@@ -182,6 +328,10 @@ pub enum Resource {
     Node(Node),
     /// `v1 Service`
     Service(Service),
+    /// `v1 Endpoints`
+    Endpoints(Endpoints),
+    /// `discovery.k8s.io/v1 EndpointSlice`
+    EndpointSlice(Endpoints),
     /// `networking.k8s.io/v1 NetworkPolicy`
     NetworkPolicy(NetworkPolicy),
     /// A pod, or what makes pods.
@@ -209,7 +359,7 @@ pub struct Owner {
 }
 
 /// The kinds that are pods or make pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkloadKind {
     /// `v1`
     Pod,
@@ -227,136 +377,69 @@ pub enum WorkloadKind {
     Job,
     /// `batch/v1`
     CronJob,
+    /// Any other kind with a pod template, such as `Rollout`; where another kind of that name is read, with its group
+    /// behind it: `Service.serving.knative.dev`.
+    Other(Arc<str>),
 }
 
-impl WorkloadKind {
-    const ALL: [Self; 8] = [
-        Self::Pod,
-        Self::Deployment,
-        Self::StatefulSet,
-        Self::DaemonSet,
-        Self::ReplicaSet,
-        Self::ReplicationController,
-        Self::Job,
-        Self::CronJob,
-    ];
-
-    /// `kind`
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pod => "Pod",
-            Self::Deployment => "Deployment",
-            Self::StatefulSet => "StatefulSet",
-            Self::DaemonSet => "DaemonSet",
-            Self::ReplicaSet => "ReplicaSet",
-            Self::ReplicationController => "ReplicationController",
-            Self::Job => "Job",
-            Self::CronJob => "CronJob",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
-    fn api_version(self) -> &'static str {
-        match self {
-            Self::Pod | Self::ReplicationController => "v1",
-            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::ReplicaSet => "apps/v1",
-            Self::Job | Self::CronJob => "batch/v1",
-        }
-    }
-
-    /// Where the pod is described below the object.
-    fn template(self) -> &'static [&'static str] {
-        match self {
-            Self::Pod => &[],
-            Self::CronJob => &["spec", "jobTemplate", "spec", "template"],
-            _ => &["spec", "template"],
-        }
-    }
-}
-
-/// Reads all inputs into one cluster.
+/// Reads one regular file, whatever its name.
 ///
 /// # Errors
-/// Every problem of every file; also if there is no object at all.
-pub fn read(inputs: &[Input]) -> Result<Manifests, Problems> {
-    let mut readings = Vec::new();
-    let mut unreadable = Vec::new();
-    for input in inputs {
-        match read_input(input) {
-            Ok(results) => {
-                for result in results {
-                    match result {
-                        Ok(reading) => readings.push(reading),
-                        Err(problem) => unreadable.push(problem),
-                    }
-                }
-            }
-            Err(problem) => unreadable.push(problem),
-        }
-    }
-    let nothing = readings.iter().all(|reading| {
-        reading.objects.is_empty() && reading.ignored.is_empty() && reading.problems.is_empty()
-    });
-    if nothing && unreadable.is_empty() {
-        let input = match inputs.first() {
-            Some(Input::Path(path)) => path,
-            Some(Input::Stdin) | None => Path::new("-"),
-        };
-        unreadable.push(file_problem(input, "no Kubernetes objects found"));
-    }
-    let (manifests, mut problems) = assemble(readings);
-    problems.extend(unreadable);
-    problems.sort_by(|one, other| one.origin.cmp(&other.origin));
-    if problems.is_empty() { Ok(manifests) } else { Err(Problems(problems)) }
-}
-
-fn read_input(input: &Input) -> Result<Vec<Result<Reading, Problem>>, Problem> {
-    match input {
-        Input::Stdin => Ok(vec![files::standard_input().and_then(|bytes| parse(&bytes, "-"))]),
-        Input::Path(path) if path.is_dir() => {
-            let files = files(path)?;
-            if files.is_empty() {
-                return Err(file_problem(path, "no manifests (.yaml, .yml or .json) in this directory"));
-            }
-            Ok(files.iter().map(|file| read_file(file)).collect())
-        }
-        Input::Path(path) => Ok(vec![read_file(path)]),
-    }
-}
-
-/// Reads one file, whatever its name.
-///
-/// # Errors
-/// It cannot be opened, is no regular file, is larger than 64 MiB, or is not YAML.
+/// It cannot be opened, is no regular file, or is not YAML.
 pub fn read_file(path: &Path) -> Result<Reading, Problem> {
-    parse(&files::contents(path)?, &path.to_string_lossy())
+    parse(files::open_regular(path)?, &path.to_string_lossy())
 }
 
-/// Reads the text of a manifest; `file` is its name in problems and origins.
+/// Reads a manifest, of which no more than one object is in memory at a time; `file` is its name in problems and
+/// origins.
 ///
 /// # Errors
-/// It is not YAML, or breaks a limit: 100 levels, four million values.
-pub fn parse(text: &[u8], file: &str) -> Result<Reading, Problem> {
+/// It cannot be read to its end, is not YAML, or has an object that breaks a limit: 100 levels, a million values,
+/// 64 MiB.
+pub fn parse(source: impl Read, file: &str) -> Result<Reading, Problem> {
+    read_parts(file, |sink| documents::read(source, file, sink))
+}
+
+/// Reads an object that something else has parsed, a `serde_json::Value` for one, as it is read in a manifest. `name`
+/// stands for the file in problems and origins, all of them in line 1.
+///
+/// # Errors
+/// It cannot be deserialized, or breaks a limit.
+pub fn deserialize<'de>(object: impl Deserializer<'de>, name: &str) -> Result<Reading, Problem> {
+    read_parts(name, |sink| documents::deserialize(object, sink))
+}
+
+/// Reads what `read` hands on.
+fn read_parts(
+    file: &str,
+    read: impl FnOnce(Sink<'_>) -> Result<(), SyntaxError>,
+) -> Result<Reading, Problem> {
     let report = Report::new(file);
-    let failed =
-        |line, message: String| Problem { origin: report.origin(line), field: String::new(), message };
-    let line_at = |offset| 1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count();
-    if let Some(offset) = text.iter().position(|byte| *byte == 0) {
-        return Err(failed(
-            line_at(offset),
-            "a NUL byte: the file is binary, or text that is not UTF-8".into(),
-        ));
-    }
-    let text = std::str::from_utf8(text)
-        .map_err(|error| failed(line_at(error.valid_up_to()), "not UTF-8 text".into()))?;
     let mut reading = Reading::default();
-    for document in tree::documents(&json::as_yaml(text)) {
-        let document = document.map_err(|error| failed(error.line, error.message))?;
-        objects::read_document(&Field::root(&document, &report), &mut reading);
-    }
+    // What is read of a list whose end has not come yet: it may turn out to be none.
+    let mut items = (Reading::default(), Report::new(file));
+    let result = read(&mut |part| match part {
+        Part::Item { index, node } => {
+            objects::read_document(&Field::item(&node, index, &items.1), &mut items.0);
+        }
+        Part::Document(node) => {
+            let mut rest = Reading::default();
+            let is_list = objects::read_document(&Field::root(&node, &report), &mut rest);
+            let (items, items_report) = mem::replace(&mut items, (Reading::default(), Report::new(file)));
+            if is_list {
+                reading.add(items);
+                report.add(items_report);
+            } else {
+                rest.contains_policies_of(&items);
+            }
+            reading.add(rest);
+        }
+    });
+    result.map_err(|SyntaxError { line, message }| Problem {
+        origin: report.origin(line),
+        field: String::new(),
+        message,
+    })?;
     (reading.problems, reading.warnings) = report.finish();
     Ok(reading)
 }

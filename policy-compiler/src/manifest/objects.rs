@@ -1,66 +1,12 @@
 //! From a document to the objects in it.
 
-use std::sync::Arc;
-
-use super::addresses::{address, block};
-use super::annotations::{is_audited, sources};
-use super::fields::{Field, Mapping, Read, quoted, report_repeated_keys};
-use super::labels::labels;
-use super::names::{is_dns_label, is_dns_subdomain, is_plain_name};
-use super::pods::pod;
-use super::policy::network_policy;
-use super::ports::{port_number, port_or_name, protocol};
-use super::{Object, Owner, Reading, Resource, Workload, WorkloadKind};
-use crate::model::{Namespace, Node, ObjectName, Service, ServicePort, TargetPort};
-
-/// The kinds that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Namespace,
-    Node,
-    Service,
-    NetworkPolicy,
-    Workload(WorkloadKind),
-}
-
-impl Kind {
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "Namespace" => Some(Self::Namespace),
-            "Node" => Some(Self::Node),
-            "Service" => Some(Self::Service),
-            "NetworkPolicy" => Some(Self::NetworkPolicy),
-            _ => WorkloadKind::named(name).map(Self::Workload),
-        }
-    }
-
-    fn api_version(self) -> &'static str {
-        match self {
-            Self::Namespace | Self::Node | Self::Service => "v1",
-            Self::NetworkPolicy => "networking.k8s.io/v1",
-            Self::Workload(kind) => kind.api_version(),
-        }
-    }
-
-    /// Whether objects of that version are written like those of [`Self::api_version`].
-    fn accepts(self, api_version: &str) -> bool {
-        let old = match (group(api_version), group(self.api_version())) {
-            (given, right @ ("apps" | "batch")) => given == right || given == "extensions",
-            _ => false,
-        };
-        old || api_version == self.api_version()
-    }
-}
-
-/// The API group; the core group is empty.
-fn group(api_version: &str) -> &str {
-    api_version.split_once('/').map_or("", |(group, _)| group)
-}
-
-/// Whether the group is not one of Kubernetes' own, so that it may have a kind of any name.
-fn is_foreign(group: &str) -> bool {
-    group.contains('.') && group != "networking.k8s.io"
-}
+use super::fields::{Field, Mapping, Read, Reported, quoted};
+use super::kinds::{Kind, Type, is_known_or_policy, is_known_version, is_policy_kind, qualified};
+use super::names::closest;
+use super::pods::template;
+use super::resources::read_resource;
+use super::tree::{Node, Value};
+use super::{Object, PassedOver, PassedOverKind, Reading, Unread, WorkloadKind};
 
 /// `apiVersion` and `kind`, where a list says it for its items.
 #[derive(Clone, Copy, Default)]
@@ -69,50 +15,111 @@ struct ItemType<'a> {
     kind: Option<&'a str>,
 }
 
-/// Adds the objects of a document to what was read before.
-pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) {
-    let _ = read_object(root, ItemType::default(), reading);
+/// What an object turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    List,
+    Single,
 }
 
-fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> Read<()> {
+/// Adds the objects of a document to what was read before. Returns whether it is a list, so that what was read of its
+/// items before counts.
+pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) -> bool {
+    if is_object(root.node()) {
+        return read_object(root, ItemType::default(), reading) == Ok(Form::List);
+    }
+    let policies = policies_inside(root.node());
+    if policies > 0 && matches!(root.node().value, Value::Sequence(_)) {
+        let message = "a list of objects is no manifest: put them under `items` of a `kind: List`";
+        root.problem(message);
+    } else {
+        let kind = PassedOverKind::Foreign;
+        reading.passed_over.push(PassedOver { origin: root.origin(), kind, policies });
+    }
+    false
+}
+
+/// Whether a document is a Kubernetes object, or was meant to be one. Files of other programs have a `kind` or an
+/// `apiVersion` too.
+fn is_object(document: &Node) -> bool {
+    let get = |key| document.get(key).filter(|node| !node.is_null());
+    match (get("apiVersion"), get("kind")) {
+        (Some(_), Some(_)) => true,
+        (None, None) => false,
+        (None, Some(kind)) => kind.text().is_some_and(is_known_or_policy),
+        (Some(version), None) => {
+            version.text().is_some_and(is_known_version) && document.get("metadata").is_some()
+        }
+    }
+}
+
+fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> Read<Form> {
     let object = field.mapping()?;
     let api_version = type_field(&object, "apiVersion", item.api_version);
     let kind_name = type_field(&object, "kind", item.kind);
-    let (api_version, kind_name) = match (api_version, kind_name) {
-        (Ok(api_version), Ok(kind_name)) => (api_version, kind_name),
-        (api_version, kind_name) => {
-            report_repeated_keys(field);
-            return api_version.and(kind_name).map(drop);
-        }
-    };
-
-    if let (Some(item_kind), Some(items)) = (kind_name.strip_suffix("List"), object.get("items")) {
+    let (api_version, kind_name) = (api_version?, kind_name?);
+    if let Some(item_kind) = kind_name.strip_suffix("List")
+        && (item_kind.is_empty() || object.get_or_null("items").is_some())
+    {
         let item = match item_kind {
             "" => ItemType::default(),
             _ => ItemType { api_version: Some(&api_version), kind: Some(item_kind) },
         };
-        let read = items.items(|object| {
+        let read = object.list("items", |object| {
             let _ = read_object(object, item, reading);
         });
-        return read.map(drop).inspect_err(|_| report_repeated_keys(&items));
+        return read.map(|_| Form::List);
     }
-
-    let kind = match Kind::named(&kind_name) {
-        Some(kind) if kind.accepts(&api_version) || !is_foreign(group(&api_version)) => kind,
-        other => {
-            let group = other.map(|_| format!(".{}", group(&api_version))).unwrap_or_default();
-            *reading.ignored.entry(format!("{kind_name}{group}")).or_default() += 1;
-            return Ok(());
+    let kind = match Type::of(&api_version, &kind_name) {
+        Type::Read(kind) => kind,
+        Type::WrongVersion(kind) => {
+            let (given, right) = (quoted(&api_version), kind.api_version());
+            let message = format!("there is no {kind_name} in {given}: write `apiVersion: {right}`");
+            object.get("apiVersion").as_ref().unwrap_or(field).problem(message);
+            kind
+        }
+        Type::WrongKind(kind) => {
+            misspelt(&object, &kind_name, &api_version, kind.as_str());
+            kind
+        }
+        Type::Other => {
+            let kind = WorkloadKind::other(&api_version, &kind_name);
+            if closest(&kind_name, ["List"]).is_some() && object.get_or_null("items").is_some() {
+                return Err(misspelt(&object, &kind_name, &api_version, "List"));
+            }
+            if template(&object, &kind).is_none() {
+                reading.unread.push(unread(&api_version, &kind_name, &object));
+                return Ok(Form::Single);
+            }
+            Kind::Workload(kind)
         }
     };
-    report_repeated_keys(field);
-    if !kind.accepts(&api_version) {
-        let (given, right) = (quoted(&api_version), kind.api_version());
-        let message = format!("there is no {kind_name} in {given}: write `apiVersion: {right}`");
-        object.get("apiVersion").as_ref().unwrap_or(field).problem(message);
+    read_known(&kind, &object, reading).map(|()| Form::Single)
+}
+
+/// Reports a kind that the API server does not know.
+fn misspelt(object: &Mapping<'_>, kind: &str, api_version: &str, meant: &str) -> Reported {
+    let message = format!("there is no {} in {}: did you mean {meant}?", quoted(kind), quoted(api_version));
+    object.get("kind").as_ref().unwrap_or(object.field()).problem(message)
+}
+
+/// Reads an object of a kind that is read. One with placeholders is a template: what is not filled in yet is passed
+/// over, unless it is a policy.
+fn read_known(kind: &Kind, object: &Mapping<'_>, reading: &mut Reading) -> Read<()> {
+    let field = object.field();
+    let is_policy = *kind == Kind::NetworkPolicy;
+    let read = read_resource(kind, object);
+    for (placeholder, problem) in field.take_placeholders() {
+        if !is_policy {
+            let kind = PassedOverKind::Template(placeholder);
+            reading.passed_over.push(PassedOver { origin: field.origin(), kind, policies: 0 });
+            return Ok(());
+        }
+        field.report(problem);
     }
-    let resource = read_resource(kind, &object)?;
-    reading.objects.push(Object { origin: field.origin(), resource });
+    let namespace = object.peek(&["metadata", "namespace"]).and_then(Node::text).unwrap_or_default();
+    let in_default = namespace.is_empty() && kind.is_namespaced();
+    reading.objects.push(Object { origin: field.origin(), resource: read?, in_default });
     Ok(())
 }
 
@@ -123,133 +130,42 @@ fn type_field(object: &Mapping<'_>, key: &str, default: Option<&str>) -> Read<St
     }
 }
 
-/// Reads an object, as far as it can be read; an object without a good name cannot.
-fn read_resource(kind: Kind, object: &Mapping<'_>) -> Read<Resource> {
-    let metadata_field = object.required("metadata")?;
-    let metadata = metadata_field.mapping()?;
-    Ok(match kind {
-        Kind::Namespace => {
-            let labels = metadata.get("labels").as_ref().map(labels).unwrap_or_default();
-            let namespace = Namespace::new(dns_name(&metadata, is_dns_label)?, labels);
-            let namespace =
-                namespace.with_audit(is_audited(&metadata)).with_terminating(is_terminating(&metadata));
-            Resource::Namespace(namespace.with_allowed_sources(sources(&metadata)))
-        }
-        Kind::Node => Resource::Node(node(object, dns_name(&metadata, is_dns_subdomain)?)),
-        Kind::Service => Resource::Service(service(object, object_name(&metadata, is_dns_label)?)),
-        Kind::NetworkPolicy => {
-            Resource::NetworkPolicy(network_policy(object, object_name(&metadata, is_dns_subdomain)?))
-        }
-        Kind::Workload(kind) => Resource::Workload(Workload {
-            kind,
-            owners: owners(&metadata),
-            pod: pod(object, kind, object_name(&metadata, is_dns_subdomain)?),
-        }),
-    })
-}
-
-/// Whether the object is being deleted: `metadata.deletionTimestamp` is set.
-fn is_terminating(metadata: &Mapping<'_>) -> bool {
-    metadata.optional("deletionTimestamp", |field| field.text().map(drop)).is_ok_and(|time| time.is_some())
-}
-
-/// Namespace and name; without a namespace the object goes into `default`.
-fn object_name(metadata: &Mapping<'_>, valid: fn(&str) -> bool) -> Read<ObjectName> {
-    let namespace = metadata.optional("namespace", |field| match field.text()? {
-        "" => Ok("default".into()),
-        name => checked_name(field, name, is_dns_label),
-    });
-    let name = dns_name(metadata, valid);
-    Ok(ObjectName { namespace: namespace?.unwrap_or_else(|| "default".into()), name: name? })
-}
-
-fn dns_name(metadata: &Mapping<'_>, valid: fn(&str) -> bool) -> Read<Arc<str>> {
-    let field = metadata.required("name")?;
-    checked_name(&field, field.text()?, valid)
-}
-
-/// Names that break the API's syntax are in use with other tools; they do no harm as long as they can be
-/// written into a ruleset.
-fn checked_name(field: &Field<'_>, name: &str, valid: fn(&str) -> bool) -> Read<Arc<str>> {
-    if !valid(name) {
-        let shown = quoted(name);
-        if !is_plain_name(name) {
-            let syntax = "at most 253 letters, digits, `-`, `_` and `.`, a letter or digit at both ends";
-            return Err(field.problem(format!("{shown} is no name: {syntax}")));
-        }
-        let dots = if valid("a.b") { ", `.`" } else { "" };
-        field.warn(format!("the API server refuses {shown}: it wants lower-case letters, digits, `-`{dots}"));
+/// What is kept of an object that is not read. Nothing that is wrong in it matters.
+fn unread(api_version: &str, kind: &str, object: &Mapping<'_>) -> Unread {
+    let text = |key| Some(object.peek(&["metadata", key])?.text()?.into());
+    let is_policy = is_policy_kind(kind);
+    Unread {
+        kind: qualified(api_version, kind),
+        namespace: text("namespace"),
+        name: text("name").or_else(|| text("generateName")),
+        origin: object.field().origin(),
+        is_policy,
+        policies_inside: if is_policy { 0 } else { policies_inside(object.field().node()) },
     }
-    Ok(name.into())
 }
 
-/// The workloads that `metadata.ownerReferences` names.
-fn owners(metadata: &Mapping<'_>) -> Vec<Owner> {
-    let references = metadata.list("ownerReferences", |field| {
-        let reference = field.mapping()?;
-        let kind = reference.optional("kind", |field| Ok(WorkloadKind::named(field.text()?)));
-        let name = reference.optional("name", |field| Ok(Arc::from(field.text()?)));
-        Ok(kind?.flatten().zip(name?).map(|(kind, name)| Owner { kind, name }))
-    });
-    references.unwrap_or_default().into_iter().filter_map(|owner: Read<_>| owner.ok().flatten()).collect()
-}
-
-fn node(object: &Mapping<'_>, name: Arc<str>) -> Node {
-    let mut node = Node { name, addresses: Vec::new(), pod_ranges: Vec::new() };
-    if let Some(Ok(status)) = object.get("status").as_ref().map(Field::mapping) {
-        let addresses = status.list("addresses", |field| {
-            let entry = field.mapping()?;
-            match entry.required("type")?.text()? {
-                "InternalIP" | "ExternalIP" => address(&entry.required("address")?).map(Some),
-                _ => Ok(None),
+/// How many policies, of whatever engine, are written inside a value that is none itself: in a template, in another
+/// policy that makes them, as text.
+fn policies_inside(node: &Node) -> usize {
+    match &node.value {
+        Value::Scalar(scalar) => text_policies(&scalar.text),
+        Value::Sequence(items) => items.iter().map(policies_inside).sum(),
+        Value::Mapping(entries) => {
+            let has = |key| node.get(key).is_some();
+            let is_policy = |kind: &Node| kind.text().is_some_and(is_policy_kind);
+            if has("apiVersion") && (has("spec") || has("data")) && node.get("kind").is_some_and(is_policy) {
+                return 1;
             }
-        });
-        node.addresses =
-            addresses.unwrap_or_default().into_iter().filter_map(|a: Read<_>| a.ok().flatten()).collect();
-    }
-    if let Some(Ok(spec)) = object.get("spec").as_ref().map(Field::mapping) {
-        node.pod_ranges = spec.list("podCIDRs", block).unwrap_or_default().into_iter().flatten().collect();
-        if node.pod_ranges.is_empty() {
-            node.pod_ranges.extend(spec.optional("podCIDR", block).ok().flatten());
+            entries.iter().map(|entry| policies_inside(&entry.value)).sum()
         }
+        Value::Repeated { .. } | Value::HandedOn => 0,
     }
-    node
 }
 
-fn service(object: &Mapping<'_>, name: ObjectName) -> Service {
-    let mut service = Service {
-        name,
-        selector: None,
-        addresses: Vec::new(),
-        ports: Vec::new(),
-        origin: Some(object.field().origin()),
-    };
-    let Some(Ok(spec)) = object.get("spec").as_ref().map(Field::mapping) else { return service };
-    service.selector = spec.get("selector").as_ref().map(labels).filter(|labels| !labels.is_empty());
-    let cluster_ip = |field: &Field<'_>| match field.text()? {
-        "" | "None" => Ok(None),
-        _ => address(field).map(Some),
-    };
-    let listed = spec.list("clusterIPs", cluster_ip).unwrap_or_default();
-    service.addresses = listed.into_iter().filter_map(|ip: Read<_>| ip.ok().flatten()).collect();
-    if service.addresses.is_empty() {
-        service.addresses.extend(spec.optional("clusterIP", cluster_ip).ok().flatten().flatten());
+/// The NetworkPolicies in a manifest that stands in a string.
+fn text_policies(text: &str) -> usize {
+    if !text.contains(Kind::NetworkPolicy.api_version()) {
+        return 0;
     }
-    service.ports = spec.list("ports", service_port).unwrap_or_default().into_iter().flatten().collect();
-    service
-}
-
-fn service_port(field: &Field<'_>) -> Read<ServicePort> {
-    let port = field.mapping()?;
-    let name = port.optional("name", |field| field.text().map(str::to_owned));
-    let protocol = protocol(&port);
-    let number = port.required("port").and_then(|field| port_number(&field));
-    let target = port.optional("targetPort", port_or_name);
-    let number = number?;
-    Ok(ServicePort {
-        name: name?,
-        protocol: protocol?,
-        number,
-        target: target?.unwrap_or(TargetPort::Number(number)),
-    })
+    text.lines().filter(|line| line.trim() == "kind: NetworkPolicy").count()
 }

@@ -6,22 +6,89 @@ use std::sync::Arc;
 
 use super::WorkloadKind;
 use super::addresses::address;
-use super::fields::{Field, Mapping, Read};
+use super::fields::{Field, Mapping, Read, quoted};
 use super::labels::labels;
 use super::names::is_dns_subdomain;
 use super::ports::{port_number, protocol};
+use super::tree::{Node, Value};
 use crate::model::{ContainerPort, ObjectName, Pod};
 
+/// The way from an object to its pod template.
+type Path = &'static [&'static str];
+
+/// Where kinds that are not Kubernetes' own have their pod template.
+const PLACES: [Path; 5] = [
+    &["spec", "template"],
+    &["spec", "jobTemplate", "spec", "template"],
+    &["spec", "jobTargetRef", "template"],
+    &["spec", "virtualMachineTemplate", "spec", "template"],
+    &["template"],
+];
+
+/// Where an object has its pod template; `None` if it is of a kind that is not Kubernetes' own and has none.
+pub(super) fn template(object: &Mapping<'_>, kind: &WorkloadKind) -> Option<Path> {
+    let places: &[Path] = match kind {
+        WorkloadKind::Pod => return Some(&[]),
+        WorkloadKind::CronJob => return Some(&["spec", "jobTemplate", "spec", "template"]),
+        // A revision of a Knative Service, and what a virtual machine of KubeVirt becomes, are templates as a whole.
+        WorkloadKind::Other(kind) if matches!(&**kind, "Revision" | "VirtualMachineInstance") => &[&[]],
+        WorkloadKind::Other(_) => &PLACES,
+        _ => return Some(&["spec", "template"]),
+    };
+    let has = |place: &Path, key| object.peek(&[place, &["spec", key][..]].concat());
+    places.iter().copied().find(|place| {
+        let containers =
+            has(place, "containers").is_some_and(|node| matches!(node.value, Value::Sequence(_)));
+        // Of a virtual machine of KubeVirt.
+        containers || has(place, "domain").is_some_and(|node| matches!(node.value, Value::Mapping(_)))
+    })
+}
+
 /// The pod, or the one that a workload's template describes. What cannot be read of it is left out.
-pub(super) fn pod(object: &Mapping<'_>, kind: WorkloadKind, name: ObjectName) -> Pod {
-    let workload = (kind != WorkloadKind::Pod).then(|| kind.as_str().into());
+pub(super) fn pod(object: &Mapping<'_>, kind: &WorkloadKind, name: ObjectName) -> Pod {
+    let is_pod = *kind == WorkloadKind::Pod;
+    let workload = (!is_pod).then(|| kind.as_str().into());
     let mut pod = Pod { workload, origin: Some(object.field().origin()), ..Pod::new(name) };
-    let _ = at(object, kind.template(), &mut |template| read_template(template, &mut pod));
-    if kind == WorkloadKind::Pod {
+    let path = template(object, kind).unwrap_or_default();
+    let _ = at(object, path, &mut |template| read_template(template, &mut pod));
+    if is_pod {
         let _ = object.get("metadata").map(|metadata| read_times(&metadata, &mut pod));
         let _ = object.get("status").map(|status| read_status(&status, &mut pod));
     }
+    for (key, value) in controller_labels(object, kind, &pod.name.name) {
+        pod.labels.entry(key.to_owned()).or_insert(value);
+    }
     pod
+}
+
+/// The labels that the controller of a workload gives its pods, as far as their values are known: not those with a hash
+/// or a time in them, and not the number of one of several pods.
+fn controller_labels(object: &Mapping<'_>, kind: &WorkloadKind, name: &str) -> Vec<(&'static str, String)> {
+    let same = |keys: &[&'static str]| keys.iter().map(|key| (*key, name.to_owned())).collect();
+    match kind {
+        WorkloadKind::Job => same(&["batch.kubernetes.io/job-name", "job-name"]),
+        WorkloadKind::StatefulSet => {
+            let number = |path: &[&str], default| object.peek(path).map_or(Some(default), Node::integer);
+            match (number(&["spec", "replicas"], 1), number(&["spec", "ordinals", "start"], 0)) {
+                (Some(1), Some(index)) => vec![
+                    ("apps.kubernetes.io/pod-index", index.to_string()),
+                    ("statefulset.kubernetes.io/pod-name", format!("{name}-{index}")),
+                ],
+                _ => Vec::new(),
+            }
+        }
+        WorkloadKind::Other(kind) => match &**kind {
+            "DeploymentConfig" => same(&["deploymentconfig"]),
+            "Service.serving.knative.dev" => {
+                same(&["serving.knative.dev/configuration", "serving.knative.dev/service"])
+            }
+            "VirtualMachine" | "VirtualMachineInstance" => {
+                vec![("kubevirt.io", "virt-launcher".to_owned()), ("vm.kubevirt.io/name", name.to_owned())]
+            }
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
 }
 
 /// Goes down the required fields of a path.
@@ -89,7 +156,10 @@ fn node_name(field: &Field<'_>) -> Read<Option<Arc<str>>> {
     match field.text()? {
         "" => Ok(None),
         name if is_dns_subdomain(name) => Ok(Some(name.into())),
-        _ => Err(field.problem("is no node name: use lower-case letters, digits, `-` and `.`")),
+        name => {
+            let syntax = "use lower-case letters, digits, `-` and `.`";
+            Err(field.problem(format!("{} is no node name: {syntax}", quoted(name))))
+        }
     }
 }
 

@@ -24,6 +24,14 @@ pub(super) fn port_number(field: &Field<'_>) -> Read<PortNumber> {
     in_range(field, field.integer(PORT)?)
 }
 
+/// A field that holds a port's number, or 0 where there is none.
+pub(super) fn port_number_if_any(field: &Field<'_>) -> Read<Option<PortNumber>> {
+    match field.integer(PORT)? {
+        0 => Ok(None),
+        number => in_range(field, number).map(Some),
+    }
+}
+
 /// A field that holds a port's number or its name (`IntOrString`).
 pub(super) fn port_or_name(field: &Field<'_>) -> Read<TargetPort> {
     match field.integer_or_text(PORT_OR_NAME)? {

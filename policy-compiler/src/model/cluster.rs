@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Labels, NetworkPolicy, ObjectName, Origin, Pod, PortNumber, Protocol};
+use super::{EndpointSubset, Endpoints, Labels, NetworkPolicy, ObjectName, Pod, Service};
 
 /// The label that the API server puts on every namespace; its value is the namespace's name.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -18,6 +18,7 @@ pub struct Cluster {
     nodes: BTreeMap<Arc<str>, Node>,
     pods: BTreeMap<ObjectName, Pod>,
     services: BTreeMap<ObjectName, Service>,
+    endpoints: BTreeMap<ObjectName, Vec<Endpoints>>,
     policies: BTreeMap<ObjectName, NetworkPolicy>,
 }
 
@@ -29,6 +30,7 @@ pub struct Namespace {
     audited: bool,
     allowed_sources: Vec<IpNet>,
     terminating: bool,
+    declared: bool,
 }
 
 impl Namespace {
@@ -36,7 +38,12 @@ impl Namespace {
     pub fn new(name: impl Into<Arc<str>>, mut labels: Labels) -> Self {
         let name = name.into();
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_string());
-        Self { name, labels, audited: false, allowed_sources: Vec::new(), terminating: false }
+        Self { name, labels, audited: false, allowed_sources: Vec::new(), terminating: false, declared: true }
+    }
+
+    /// A namespace that objects live in and no manifest declares: its name is its only label.
+    pub fn undeclared(name: impl Into<Arc<str>>) -> Self {
+        Self { declared: false, ..Self::new(name, Labels::new()) }
     }
 
     /// The namespace with its policies in audit mode, or not.
@@ -68,6 +75,11 @@ impl Namespace {
         self.terminating
     }
 
+    /// Whether its labels are known, and not only its name.
+    pub fn is_declared(&self) -> bool {
+        self.declared
+    }
+
     /// Whether all policies of the namespace are in audit mode.
     pub fn is_audited(&self) -> bool {
         self.audited
@@ -96,43 +108,6 @@ pub struct Node {
     pub pod_ranges: Vec<IpNet>,
 }
 
-/// `core/v1 Service`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    /// Namespace and name.
-    pub name: ObjectName,
-    /// `spec.selector`: labels that a backend has; `None` where the Service selects no pods.
-    pub selector: Option<Labels>,
-    /// `spec.clusterIPs`
-    pub addresses: Vec<IpAddr>,
-    /// `spec.ports`
-    pub ports: Vec<ServicePort>,
-    /// Where it was written.
-    pub origin: Option<Origin>,
-}
-
-/// `core/v1 ServicePort`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServicePort {
-    /// `name`
-    pub name: Option<String>,
-    /// `protocol`
-    pub protocol: Protocol,
-    /// `port`
-    pub number: PortNumber,
-    /// `targetPort`; the same as `port` where it is left out.
-    pub target: TargetPort,
-}
-
-/// `targetPort`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetPort {
-    /// A port of the backend.
-    Number(PortNumber),
-    /// The name of a container port of the backend.
-    Name(String),
-}
-
 impl Cluster {
     /// A cluster without objects.
     pub fn new() -> Self {
@@ -159,6 +134,12 @@ impl Cluster {
         self.services.insert(service.name.clone(), service);
     }
 
+    /// Adds backends of a Service.
+    pub fn insert_endpoints(&mut self, endpoints: Endpoints) {
+        let service = ObjectName::new(endpoints.name.namespace.clone(), endpoints.service.clone());
+        self.endpoints.entry(service).or_default().push(endpoints);
+    }
+
     /// Puts a policy in, in the place of one of the same name.
     pub fn insert_policy(&mut self, policy: NetworkPolicy) {
         self.policies.insert(policy.name.clone(), policy);
@@ -182,6 +163,12 @@ impl Cluster {
     /// The Services, by namespace and name.
     pub fn services(&self) -> &BTreeMap<ObjectName, Service> {
         &self.services
+    }
+
+    /// What Endpoints and EndpointSlices name as backends of a Service. They may name some twice, because the
+    /// endpoint controllers copy the one into the other.
+    pub fn endpoints_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSubset> + use<'_> {
+        self.endpoints.get(service).into_iter().flatten().flat_map(|endpoints| &endpoints.subsets)
     }
 
     /// Whether a policy of the cluster is in audit mode.

@@ -46,8 +46,8 @@ impl DefaultDeny {
         self.policy_if(name, |requirement| requirement.matches_name(name) != Some(false))
     }
 
-    /// Puts the policies into a cluster's namespaces, those that only pods are known of included.
-    pub fn apply(&self, cluster: &mut Cluster) {
+    /// Puts the policies into a cluster's namespaces, those that only pods are known of included. Whether there is one.
+    pub fn apply(&self, cluster: &mut Cluster) -> bool {
         let known = cluster.namespaces();
         let of_pods: BTreeSet<_> = cluster.pods().keys().map(|name| &name.namespace).collect();
         let unknown = of_pods.into_iter().filter(|name| !known.contains_key(*name));
@@ -56,9 +56,11 @@ impl DefaultDeny {
             .filter_map(|namespace| self.policy(namespace))
             .chain(unknown.filter_map(|name| self.policy_of_unknown(name)))
             .collect();
+        let is_chosen = !policies.is_empty();
         for policy in policies {
             cluster.insert_policy(policy);
         }
+        is_chosen
     }
 
     fn policy_if(&self, name: &Arc<str>, holds: impl Fn(&Requirement) -> bool) -> Option<NetworkPolicy> {
@@ -84,14 +86,10 @@ impl DefaultDeny {
 
     /// The DNS add-on, by what it is known by in every common distribution, and a cache on the node.
     fn to_dns(&self) -> Rule {
-        let is = |key: &str, value: &str| LabelSelector {
-            requirements: vec![Requirement {
-                key: key.to_owned(),
-                operator: Operator::In([value.to_owned()].into()),
-            }],
-        };
-        let namespaces = NamespaceScope::Matching(is(NAMESPACE_NAME_LABEL, "kube-system"));
-        let mut peers = vec![Peer::Pods(PodPeer { namespaces, pods: is("k8s-app", "kube-dns") })];
+        let namespaces =
+            NamespaceScope::Matching(LabelSelector::equal([(NAMESPACE_NAME_LABEL, "kube-system")]));
+        let pods = LabelSelector::equal([("k8s-app", "kube-dns")]);
+        let mut peers = vec![Peer::Pods(PodPeer { namespaces, pods })];
         if self.pods_to_node == PodsToNode::Policy {
             peers.push(Peer::OwnNode);
         }

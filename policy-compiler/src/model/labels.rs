@@ -42,6 +42,15 @@ impl LabelSelector {
         Self::default()
     }
 
+    /// The selector of what has all of these labels (`matchLabels`).
+    pub fn equal<'l>(labels: impl IntoIterator<Item = (&'l str, &'l str)>) -> Self {
+        let requirement = |(key, value): (&str, &str)| Requirement {
+            key: key.to_owned(),
+            operator: Operator::In([value.to_owned()].into()),
+        };
+        Self { requirements: labels.into_iter().map(requirement).collect() }
+    }
+
     /// Whether every requirement holds for `labels`.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(labels))

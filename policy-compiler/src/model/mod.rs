@@ -12,9 +12,10 @@ mod pod;
 mod pods_to_node;
 mod policy;
 mod port;
+mod service;
 
 pub use audit::{AUDIT_ANNOTATION, asks_for_audit};
-pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node, Service, ServicePort, TargetPort};
+pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node};
 pub use default_deny::DefaultDeny;
 pub use door::{ALLOWED_SOURCES_ANNOTATION, Door, Doors, LinkAddress, Tunnel};
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
@@ -22,6 +23,7 @@ pub use pod::{ContainerPort, Pod};
 pub use pods_to_node::{PodsToNode, UnknownChoice};
 pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};
 pub use port::{PortNumber, Protocol, UnknownProtocol};
+pub use service::{EndpointPort, EndpointSubset, Endpoints, Service, ServicePort, TargetPort};
 
 use std::fmt;
 use std::sync::Arc;
@@ -53,13 +55,16 @@ impl fmt::Display for ObjectName {
 pub struct Origin {
     /// The file as the user named it or as it was found below a directory; `-` is standard input.
     pub file: Arc<str>,
-    /// The line, counted from 1.
+    /// The line, counted from 1; 0 for the file as a whole.
     pub line: usize,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `networking.k8s.io/v1 NetworkPolicy`
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -156,9 +157,23 @@ pub struct IpBlock {
 }
 
 impl IpBlock {
+    /// Whether every address of its family lies in the block.
+    pub fn is_whole_family(&self) -> bool {
+        self.cidr.prefix_len() == 0 && self.except.is_empty()
+    }
+
     /// Whether the address lies in the block and in none of its exceptions.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.cidr.contains(&address) && !self.except.iter().any(|hole| hole.contains(&address))
+    }
+}
+
+/// `10.0.0.0/8 except 10.1.0.0/16`
+impl fmt::Display for IpBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let except: Vec<_> = self.except.iter().map(IpNet::to_string).collect();
+        let word = if except.is_empty() { "" } else { " except " };
+        write!(f, "{}{word}{}", self.cidr, except.join(", "))
     }
 }
 

@@ -147,7 +147,7 @@ fn as_manifest<K: Kind>(
     // The items of a list come without them.
     object.insert("apiVersion".to_owned(), json!(K::api_version(&())));
     object.insert("kind".to_owned(), json!(K::kind(&())));
-    match manifest::parse(Value::Object(object).to_string().as_bytes(), name) {
+    match manifest::deserialize(Value::Object(object), name) {
         Ok(reading) => (reading.objects.into_iter().next().map(|object| object.resource), reading.problems),
         Err(problem) => (None, vec![problem]),
     }

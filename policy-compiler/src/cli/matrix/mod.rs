@@ -1,33 +1,65 @@
 //! `podfence matrix`
 
+mod answers;
+mod cell;
+mod dot;
+mod end;
+mod grid;
+mod html;
+mod layout;
+mod markdown;
+mod names;
+mod nodes;
 mod records;
-mod rows;
+mod remarks;
+mod selection;
+mod summary;
 mod table;
 
 use std::io::{self, Write};
 
+use anyhow::Context;
 use policy_compiler::judge::Judge;
 
 use super::args::{Matrix, MatrixFormat};
 use super::{Outcome, Output, input};
-use rows::Rows;
+use answers::Answers;
+use end::WithoutPorts;
+use grid::Grid;
+use records::Records;
+pub(crate) use selection::Selection;
 
 pub(crate) fn run(args: &Matrix, output: &mut Output) -> anyhow::Result<Outcome> {
-    let cluster = input::read(&args.manifests)?;
+    let cluster = input::read(&args.manifests)?.cluster;
     let judge = Judge::new(&cluster).with_pods_to_node(args.manifests.pods_to_node);
-    let rows = Rows::new(&cluster, &judge, &args.ports, &args.external);
-    match args.output {
-        MatrixFormat::Table => table::write(&rows, output)?,
-        MatrixFormat::Json => records::write_json(&rows, output)?,
-        MatrixFormat::Csv => records::write_csv(&rows, output)?,
-        MatrixFormat::Md => records::write_markdown(&rows, output)?,
+    let is_records = matches!(args.output, MatrixFormat::Json | MatrixFormat::Csv);
+    let without_ports = if is_records { WithoutPorts::Nothing } else { WithoutPorts::Everything };
+    let ends = end::ends(&cluster, &judge, &args.ports, &args.external, without_ports);
+    let sources = selection::select(&args.from, &ends).context("--from")?;
+    let destinations = selection::select(&args.to, &ends).context("--to")?;
+    let mut remarks = remarks::remarks(args, &cluster, &ends, &destinations);
+    let mut answers = Answers::new(&judge);
+    if is_records {
+        let records =
+            Records { ends: &ends, sources: &sources, destinations: &destinations, only: args.only };
+        match args.output {
+            MatrixFormat::Json => records.write_json(&mut answers, output)?,
+            _ => records.write_csv(&mut answers, output)?,
+        }
+    } else {
+        let grid = Grid::new(ends, sources, destinations, args.only, &mut answers);
+        remarks.extend(args.only.filter(|_| grid.is_blank()).map(remarks::nothing_left));
+        match args.output {
+            MatrixFormat::Md => markdown::write(&grid, output)?,
+            MatrixFormat::Html => html::write(&grid, &judge, output)?,
+            MatrixFormat::Dot => dot::write(&grid, output)?,
+            _ => table::write(&grid, output)?,
+        }
     }
-    if args.ports.is_empty() && !args.external.is_empty() {
+    let mut stderr = io::stderr().lock();
+    for remark in remarks {
         // Without standard error there is nobody to tell.
-        let _ = writeln!(
-            io::stderr(),
-            "note: outside addresses declare no ports: give --port to see connections to them"
-        );
+        let _ = writeln!(stderr, "{remark}");
     }
     Ok(Outcome::Fine)
 }

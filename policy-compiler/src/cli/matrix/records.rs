@@ -1,83 +1,115 @@
-//! The formats with a record for each row: JSON, CSV and Markdown.
+//! The formats with a record for each row: JSON and CSV.
 
 use std::io::{self, Write};
 
-use super::rows::{Row, Rows};
+use policy_compiler::judge::Traffic;
 
-/// An array of objects, one a line.
-pub(super) fn write_json(rows: &Rows<'_>, output: &mut impl Write) -> io::Result<()> {
-    output.write_all(b"[")?;
-    let mut separator = "\n";
-    let quoted = |name: &str| serde_json::Value::from(name).to_string();
-    for_each(rows, quoted, |from, to, row| {
-        write_pieces(output, &[separator, "{\"from\":", from, ",\"to\":", to, ",\"port\":"])?;
-        write!(output, "{}", row.port)?;
-        write_pieces(
-            output,
-            &[",\"protocol\":\"", row.protocol.as_str(), "\",\"egress\":\"", word(row.egress)],
-        )?;
-        write_pieces(
-            output,
-            &["\",\"ingress\":\"", word(row.ingress), "\",\"verdict\":\"", word(row.allowed())],
-        )?;
-        separator = ",\n";
-        match row.family {
-            Some(family) => write!(output, "\",\"family\":\"{family}\"}}"),
-            None => output.write_all(b"\"}"),
-        }
-    })?;
-    output.write_all(b"\n]\n")
+use super::answers::{Answer, Answers, Row};
+use super::end::End;
+use crate::cli::args::Only;
+
+/// What the records are about.
+pub(super) struct Records<'r, 'a> {
+    pub(super) ends: &'r [End<'a>],
+    pub(super) sources: &'r [usize],
+    pub(super) destinations: &'r [usize],
+    pub(super) only: Option<Only>,
 }
 
-/// A header, then a line for each row; `family` is empty where the families agree.
-pub(super) fn write_csv(rows: &Rows<'_>, output: &mut impl Write) -> io::Result<()> {
-    output.write_all(b"from,to,port,protocol,family,egress,ingress,verdict\n")?;
-    let quoted = |name: &str| {
-        if name.contains([',', '"', '\n', '\r']) {
-            format!("\"{}\"", name.replace('"', "\"\""))
-        } else {
-            name.to_owned()
+impl<'a> Records<'_, 'a> {
+    /// An array of objects, one a line.
+    pub(super) fn write_json(&self, answers: &mut Answers<'a>, output: &mut impl Write) -> io::Result<()> {
+        output.write_all(b"[")?;
+        let mut separator = "\n";
+        let quote = |name: &str| serde_json::Value::from(name).to_string();
+        self.for_each(answers, quote, json_of_row, |from, to, row| {
+            write_pieces(output, &[separator, "{\"from\":", from, ",\"to\":", to, row])?;
+            separator = ",\n";
+            Ok(())
+        })?;
+        output.write_all(b"\n]\n")
+    }
+
+    /// A header, then a line for each row; `family` is empty where the families agree.
+    pub(super) fn write_csv(&self, answers: &mut Answers<'a>, output: &mut impl Write) -> io::Result<()> {
+        output.write_all(b"from,to,port,protocol,family,egress,ingress,verdict\n")?;
+        let quote = |name: &str| {
+            if name.contains([',', '"', '\n', '\r']) {
+                format!("\"{}\"", name.replace('"', "\"\""))
+            } else {
+                name.to_owned()
+            }
+        };
+        self.for_each(answers, quote, csv_of_row, |from, to, row| write_pieces(output, &[from, ",", to, row]))
+    }
+
+    /// Calls `write` for each row with the names of its ends and what `render` makes of it. There may be millions of
+    /// rows, so names and different answers are rendered once.
+    fn for_each(
+        &self,
+        answers: &mut Answers<'a>,
+        quote: impl Fn(&str) -> String,
+        render: impl Fn(Row) -> String,
+        mut write: impl FnMut(&str, &str, &str) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let named = |members: &[usize]| -> Vec<(&End<'a>, String)> {
+            let ends = members.iter().filter_map(|index| self.ends.get(*index));
+            ends.map(|end| (end, quote(&end.name))).collect()
+        };
+        let (sources, destinations) = (named(self.sources), named(self.destinations));
+        let mut rendered: Vec<Vec<String>> = Vec::new();
+        for (from, from_name) in &sources {
+            for (to, to_name) in &destinations {
+                let index = answers.index_of(from, to);
+                for answer in answers.different().iter().skip(rendered.len()) {
+                    rendered.push(self.rows(answer).copied().map(&render).collect());
+                }
+                let rows = rendered.get(index).into_iter().flatten();
+                rows.into_iter().try_for_each(|row| write(from_name, to_name, row))?;
+            }
         }
-    };
-    for_each(rows, quoted, |from, to, row| {
-        let Row { port, protocol, egress, ingress, .. } = row;
-        let family = row.family.map(|family| family.to_string()).unwrap_or_default();
-        let (egress, ingress, verdict) = (word(egress), word(ingress), word(row.allowed()));
-        writeln!(output, "{from},{to},{port},{protocol},{family},{egress},{ingress},{verdict}")
-    })
+        Ok(())
+    }
+
+    fn rows<'r>(&self, answer: &'r Answer) -> impl Iterator<Item = &'r Row> {
+        let rows = match answer {
+            Answer::Rows(rows) => rows.as_slice(),
+            Answer::Exact(_) => &[],
+        };
+        let only = self.only;
+        rows.iter().filter(move |row| only.is_none_or(|only| (only == Only::Allowed) == row.allowed()))
+    }
 }
 
-/// A table for a pull request.
-pub(super) fn write_markdown(rows: &Rows<'_>, output: &mut impl Write) -> io::Result<()> {
-    output.write_all(b"| from | to | port | egress | ingress | verdict |\n|---|---|---|---|---|---|\n")?;
-    let escaped = |name: &str| name.replace('|', "\\|");
-    for_each(rows, escaped, |from, to, row| {
-        let Row { port, protocol, egress, ingress, .. } = row;
-        let family = row.family.map(|family| format!(" {family}")).unwrap_or_default();
-        let (egress, ingress) = (word(egress), word(ingress));
-        let verdict = if row.allowed() { "✓ allow" } else { "✗ **deny**" };
-        writeln!(output, "| {from} | {to} | {port}/{protocol}{family} | {egress} | {ingress} | {verdict} |")
-    })
+/// The number of the port, and the protocol.
+fn port_and_protocol(traffic: Traffic) -> (Option<String>, &'static str) {
+    match traffic {
+        Traffic::Port(protocol, port) => (Some(port.to_string()), protocol.as_str()),
+        Traffic::Other => (None, "ICMP"),
+    }
+}
+
+fn json_of_row(row: Row) -> String {
+    let (port, protocol) = port_and_protocol(row.traffic);
+    let port = port.unwrap_or_else(|| "null".to_owned());
+    let (egress, ingress, verdict) = (word(row.egress), word(row.ingress), word(row.allowed()));
+    let family = row.family.map(|family| format!(",\"family\":\"{family}\"")).unwrap_or_default();
+    format!(
+        ",\"port\":{port},\"protocol\":\"{protocol}\",\"egress\":\"{egress}\",\"ingress\":\"{ingress}\",\
+         \"verdict\":\"{verdict}\"{family}}}"
+    )
+}
+
+fn csv_of_row(row: Row) -> String {
+    let (port, protocol) = port_and_protocol(row.traffic);
+    let port = port.unwrap_or_default();
+    let (egress, ingress, verdict) = (word(row.egress), word(row.ingress), word(row.allowed()));
+    let family = row.family.map(|family| family.to_string()).unwrap_or_default();
+    format!(",{port},{protocol},{family},{egress},{ingress},{verdict}\n")
 }
 
 fn word(allowed: bool) -> &'static str {
     if allowed { "allow" } else { "deny" }
-}
-
-/// Calls `write` for each row. There may be millions of them, so names are rendered once, by `quote`.
-fn for_each(
-    rows: &Rows<'_>,
-    quote: impl Fn(&str) -> String,
-    mut write: impl FnMut(&str, &str, Row) -> io::Result<()>,
-) -> io::Result<()> {
-    let names: Vec<_> = rows.ends.iter().map(|end| quote(&end.name)).collect();
-    let ends = || rows.ends.iter().zip(&names);
-    for (from, from_name) in ends() {
-        for (to, to_name) in ends() {
-            rows.of(from, to).try_for_each(|row| write(from_name, to_name, row))?;
-        }
-    }
-    Ok(())
 }
 
 fn write_pieces(output: &mut impl Write, pieces: &[&str]) -> io::Result<()> {

@@ -1,172 +1,164 @@
-//! The grid: a line for each source, a column for each destination. Both carry the same numbers, so the
-//! lines name the columns.
+//! The table for people: a line for each kind of source, a column for each kind of destination.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use policy_compiler::model::Protocol;
-
-use super::rows::{End, Row, Rows};
+use super::cell::Cell;
+use super::end::by_place;
+use super::grid::Grid;
+use super::layout::{Block, Column, GAP, INDENT, Layout, Line, NAMES_ABOVE};
+use super::summary;
 use crate::cli::output::{Output, Styles};
 
-/// A cell lists so many ports before it counts the rest.
-const PORTS_SHOWN: usize = 3;
+/// Where the table has more lines than this, and more namespaces, a summary takes its place.
+const LINES_SHOWN: usize = 400;
+const NAMESPACES_SHOWN: usize = 3;
 
-/// What a cell says about a pair.
-enum Cell {
-    NotAsked,
-    Allowed,
-    Denied,
-    /// Only these ports.
-    Partly(String),
-}
-
-/// One destination: what each source may do there.
-struct Column {
-    number: usize,
-    cells: Vec<Cell>,
-    width: usize,
-}
-
-/// How many pairs have which answer.
-#[derive(Default)]
-struct Tally {
-    allowed: usize,
-    denied: usize,
-    partly: usize,
-}
-
-/// Writes the grid, in as many blocks of columns as the width asks for.
-pub(super) fn write(rows: &Rows<'_>, output: &mut Output) -> io::Result<()> {
-    let names = rows.ends.iter().map(|end| place_and_name(end).1.chars().count());
-    let name_width = names.max().unwrap_or(0);
-    let digits = rows.ends.len().to_string().len();
-    let mut columns =
-        rows.ends.iter().enumerate().map(|(index, to)| Column::new(rows, index + 1, to)).peekable();
-    let mut tally = Tally::default();
-    while columns.peek().is_some() {
-        let mut room = output.width.saturating_sub(digits + name_width + 3);
-        let mut block = Vec::new();
-        while let Some(column) = columns.next_if(|column| block.is_empty() || column.width + 2 <= room) {
-            room = room.saturating_sub(column.width + 2);
-            tally.add(&column);
-            block.push(column);
-        }
-        write_block(rows, &block, digits, name_width, output)?;
-        writeln!(output)?;
+/// Writes the table, or a summary where it would be too long to read.
+pub(super) fn write(grid: &Grid<'_>, output: &mut Output) -> io::Result<()> {
+    let blocks = Layout::new(grid, output.width).blocks();
+    let lines: usize = blocks.iter().map(|block| block.lines.len() + 3).sum();
+    let namespaces = by_place(&grid.ends, grid.destinations.iter().copied()).len();
+    let is_summarized = lines > LINES_SHOWN && namespaces > NAMESPACES_SHOWN;
+    if is_summarized {
+        summary::write(grid, output)?;
+        writeln!(output, "\nA summary by namespace, because the whole table has {lines} lines.")?;
+        writeln!(output, "--from and --to NAMESPACE/ show a part of it, -o html all of it.")?;
     }
-    let Tally { allowed, denied, partly } = tally;
-    writeln!(output, "{allowed} pairs allowed, {denied} denied, {partly} allowed on some ports only")?;
-    let Styles { allow, deny, dim, .. } = output.styles;
-    writeln!(
-        output,
-        "{allow}✓{allow:#} every port asked for   {deny}✗{deny:#} none   80 only this one   {dim}·{dim:#} nothing asked"
-    )
+    for block in blocks.iter().filter(|block| !is_summarized && !block.lines.is_empty()) {
+        write_block(block, output)?;
+    }
+    write_legend(grid, output)
 }
 
-fn write_block(
-    rows: &Rows<'_>,
-    block: &[Column],
-    digits: usize,
-    name_width: usize,
-    output: &mut Output,
-) -> io::Result<()> {
+fn write_block(block: &Block<'_>, output: &mut Output) -> io::Result<()> {
     let Styles { heading, .. } = output.styles;
-    let margin = digits + name_width + 3;
-    write!(output, "{heading}{:<margin$}{heading:#}", "from ↓ to →")?;
-    for Column { number, width, .. } in block {
-        write!(output, "  {heading}{number:>width$}{heading:#}")?;
+    let widths = block.column_widths();
+    let room = output.width.saturating_sub(widths.iter().map(|width| width + GAP).sum());
+    let title = if block.places.is_empty() { "from ↓ to →" } else { "from ↓" };
+    let natural = block.lines.iter().map(|line| INDENT + line.names.join(", ").chars().count());
+    let label = natural.max().unwrap_or(0).min(room).max(title.chars().count());
+    for line in wrapped(block.places.iter().copied(), output.width.saturating_sub("to ".len())) {
+        writeln!(output, "{heading}to {line}{heading:#}")?;
     }
-    writeln!(output)?;
+    write_headings(block, title, label, &widths, output)?;
     let mut current = None;
-    for (index, from) in rows.ends.iter().enumerate() {
-        let (place, name) = place_and_name(from);
-        if current.replace(place) != Some(place) {
+    for line in &block.lines {
+        if let Some(place) = line.place
+            && current.replace(place) != Some(place)
+        {
             writeln!(output, "{heading}{place}{heading:#}")?;
         }
-        write!(output, "  {:>digits$} {name:<name_width$}", index + 1)?;
-        for column in block {
-            if let Some(cell) = column.cells.get(index) {
-                write_cell(cell, column.width, output)?;
-            }
-        }
-        writeln!(output)?;
+        write_line(line, label, &widths, output)?;
     }
-    Ok(())
+    for Column { names, .. } in block.columns.iter().filter(|column| column.names.len() > NAMES_ABOVE) {
+        let (shown, more) = names.split_at_checked(NAMES_ABOVE - 1).unwrap_or_default();
+        let begin = format!("  with {}: ", shown.last().map_or("", String::as_str));
+        let width = output.width.saturating_sub(begin.chars().count());
+        for (index, line) in wrapped(more.iter().map(String::as_str), width).into_iter().enumerate() {
+            let begin = if index == 0 { begin.clone() } else { " ".repeat(begin.chars().count()) };
+            writeln!(output, "{begin}{line}")?;
+        }
+    }
+    writeln!(output)
+}
+
+/// The namespaces and names of the columns, the names down to the cells.
+fn write_headings(
+    block: &Block<'_>,
+    title: &str,
+    label: usize,
+    widths: &[usize],
+    output: &mut Output,
+) -> io::Result<()> {
+    // A string takes all that is written.
+    let mut lines = Vec::new();
+    if block.places.is_empty() {
+        let mut line = " ".repeat(label);
+        let mut widths = widths.iter();
+        for (place, count) in block.headings() {
+            let width = widths.by_ref().take(count).map(|width| width + GAP).sum::<usize>() - GAP;
+            let _ = write!(line, "{:GAP$}{place:width$}", "");
+        }
+        lines.push(line);
+    }
+    let stacks: Vec<_> = block.columns.iter().map(stack).collect();
+    let depth = stacks.iter().map(Vec::len).max().unwrap_or(0);
+    for row in 0..depth {
+        let mut line = format!("{:label$}", if row + 1 == depth { title } else { "" });
+        for (stack, width) in stacks.iter().zip(widths) {
+            let name = (row + stack.len()).checked_sub(depth).and_then(|index| stack.get(index));
+            let _ = write!(line, "{:GAP$}{:width$}", "", name.map_or("", String::as_str));
+        }
+        lines.push(line);
+    }
+    let Styles { heading, .. } = output.styles;
+    lines.iter().try_for_each(|line| writeln!(output, "{heading}{}{heading:#}", line.trim_end()))
+}
+
+/// What stands above a column.
+fn stack(column: &Column<'_>) -> Vec<String> {
+    if column.names.len() <= NAMES_ABOVE {
+        return column.names.clone();
+    }
+    let shown = column.names.iter().take(NAMES_ABOVE - 1).cloned();
+    shown.chain([format!("+{}", column.names.len() + 1 - NAMES_ABOVE)]).collect()
+}
+
+fn write_line(line: &Line<'_>, label: usize, widths: &[usize], output: &mut Output) -> io::Result<()> {
+    let mut names = wrapped(line.names.iter().map(String::as_str), label.saturating_sub(INDENT)).into_iter();
+    write!(output, "{:INDENT$}{:rest$}", "", names.next().unwrap_or_default(), rest = label - INDENT)?;
+    for (index, (cell, width)) in line.cells.iter().zip(widths).enumerate() {
+        let is_last = index + 1 == line.cells.len();
+        write_cell(cell, if is_last { 0 } else { *width }, output)?;
+    }
+    writeln!(output)?;
+    names.try_for_each(|more| writeln!(output, "{:INDENT$}{more}", ""))
 }
 
 fn write_cell(cell: &Cell, width: usize, output: &mut Output) -> io::Result<()> {
-    let Styles { allow, deny, partly, dim, .. } = output.styles;
-    let (style, text) = match cell {
-        Cell::NotAsked => (dim, "·"),
-        Cell::Allowed => (allow, "✓"),
-        Cell::Denied => (deny, "✗"),
-        Cell::Partly(ports) => (partly, ports.as_str()),
-    };
-    write!(output, "  {style}{text:>width$}{style:#}")
+    let style = style(cell, output.styles);
+    let text = cell.text();
+    let padding = width.saturating_sub(text.chars().count());
+    write!(output, "{:GAP$}{style}{text}{style:#}{:padding$}", "", "")
 }
 
-/// The heading under which an end is listed, and its name there.
-fn place_and_name<'e>(end: &'e End<'_>) -> (&'e str, &'e str) {
-    match end.pod {
-        Some(pod) => (&pod.name.namespace, &pod.name.name),
-        None => ("outside", &end.name),
+pub(super) fn style(cell: &Cell, styles: Styles) -> anstyle::Style {
+    match cell {
+        Cell::Itself | Cell::LeftOut | Cell::NotAsked => styles.dim,
+        Cell::Allowed => styles.allow,
+        Cell::Denied => styles.deny,
+        Cell::Partly(_) => styles.partly,
     }
 }
 
-impl Column {
-    fn new<'a>(rows: &Rows<'a>, number: usize, to: &End<'a>) -> Self {
-        let cells: Vec<_> = rows.ends.iter().map(|from| Cell::new(rows.of(from, to))).collect();
-        let widest = cells.iter().map(Cell::width).max().unwrap_or(0);
-        Self { number, cells, width: widest.max(number.to_string().len()) }
-    }
-}
-
-impl Cell {
-    fn new(rows: impl Iterator<Item = Row>) -> Self {
-        let (allowed, denied): (Vec<_>, Vec<_>) = rows.partition(|row: &Row| row.allowed());
-        match (allowed.len(), denied.len()) {
-            (0, 0) => Self::NotAsked,
-            (_, 0) => Self::Allowed,
-            (0, _) => Self::Denied,
-            _ => Self::Partly(list(&allowed)),
-        }
-    }
-
-    fn width(&self) -> usize {
-        match self {
-            Self::Partly(ports) => ports.chars().count(),
-            _ => 1,
-        }
-    }
-}
-
-fn list(rows: &[Row]) -> String {
-    let mut ports: Vec<_> = rows.iter().take(PORTS_SHOWN).copied().map(port).collect();
-    if let Some(more @ 1..) = rows.len().checked_sub(PORTS_SHOWN) {
-        ports.push(format!("+{more}"));
-    }
-    ports.join(",")
-}
-
-/// A port, with what is out of the ordinary about it.
-fn port(row: Row) -> String {
-    let protocol = match row.protocol {
-        Protocol::Tcp => String::new(),
-        other => format!("/{other}"),
-    };
-    let family = row.family.map(|family| format!(" {family}")).unwrap_or_default();
-    format!("{}{protocol}{family}", row.port)
-}
-
-impl Tally {
-    fn add(&mut self, column: &Column) {
-        for cell in &column.cells {
-            match cell {
-                Cell::NotAsked => {}
-                Cell::Allowed => self.allowed += 1,
-                Cell::Denied => self.denied += 1,
-                Cell::Partly(_) => self.partly += 1,
+/// Names in lines that are not wider than this, but for a name that is wider alone.
+pub(super) fn wrapped<'n>(names: impl IntoIterator<Item = &'n str>, width: usize) -> Vec<String> {
+    // As above.
+    let mut lines: Vec<String> = Vec::new();
+    let mut names = names.into_iter().peekable();
+    while let Some(name) = names.next() {
+        let comma = if names.peek().is_some() { "," } else { "" };
+        match lines.last_mut() {
+            Some(line) if (line.chars().count() + 1 + name.chars().count() + comma.len()) <= width => {
+                let _ = write!(line, " {name}{comma}");
             }
+            _ => lines.push(format!("{name}{comma}")),
         }
     }
+    lines
+}
+
+/// What the cells mean, those that there are.
+fn write_legend(grid: &Grid<'_>, output: &mut Output) -> io::Result<()> {
+    let meaning = |(cell, meaning): &(Cell, &str)| {
+        let style = style(cell, output.styles);
+        format!("{style}{}{style:#} {meaning}", cell.text())
+    };
+    let meanings: Vec<_> = grid.legend().iter().map(meaning).collect();
+    if !meanings.is_empty() {
+        writeln!(output, "{}", meanings.join("   "))?;
+    }
+    writeln!(output, "{}", grid.summary())?;
+    grid.notes().map_or(Ok(()), |note| writeln!(output, "{note}"))
 }

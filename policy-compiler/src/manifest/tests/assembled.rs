@@ -55,6 +55,23 @@ fn a_workload_gives_way_to_its_listed_pods_and_to_its_listed_owner() {
 }
 
 #[test]
+fn a_workload_whose_listed_pods_have_all_finished_stands_for_one() {
+    let finished = |name: &str| {
+        let pod = workload("Pod", name, "Job/j");
+        pod.replace("spec: {}", "spec: {}, status: {phase: Succeeded}")
+    };
+    let owners = workload("Job", "j", "CronJob/c") + &workload("CronJob", "c", "");
+    for (pods_text, expected) in [
+        (finished("p"), &["default/c", "default/p"][..]),
+        (finished("p") + &workload("Pod", "q", "Job/j"), &["default/p", "default/q"]),
+    ] {
+        let (manifests, problems) = assembled(&[("f", &(pods_text + &owners))]);
+        assert_eq!(problems, []);
+        assert_eq!(pods(&manifests), expected);
+    }
+}
+
+#[test]
 fn workloads_of_one_name_are_told_apart_by_their_kind() {
     let text = ["Job", "StatefulSet", "Pod"].map(|kind| workload(kind, "web", "")).concat();
     let (manifests, problems) = assembled(&[("f", &text)]);
@@ -98,11 +115,10 @@ fn an_object_may_be_repeated_but_not_contradicted() {
 
 #[test]
 fn problems_warnings_and_counts_of_all_files_come_together() {
-    let text =
-        "{apiVersion: v1, kind: X}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: a_b}}\n---\n{}\n";
+    let text = "{apiVersion: v1, kind: X}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: a_b}}\n---\n{kind: Pod}\n";
     let (manifests, problems) = assemble([reading(text), parse(text.as_bytes(), "g").unwrap()]);
-    assert_eq!(manifests.ignored["X"], 2);
-    assert_eq!((problems.len(), manifests.warnings.len()), (4, 3));
+    assert_eq!(manifests.unread.len(), 2);
+    assert_eq!((problems.len(), manifests.warnings.len()), (2, 3));
 }
 
 #[test]

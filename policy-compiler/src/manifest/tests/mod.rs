@@ -4,9 +4,12 @@ mod assembled;
 mod describe;
 mod files;
 mod fuzz;
+mod index;
 mod objects;
+mod passed_over;
 mod policy;
 mod syntax;
+mod workloads;
 
 use super::*;
 

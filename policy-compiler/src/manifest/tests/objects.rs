@@ -1,7 +1,7 @@
 //! The other kinds, lists, and what surrounds an object.
 
 use super::{assert_problems, cluster, describe, reading, said};
-use crate::model::{Labels, TargetPort};
+use crate::model::{Labels, ObjectName, TargetPort};
 
 #[test]
 fn a_pod_is_read_with_its_addresses_and_ports() {
@@ -43,29 +43,6 @@ fn a_pod_is_read_with_its_addresses_and_ports() {
 }
 
 #[test]
-fn a_workload_stands_for_one_pod_of_its_template() {
-    let template = "template: {metadata: {labels: {app: web}}, spec: {hostNetwork: true, containers: [{ports: [{containerPort: 80}]}]}}";
-    let direct = format!("spec: {{replicas: 3, {template}}}");
-    let nested = format!("spec: {{jobTemplate: {{spec: {{{template}}}}}}}");
-    for (api_version, kind, spec) in [
-        ("apps/v1", "Deployment", &direct),
-        ("extensions/v1beta1", "Deployment", &direct),
-        ("apps/v1beta2", "StatefulSet", &direct),
-        ("apps/v1", "DaemonSet", &direct),
-        ("apps/v1", "ReplicaSet", &direct),
-        ("v1", "ReplicationController", &direct),
-        ("batch/v1", "Job", &direct),
-        ("batch/v1beta1", "CronJob", &nested),
-    ] {
-        let text = format!(
-            "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: w, namespace: shop, labels: {{app: other}}}}\n{spec}"
-        );
-        let pods: Vec<_> = cluster(&text).pods().values().map(describe::pod).collect();
-        assert_eq!(pods, ["shop/w {app=web} 80/TCP, host network"], "{kind}");
-    }
-}
-
-#[test]
 fn namespaces_and_nodes_are_read() {
     let cluster = cluster(
         "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {team: x, kubernetes.io/metadata.name: b}}}\n\
@@ -103,6 +80,22 @@ fn a_service_is_read() {
             "[]",
         ),
         (
+            "spec: {type: LoadBalancer, clusterIP: 10.0.0.1, externalIPs: [198.51.100.7], loadBalancerIP: 203.0.113.9}\n\
+             status: {loadBalancer: {ingress: [{ip: 203.0.113.9}, {ip: 203.0.113.10, ipMode: VIP}, \
+             {ip: 203.0.113.11, ipMode: Proxy}, {hostname: lb.example.com}]}}",
+            "[10.0.0.1, 203.0.113.9, 198.51.100.7, 203.0.113.10]",
+            false,
+            "[]",
+        ),
+        ("spec: {type: ExternalName, externalName: db.example.com}", "[] db.example.com", false, "[]"),
+        ("spec: {clusterIP: 10.0.0.1, externalName: db.example.com}", "[10.0.0.1]", false, "[]"),
+        (
+            "spec: {type: NodePort, ports: [{port: 80, nodePort: 30080}, {port: 81, nodePort: 0}]}",
+            "[]",
+            false,
+            r#"["80/TCP->80 at 30080", "81/TCP->81"]"#,
+        ),
+        (
             "spec: {ports: [{port: 80}, {port: 81, targetPort: 8081, name: x}, {port: 53, protocol: UDP, targetPort: dns}]}",
             "[]",
             false,
@@ -120,11 +113,48 @@ fn a_service_is_read() {
                     TargetPort::Number(number) => number.to_string(),
                     TargetPort::Name(name) => name.clone(),
                 };
-                format!("{}/{}->{target}", port.number, port.protocol)
+                let node_port = port.node_port.map(|port| format!(" at {port}")).unwrap_or_default();
+                format!("{}/{}->{target}{node_port}", port.number, port.protocol)
             })
             .collect();
-        assert_eq!(format!("{:?}", service.addresses), addresses, "{spec}");
+        let external = service.external_name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        assert_eq!(format!("{:?}{external}", service.addresses), addresses, "{spec}");
         assert_eq!((service.selector.is_some(), format!("{shown:?}").as_str()), (selects, ports), "{spec}");
+    }
+}
+
+#[test]
+fn backends_are_read_from_endpoints_and_endpoint_slices() {
+    let slice = "apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, \
+                 metadata: {name: s-1, labels: {kubernetes.io/service-name: s}}, ports: [{name: '', port: 80}, {}]";
+    for (text, expected) in [
+        (
+            "{apiVersion: v1, kind: Endpoints, metadata: {name: s}, subsets: [{addresses: [{ip: 10.0.0.1}], \
+             notReadyAddresses: [{ip: 10.0.0.2}], ports: [{name: a, port: 80}, {name: b, port: 53, protocol: UDP}]}, \
+             {addresses: [{ip: 10.0.0.3}], ports: [{port: 81}]}]}"
+                .to_owned(),
+            &["[10.0.0.1] a=80/TCP b=53/UDP", "[10.0.0.3] 81/TCP"][..],
+        ),
+        ("{apiVersion: v1, kind: Endpoints, metadata: {name: other}, subsets: [{}]}".to_owned(), &[]),
+        (
+            format!(
+                "{{{slice}, addressType: IPv6, endpoints: [{{addresses: ['fd00::1']}}, \
+                 {{addresses: ['fd00::2'], conditions: {{ready: false}}}}, {{addresses: ['fd00::3'], \
+                 conditions: {{ready: true}}}}]}}"
+            ),
+            &["[fd00::1, fd00::3] 80/TCP"],
+        ),
+        (format!("{{{slice}, addressType: FQDN, endpoints: [{{addresses: [db.example.com]}}]}}"), &[]),
+    ] {
+        let cluster = cluster(&text);
+        let subsets = cluster.endpoints_of(&ObjectName::new("default", "s")).map(|subset| {
+            let ports = subset.ports.iter().map(|port| {
+                let name = port.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
+                format!(" {name}{}/{}", port.number, port.protocol)
+            });
+            format!("{:?}{}", subset.addresses, ports.collect::<String>())
+        });
+        assert_eq!(subsets.collect::<Vec<_>>(), expected, "{text}");
     }
 }
 
@@ -147,53 +177,65 @@ fn lists_of_every_sort_are_opened() {
         &[
             "4: items[0].apiVersion: is required",
             "4: items[0].kind: is required",
-            "5: items[1]: must be an object (`key: value`), but is empty",
+            "5: items[1].apiVersion: is required",
+            "5: items[1].kind: is required",
             "6: items[2].metadata.labels.a: must be a string: put it in quotes, but is the number `1`",
         ],
     );
 }
 
+/// A list is read item by item, before it is known that it is one.
 #[test]
-fn other_kinds_are_counted_and_passed_over() {
-    let reading = reading(
-        "{apiVersion: v1, kind: ConfigMap, data: {a: 1, a: 2}}\n---\n\
-         {apiVersion: v1, kind: ConfigMapList, items: [{}, {}]}\n---\n\
-         {apiVersion: example.com/v1, kind: AllowList, spec: [x]}\n---\n\
-         {apiVersion: crd.projectcalico.org/v1, kind: NetworkPolicy, spec: {selector: x}}\n---\n\
-         {apiVersion: serving.knative.dev/v1, kind: Service}\n",
-    );
-    let counted: Vec<_> = reading.ignored.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-    assert_eq!(
-        counted,
-        [
-            "AllowList 1",
-            "ConfigMap 3",
-            "NetworkPolicy.crd.projectcalico.org 1",
-            "Service.serving.knative.dev 1"
-        ]
-    );
-    assert_eq!((reading.objects.len(), reading.problems), (0, vec![]));
+fn the_items_of_a_list_count_wherever_its_kind_stands() {
+    let items = "[{apiVersion: v1, kind: Pod, metadata: {name: a}},\n{apiVersion: v1, kind: Namespace, metadata: {name: b, labels: {c: 1}}}, \
+                 {apiVersion: v1, kind: ConfigMap}, {metadata: {name: d}}]";
+    let json = "[{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"a\"}},\n{\"apiVersion\": \"v1\", \"kind\": \
+                \"Namespace\", \"metadata\": {\"name\": \"b\", \"labels\": {\"c\": 1}}}, {\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\"}, \
+                {\"metadata\": {\"name\": \"d\"}}]";
+    let label = "items[1].metadata.labels.c: must be a string: put it in quotes, but is the number `1`";
+    for (text, line) in [
+        (format!("apiVersion: v1\nitems: {items}\nkind: PodList"), 3),
+        (format!("kind: PodList\nitems: {items}\napiVersion: v1"), 3),
+        (format!("{{\"items\": {json}, \"kind\": \"PodList\", \"apiVersion\": \"v1\"}}"), 2),
+        (format!("\n{{\"kind\": \"PodList\", \"apiVersion\": \"v1\", \"items\": {json}}}"), 3),
+    ] {
+        let reading = reading(&text);
+        assert_eq!(said(&reading.problems), [format!("{line}: {label}")], "{text}");
+        let lines: Vec<_> = reading.objects.iter().map(|object| object.origin.line).collect();
+        assert_eq!((lines, reading.unread.len()), (vec![line - 1, line, line], 1), "{text}");
+    }
+    for text in [
+        format!("apiVersion: v1\nitems: {items}\nkind: Other"),
+        format!("{{\"items\": {json}, \"kind\": \"Other\", \"apiVersion\": \"v1\"}}"),
+    ] {
+        let reading = reading(&text);
+        assert_eq!((reading.objects, reading.problems), (vec![], vec![]), "{text}");
+        assert_eq!(reading.unread.iter().map(|unread| &unread.kind).collect::<Vec<_>>(), ["Other"], "{text}");
+    }
+    for items in ["", "null", "[]", "[  # nothing\n]"] {
+        let reading = reading(&format!("apiVersion: v1\nkind: List\nitems: {items}\n"));
+        assert_eq!((reading.objects, reading.problems, reading.unread.len()), (vec![], vec![], 0), "{items}");
+    }
 }
 
 #[test]
-fn a_kind_of_the_wrong_version_is_reported_and_still_read() {
-    for (api_version, kind, right) in [
-        ("extensions/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),
-        ("networking.k8s.io/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),
-        ("v1", "NetworkPolicy", "networking.k8s.io/v1"),
-        ("apps/v1", "Pod", "v1"),
-        ("v1", "Deployment", "apps/v1"),
-        ("apps/v1", "Job", "batch/v1"),
-    ] {
-        let text = format!(
-            "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {}",
-            if matches!(kind, "Deployment" | "Job") { "{template: {}}" } else { "{}" }
-        );
-        let problem =
-            format!("1: apiVersion: there is no {kind} in `{api_version}`: write `apiVersion: {right}`");
-        assert_problems(&text, &[&problem]);
-        assert_eq!(reading(&text).objects.len(), 1);
-    }
+fn a_repeated_key_matters_where_it_is_read() {
+    let pod = |spec: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");
+    assert_problems(
+        &pod("{containers: [{envFrom: [], envFrom: [], env: {a: 1, a: 2}}], volumes: [], volumes: []}"),
+        &[],
+    );
+    assert_problems(
+        &pod("{containers: [{ports: [], envFrom: [],\nports: []}], nodeName: a,\nnodeName: b}"),
+        &[
+            "5: spec.containers[0].ports: the key is already there on line 4: keep one of them",
+            "6: spec.nodeName: the key is already there on line 5: keep one of them",
+        ],
+    );
+    assert_problems(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nmetadata: {name: b}",
+        &["4: metadata: the key is already there on line 3: keep one of them"],
+    );
 }
 
 #[test]
@@ -207,9 +249,7 @@ fn mistakes_outside_policies_are_found() {
                 "4: spec.template.spec: must be an object (`key: value`), but is the number `1`",
             ],
         ),
-        ("apiVersion: v1", &["1: kind: is required"]),
-        ("- a", &["1: must be an object (`key: value`), but is a list"]),
-        ("hello", &["1: must be an object (`key: value`), but is the string `hello`"]),
+        ("apiVersion: v1\nmetadata: {name: a}", &["1: kind: is required"]),
         ("apiVersion: v1\nkind: Pod", &["1: metadata: is required"]),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}", &["3: metadata.name: is required"]),
         (
