@@ -74,6 +74,9 @@ pub(crate) struct Manifests {
     pub(crate) context: Option<String>,
 
     /// The namespace of objects that name none
+    ///
+    /// Names that `explain` is asked about are looked for there first. With --cluster, it is also what is read where the
+    /// objects of all namespaces may not be listed.
     #[arg(short, long, value_name = "NAME", value_parser = namespace_name)]
     pub(crate) namespace: Option<Arc<str>>,
 
