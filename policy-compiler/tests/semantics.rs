@@ -124,7 +124,7 @@ fn the_judge_sees_every_connection_as_specified() {
 }
 
 /// Which of some connections are allowed, in each family.
-fn verdicts<'a>(judge: &Judge<'a>, from: &Pod, to: &Pod) -> Vec<(Option<Family>, Traffic, bool)> {
+fn verdicts(judge: &Judge<'_>, from: &Pod, to: &Pod) -> Vec<(Option<Family>, Traffic, bool)> {
     let (from, to) = (judge.party(Endpoint::Pod(from)), judge.party(Endpoint::Pod(to)));
     let traffic = ["80", "81", "443", "8080", "53/UDP", "icmp"].map(traffic);
     let families = from.families_with(&to).iter();

@@ -44,7 +44,7 @@
 
   const NOTHING = { kind: "left-out", text: "" };
   const WORDS = {
-    allowed: "allowed", denied: "denied", itself: "itself", "not-asked": "no port to ask for", "left-out": "not shown",
+    allowed: "allowed", denied: "denied", itself: "itself", "not-asked": "nothing to ask", "left-out": "not shown",
   };
 
   /** The cell for all pairs of two nodes; where they differ, the share of the pairs that may connect. */
