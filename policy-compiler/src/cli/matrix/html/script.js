@@ -21,8 +21,8 @@
   });
   const isSource = (index) => data.matrix[index].some((cell) => cell !== null);
   const isDestination = (index) => data.matrix.some((row) => row[index] !== null);
-  const sources = new Set(data.units.keys().filter(isSource));
-  const destinations = new Set(data.units.keys().filter(isDestination));
+  const sources = new Set([...data.units.keys()].filter(isSource));
+  const destinations = new Set([...data.units.keys()].filter(isDestination));
 
   // So many lines can be taken in at a glance: more are collapsed at first.
   const LINES_AT_FIRST = 45;
