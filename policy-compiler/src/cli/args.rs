@@ -268,6 +268,7 @@ pub(crate) struct Matrix {
 
     /// An address outside the cluster to pair with every pod; repeatable
     #[arg(long = "external", value_name = "IP")]
+    #[arg(value_parser = |text: &str| text.parse::<IpAddr>().map(|address| address.to_canonical()))]
     pub(crate) external: Vec<IpAddr>,
 
     /// Show only what these open: NAMESPACE/NAME, NAME, KIND/NAME, NAMESPACE/ or an address; repeatable
