@@ -40,12 +40,20 @@ pub(super) struct Answers<'a> {
     judge: &'a Judge<'a>,
     different: Vec<Answer>,
     indexes: HashMap<Answer, AnswerIndex>,
-    by_kinds: HashMap<(usize, usize), AnswerIndex>,
+    /// For each kind of source and each of destination; [`UNKNOWN`] where it has not been asked for.
+    by_kinds: Vec<u32>,
+    kinds: usize,
 }
 
+/// In the place of an answer that is not known yet.
+const UNKNOWN: u32 = u32::MAX;
+
 impl<'a> Answers<'a> {
-    pub(super) fn new(judge: &'a Judge<'a>) -> Self {
-        Self { judge, different: Vec::new(), indexes: HashMap::new(), by_kinds: HashMap::new() }
+    /// The answers for pairs of these ends.
+    pub(super) fn new(judge: &'a Judge<'a>, ends: &[End<'a>]) -> Self {
+        let kinds = ends.iter().filter_map(|end| end.kind).max().map_or(0, |last| last + 1);
+        let by_kinds = vec![UNKNOWN; kinds * kinds];
+        Self { judge, different: Vec::new(), indexes: HashMap::new(), by_kinds, kinds }
     }
 
     /// The different answers so far.
@@ -56,8 +64,11 @@ impl<'a> Answers<'a> {
     /// The answer for a pair, as a place in [`Self::different`].
     pub(super) fn index_of(&mut self, from: &End<'a>, to: &End<'a>) -> AnswerIndex {
         let kinds = from.kind.zip(to.kind).filter(|_| !from.is_itself(to));
-        if let Some(index) = kinds.and_then(|kinds| self.by_kinds.get(&kinds)) {
-            return *index;
+        let place = kinds.map(|(from, to)| from * self.kinds + to);
+        if let Some(known) =
+            place.and_then(|place| self.by_kinds.get(place)).filter(|known| **known != UNKNOWN)
+        {
+            return *known as AnswerIndex;
         }
         let answer = self.judged(from, to);
         let index = self.indexes.get(&answer).copied().unwrap_or_else(|| {
@@ -65,7 +76,9 @@ impl<'a> Answers<'a> {
             self.indexes.insert(answer, self.different.len() - 1);
             self.different.len() - 1
         });
-        self.by_kinds.extend(kinds.map(|kinds| (kinds, index)));
+        if let Some(known) = place.and_then(|place| self.by_kinds.get_mut(place)) {
+            *known = u32::try_from(index).unwrap_or(UNKNOWN);
+        }
         index
     }
 

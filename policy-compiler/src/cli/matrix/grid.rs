@@ -164,7 +164,7 @@ impl Grid<'_> {
             (Cell::Allowed, "allowed"),
             (Cell::Denied, "denied"),
             (Cell::Partly("80".to_owned()), "only this port"),
-            (Cell::NotAsked, "no port to ask for"),
+            (Cell::NotAsked, "nothing to ask"),
             (Cell::Itself, "itself"),
         ];
         let is_there = |wanted: &Cell| match wanted {

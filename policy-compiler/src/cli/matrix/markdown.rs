@@ -32,7 +32,8 @@ pub(super) fn write(grid: &Grid<'_>, output: &mut impl Write) -> io::Result<()> 
     }
     let legend: Vec<_> =
         grid.legend().iter().map(|(cell, meaning)| format!("{} {meaning}", text_of(cell))).collect();
-    writeln!(output, "{}. {}", legend.join(", "), grid.summary())?;
+    let legend = if legend.is_empty() { String::new() } else { format!("{}. ", legend.join(", ")) };
+    writeln!(output, "{legend}{}", grid.summary())?;
     grid.notes().map_or(Ok(()), |note| writeln!(output, "{note}"))
 }
 

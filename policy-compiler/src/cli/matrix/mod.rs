@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Matrix, output: &mut Output) -> anyhow::Result<Outcome>
     let sources = selection::select(&args.from, &ends).context("--from")?;
     let destinations = selection::select(&args.to, &ends).context("--to")?;
     let mut remarks = remarks::remarks(args, &cluster, &ends, &destinations);
-    let mut answers = Answers::new(&judge);
+    let mut answers = Answers::new(&judge, &ends);
     if is_records {
         let records =
             Records { ends: &ends, sources: &sources, destinations: &destinations, only: args.only };

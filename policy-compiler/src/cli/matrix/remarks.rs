@@ -61,17 +61,12 @@ fn without_rows(ends: &[End<'_>], destinations: &[usize]) -> Vec<String> {
 }
 
 fn without_pods(cluster: &Cluster) -> String {
-    let finished = cluster.pods().len();
-    let policies = cluster.policies().len();
-    match (finished, policies) {
-        (0, 0) => "warning: there is no pod in the manifests".to_owned(),
-        (0, _) => {
-            format!(
-                "warning: there is no pod in the manifests, only {policies} NetworkPolicies: add the workloads"
-            )
-        }
-        _ => format!("warning: there is no pod in the manifests that has not finished ({finished} have)"),
-    }
+    let hint = match (cluster.pods().len(), cluster.policies().len()) {
+        (0, 0) => String::new(),
+        (0, _) => ": NetworkPolicies alone allow and deny nothing, add the workloads".to_owned(),
+        (finished, _) => format!(" but finished ones ({finished})"),
+    };
+    format!("warning: there is no pod in the manifests{hint}")
 }
 
 /// That no pod has a port of this name.

@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::cell::Cell;
+use anstyle::Style;
+
 use super::end::by_place;
 use super::grid::{Grid, Group, Mark, Tally, merge};
 use super::table::wrapped;
@@ -26,6 +27,15 @@ impl Reach {
             Tally { denied: 0, partly: 0, .. } => Self::Everything,
             Tally { allowed: 0, partly: 0, .. } => Self::Nothing,
             _ => Self::Something,
+        }
+    }
+
+    fn sign(self, styles: Styles) -> (Style, &'static str) {
+        match self {
+            Self::Everything => (styles.allow, "✓"),
+            Self::Something => (styles.partly, "◐"),
+            Self::Nothing => (styles.deny, "✗"),
+            Self::NotAsked => (styles.dim, "·"),
         }
     }
 
@@ -53,7 +63,12 @@ pub(super) fn write(grid: &Grid<'_>, output: &mut Output) -> io::Result<()> {
             group.members.iter().filter_map(|index| Some(destinations.get(*index)?.0)).collect();
         write_paragraph(&places, &sources, &group.marks, output)?;
     }
-    Ok(())
+    let meanings = ["all of it may be reached", "some of it may", "none of it may"];
+    let legend = Reach::ALL.iter().zip(meanings).map(|(reach, meaning)| {
+        let (style, text) = reach.sign(output.styles);
+        format!("{style}{text}{style:#} {meaning}")
+    });
+    writeln!(output, "\n{}", legend.collect::<Vec<_>>().join("   "))
 }
 
 /// What each namespace of sources may do in these columns.
@@ -103,13 +118,7 @@ fn write_paragraph(
 }
 
 fn write_reach(reach: Reach, names: &[String], output: &mut Output) -> io::Result<()> {
-    let Styles { allow, deny, partly, dim, .. } = output.styles;
-    let (style, text) = match reach {
-        Reach::Everything => (allow, Cell::Allowed.text()),
-        Reach::Something => (partly, "◐"),
-        Reach::Nothing => (deny, Cell::Denied.text()),
-        Reach::NotAsked => (dim, Cell::NotAsked.text()),
-    };
+    let (style, text) = reach.sign(output.styles);
     let lines = wrapped(names.iter().map(String::as_str), output.width.saturating_sub(4));
     for (index, line) in lines.iter().enumerate() {
         let text = if index == 0 { text } else { " " };

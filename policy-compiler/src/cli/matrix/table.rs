@@ -22,10 +22,11 @@ pub(super) fn write(grid: &Grid<'_>, output: &mut Output) -> io::Result<()> {
     let is_summarized = lines > LINES_SHOWN && namespaces > NAMESPACES_SHOWN;
     if is_summarized {
         summary::write(grid, output)?;
-        writeln!(output, "\nA summary by namespace, because the whole table has {lines} lines.")?;
-        writeln!(output, "--from and --to NAMESPACE/ show a part of it, -o html all of it.")?;
+        writeln!(output, "{}", grid.summary())?;
+        writeln!(output, "This is a summary by namespace: the whole table has {lines} lines.")?;
+        return writeln!(output, "--from and --to NAMESPACE/ show a part of it, -o html all of it.");
     }
-    for block in blocks.iter().filter(|block| !is_summarized && !block.lines.is_empty()) {
+    for block in blocks.iter().filter(|block| !block.lines.is_empty()) {
         write_block(block, output)?;
     }
     write_legend(grid, output)

@@ -21,8 +21,8 @@
   });
   const isSource = (index) => data.matrix[index].some((cell) => cell !== null);
   const isDestination = (index) => data.matrix.some((row) => row[index] !== null);
-  const sources = new Set(data.units.keys().filter(isSource));
-  const destinations = new Set(data.units.keys().filter(isDestination));
+  const sources = new Set([...data.units.keys()].filter(isSource));
+  const destinations = new Set([...data.units.keys()].filter(isDestination));
 
   // So many lines can be taken in at a glance: more are collapsed at first.
   const LINES_AT_FIRST = 45;
@@ -44,7 +44,7 @@
 
   const NOTHING = { kind: "left-out", text: "" };
   const WORDS = {
-    allowed: "allowed", denied: "denied", itself: "itself", "not-asked": "no port to ask for", "left-out": "not shown",
+    allowed: "allowed", denied: "denied", itself: "itself", "not-asked": "nothing to ask", "left-out": "not shown",
   };
 
   /** The cell for all pairs of two nodes; where they differ, the share of the pairs that may connect. */
