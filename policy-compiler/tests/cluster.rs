@@ -85,7 +85,7 @@ fn a_cluster_is_read_by_one_call_of_kubectl() {
             (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
         assert_eq!((output.status.code(), stderr.as_str()), (Some(1), ""), "{command}: {stdout}");
         assert!(stdout.starts_with("DENIED  shop/web → shop/db  5432/TCP"), "{command}: {stdout}");
-        // Lines of what kubectl prints say nothing to people.
+        // Nobody can look up the lines of what kubectl prints.
         assert!(!stdout.contains("cluster:"), "{command}: {stdout}");
         let arguments =
             format!("get {KINDS} --output=json --request-timeout=30s --all-namespaces{context}\n");

@@ -146,7 +146,7 @@ proptest! {
         prop_assume!(!denied.is_empty());
         let asked: Vec<_> = chosen
             .iter()
-            .map(|index| Denied { connection: *index.get(&denied), family: None, blocks: vec![] })
+            .map(|index| Denied { connection: *index.get(&denied), family: None, block: None })
             .collect();
         let suggestion = Suggestion::new(&judge, &asked);
         let mut amended = cluster.clone();
@@ -215,6 +215,6 @@ fn what_has_no_label_gets_no_policy_that_selects_everything() {
     let [from, to] = ["other", "bare"]
         .map(|name| judge.party(Endpoint::Pod(&cluster.pods()[&ObjectName::new("shop", name)])));
     let connection = Connection { from, to, family: None, traffic: Traffic::Port(Protocol::Tcp, port(80)) };
-    let suggestion = Suggestion::new(&judge, &[Denied { connection, family: None, blocks: vec![] }]);
+    let suggestion = Suggestion::new(&judge, &[Denied { connection, family: None, block: None }]);
     assert_eq!((suggestion.policies, suggestion.obstacles), (vec![], vec![Obstacle::NoLabels(bare)]));
 }

@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use policy_compiler::manifest::{Exclude, Input, label_selector, namespace_name};
+use policy_compiler::manifest::{Exclude, Input, ip_address, ip_block, label_selector, namespace_name};
 use policy_compiler::model::{LabelSelector, PodsToNode};
 
 use super::explain::{EndQuery, TrafficQuery};
@@ -58,8 +58,9 @@ pub(crate) const SOURCE: &str = "source";
 pub(crate) struct Manifests {
     /// Manifests to read: a file, a directory with all below it, or `-` for standard input; repeatable
     ///
-    /// YAML or JSON, several documents in a file, Lists. Pods, workloads (each stands for its pods),
-    /// Namespaces, Nodes, Services and NetworkPolicies count; other kinds are passed over.
+    /// YAML or JSON, several documents in a file, Lists. Pods, all that has a pod template (each stands for
+    /// its pods), Namespaces, Nodes, Services, Endpoints and NetworkPolicies count; other kinds, and what is
+    /// no Kubernetes object, are passed over.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) inputs: Vec<Input>,
@@ -87,7 +88,7 @@ pub(crate) struct Manifests {
     pub(crate) strict: bool,
 
     /// Give pods without an address one of this range; repeatable, for a second address family
-    #[arg(long = "pod-cidr", value_name = "CIDR")]
+    #[arg(long = "pod-cidr", value_name = "CIDR", value_parser = block)]
     pub(crate) pod_cidrs: Vec<IpNet>,
 
     /// Put the namespaces that match under default deny in both directions, as the agent's flag does
@@ -109,6 +110,16 @@ pub(crate) struct Manifests {
     #[arg(long, value_name = "allow|policy", default_value_t, hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(PodsToNode::NAMES).try_map(|name| name.parse::<PodsToNode>()))]
     pub(crate) pods_to_node: PodsToNode,
+}
+
+/// An address in each of its spellings.
+fn address(text: &str) -> Result<IpAddr, String> {
+    ip_address(text).ok_or_else(|| format!("`{text}` is no IP address"))
+}
+
+/// A block in each of its spellings.
+fn block(text: &str) -> Result<IpNet, String> {
+    ip_block(text).ok_or_else(|| format!("`{text}` is no block: write ADDRESS/LENGTH, such as 10.244.0.0/16"))
 }
 
 /// Print the nftables ruleset that the policies become
@@ -267,8 +278,7 @@ pub(crate) struct Matrix {
     pub(crate) ports: Vec<TrafficQuery>,
 
     /// An address outside the cluster to pair with every pod; repeatable
-    #[arg(long = "external", value_name = "IP")]
-    #[arg(value_parser = |text: &str| text.parse::<IpAddr>().map(|address| address.to_canonical()))]
+    #[arg(long = "external", value_name = "IP", value_parser = address)]
     pub(crate) external: Vec<IpAddr>,
 
     /// Show only what these open: NAMESPACE/NAME, NAME, KIND/NAME, NAMESPACE/ or an address; repeatable

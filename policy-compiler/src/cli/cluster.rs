@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
@@ -83,23 +83,14 @@ impl LiveCluster<'_> {
 
     /// Has `kubectl` list the objects of all namespaces, or of one.
     fn get(&self, namespace: Option<&str>) -> anyhow::Result<Printed> {
-        let kinds = KINDS.iter().filter(|kind| kind.is_namespaced || namespace.is_none());
-        let kinds: Vec<_> = kinds.map(|kind| kind.name).collect();
-        let mut command = Command::new("kubectl");
-        command.args(["get", &kinds.join(","), "--output=json", REQUEST_TIMEOUT]);
-        match namespace {
-            Some(namespace) => command.args(["--namespace", namespace]),
-            None => command.arg("--all-namespaces"),
-        };
-        command.args(self.context.iter().flat_map(|context| ["--context", context]));
-        // Who logs in may be asked for something, so standard input stays.
-        let mut kubectl =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => {
-                    anyhow!("the cluster is read by kubectl, which is not in PATH: install it, or give manifests (-f)")
-                }
-                _ => anyhow!("cannot run kubectl: {error}"),
-            })?;
+        let mut kubectl = self.spawn(namespace).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                anyhow!(
+                    "the cluster is read by kubectl, which is not in PATH: install it, or give manifests (-f)"
+                )
+            }
+            _ => anyhow!("cannot run kubectl: {error}"),
+        })?;
         let progress = Arc::new(Progress::start("reading the cluster"));
         let complaints = kubectl.stderr.take().map(|stderr| {
             let progress = progress.clone();
@@ -110,16 +101,30 @@ impl LiveCluster<'_> {
         let complaints = complaints.and_then(|thread| thread.join().ok()).unwrap_or_default();
         drop(progress);
         let forbidden = forbidden(&complaints);
-        // Of a reader that stops at something unreadable kubectl is told by a signal.
+        // A signal ends kubectl where the reader stops at what it cannot read; then that is what to report.
         let is_cut_off = status.code().is_none() && matches!(printed, Some(Err(_)));
         if !status.success() && forbidden.is_empty() && !is_cut_off {
             bail!("kubectl cannot read the cluster ({status})")
         }
         Ok(Printed { reading: printed.transpose()?.unwrap_or_default(), forbidden })
     }
+
+    /// Starts `kubectl`. It keeps standard input: a log-in may ask for something.
+    fn spawn(&self, namespace: Option<&str>) -> io::Result<Child> {
+        let kinds = KINDS.iter().filter(|kind| kind.is_namespaced || namespace.is_none());
+        let kinds: Vec<_> = kinds.map(|kind| kind.name).collect();
+        let mut command = Command::new("kubectl");
+        command.args(["get", &kinds.join(","), "--output=json", REQUEST_TIMEOUT]);
+        match namespace {
+            Some(namespace) => command.args(["--namespace", namespace]),
+            None => command.arg("--all-namespaces"),
+        };
+        command.args(self.context.iter().flat_map(|context| ["--context", context]));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    }
 }
 
-/// Reads what `kubectl` prints. Lines of it say nothing to people, so the objects have no origins.
+/// Reads what `kubectl` prints. Nobody can look up its lines, so the objects have no origins.
 fn read(printed: impl Read) -> Result<Reading, Problem> {
     let mut reading = manifest::parse(printed, FILE)?;
     reading.objects = reading.objects.into_iter().map(without_origin).collect();
@@ -139,8 +144,8 @@ fn without_origin(object: Object) -> Object {
     Object { resource, ..object }
 }
 
-/// Passes on what `kubectl` and its log-in programs write on standard error, byte by byte, for they may ask something;
-/// and returns it.
+/// Passes on what `kubectl` and its log-in programs write to standard error, at once because they may ask something, and
+/// returns it.
 fn pass_on(mut stderr: impl Read, progress: &Progress) -> String {
     let mut all = Vec::new();
     let mut buffer = [0; 4096];

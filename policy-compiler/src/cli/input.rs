@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use policy_compiler::manifest::{self, PassedOver, PassedOverKind, Problem, Problems, ReadOptions, Unread};
-use policy_compiler::model::DefaultDeny;
+
+use policy_compiler::model::{DefaultDeny, Pod};
 
 use super::args::Manifests;
 use super::cluster::LiveCluster;
@@ -21,6 +22,14 @@ const NAMES_SHOWN: usize = 5;
 
 /// Reads every object.
 pub(crate) fn read(args: &Manifests) -> anyhow::Result<manifest::Manifests> {
+    read_with_pods(args, [])
+}
+
+/// Reads every object, and adds pods that are asked about and may be in no manifest.
+pub(crate) fn read_with_pods(
+    args: &Manifests,
+    pods: impl IntoIterator<Item = Pod>,
+) -> anyhow::Result<manifest::Manifests> {
     let options = ReadOptions { namespace: args.namespace.clone(), exclude: args.exclude.clone() };
     let (context, namespace) = (args.context.as_deref(), args.namespace.as_deref());
     let is_live = args.cluster || context.is_some();
@@ -35,13 +44,15 @@ pub(crate) fn read(args: &Manifests) -> anyhow::Result<manifest::Manifests> {
         let _ = report(&read, &warnings);
     }
     pod_addresses::assign(&mut read.cluster, &args.pod_cidrs)?;
-    if let Some(namespaces) = args.default_deny.clone() {
-        let Manifests { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *args;
-        let default_deny = DefaultDeny { namespaces, allow_dns, pods_to_node };
-        if !default_deny.apply(&mut read.cluster) {
-            // As above.
-            let _ = writeln!(io::stderr(), "warning: --default-deny chooses no namespace");
-        }
+    for pod in pods {
+        read.cluster.insert_pod(pod);
+    }
+    let Manifests { default_deny_allow_dns: allow_dns, pods_to_node, .. } = *args;
+    let default_deny =
+        args.default_deny.clone().map(|namespaces| DefaultDeny { namespaces, allow_dns, pods_to_node });
+    if default_deny.is_some_and(|default_deny| !default_deny.apply(&mut read.cluster)) {
+        // As above.
+        let _ = writeln!(io::stderr(), "warning: --default-deny chooses no namespace");
     }
     Ok(read)
 }

@@ -53,8 +53,9 @@ fn not_judged(read: &Manifests) -> Vec<Problem> {
         group.problem(|count| format!("not judged: the answer leaves {} out", counted(count, kind)))
     });
     let inside = inside.into_iter().filter_map(|(kind, group)| {
-        let policies = |count| counted(count, "NetworkPolicy");
-        group.problem(|count| format!("not judged: the answer leaves {} inside {kind} out", policies(count)))
+        group.problem(|count| {
+            format!("not judged: the answer leaves {} inside {kind} out", counted(count, "policy"))
+        })
     });
     of_others.chain(inside).collect()
 }

@@ -144,8 +144,8 @@ pub(super) fn qualified(api_version: &str, kind: &str) -> String {
     }
 }
 
-/// Whether objects of a kind that is not read are policies, which other engines enforce; mistyped ones too.
-pub(super) fn is_policy_of_other_engine(kind: &str) -> bool {
+/// Whether objects of a kind are policies, of whatever engine; mistyped ones too.
+pub(super) fn is_policy_kind(kind: &str) -> bool {
     kind.ends_with("NetworkPolicy") || closest(kind, OTHER_POLICIES).is_some()
 }
 

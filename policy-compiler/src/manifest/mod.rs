@@ -257,7 +257,7 @@ pub struct Unread {
     pub origin: Origin,
     /// Whether it is a policy, which another engine enforces.
     pub is_policy: bool,
-    /// How many NetworkPolicies are written inside it, as in an `OpenShift` Template.
+    /// How many policies are written inside it, as in an `OpenShift` Template.
     pub policies_inside: usize,
 }
 
@@ -268,7 +268,7 @@ pub struct PassedOver {
     pub origin: Origin,
     /// What it is instead.
     pub kind: PassedOverKind,
-    /// How many NetworkPolicies are written inside it.
+    /// How many policies are written inside it.
     pub policies: usize,
 }
 

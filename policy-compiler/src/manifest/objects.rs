@@ -1,7 +1,7 @@
 //! From a document to the objects in it.
 
 use super::fields::{Field, Mapping, Read, Reported, quoted};
-use super::kinds::{Kind, Type, is_known_or_policy, is_known_version, is_policy_of_other_engine, qualified};
+use super::kinds::{Kind, Type, is_known_or_policy, is_known_version, is_policy_kind, qualified};
 use super::names::closest;
 use super::pods::template;
 use super::resources::read_resource;
@@ -42,7 +42,8 @@ pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) -> bool {
 /// Whether a document is a Kubernetes object, or was meant to be one. Files of other programs have a `kind` or an
 /// `apiVersion` too.
 fn is_object(document: &Node) -> bool {
-    match (document.get("apiVersion"), document.get("kind")) {
+    let get = |key| document.get(key).filter(|node| !node.is_null());
+    match (get("apiVersion"), get("kind")) {
         (Some(_), Some(_)) => true,
         (None, None) => false,
         (None, Some(kind)) => kind.text().is_some_and(is_known_or_policy),
@@ -132,29 +133,30 @@ fn type_field(object: &Mapping<'_>, key: &str, default: Option<&str>) -> Read<St
 /// What is kept of an object that is not read. Nothing that is wrong in it matters.
 fn unread(api_version: &str, kind: &str, object: &Mapping<'_>) -> Unread {
     let text = |key| Some(object.peek(&["metadata", key])?.text()?.into());
+    let is_policy = is_policy_kind(kind);
     Unread {
         kind: qualified(api_version, kind),
         namespace: text("namespace"),
         name: text("name").or_else(|| text("generateName")),
         origin: object.field().origin(),
-        is_policy: is_policy_of_other_engine(kind),
-        policies_inside: policies_inside(object.field().node()),
+        is_policy,
+        policies_inside: if is_policy { 0 } else { policies_inside(object.field().node()) },
     }
 }
 
-/// How many NetworkPolicies are written inside a value that is none itself: in a template, in another policy that
-/// makes them, as text.
+/// How many policies, of whatever engine, are written inside a value that is none itself: in a template, in another
+/// policy that makes them, as text.
 fn policies_inside(node: &Node) -> usize {
     match &node.value {
         Value::Scalar(scalar) => text_policies(&scalar.text),
         Value::Sequence(items) => items.iter().map(policies_inside).sum(),
         Value::Mapping(entries) => {
-            let is = |key, value| node.get(key).and_then(Node::text) == Some(value);
-            let is_policy = is("apiVersion", Kind::NetworkPolicy.api_version())
-                && is("kind", Kind::NetworkPolicy.as_str())
-                && (node.get("spec").is_some() || node.get("data").is_some());
-            let inside = || entries.iter().map(|entry| policies_inside(&entry.value)).sum();
-            if is_policy { 1 } else { inside() }
+            let has = |key| node.get(key).is_some();
+            let is_policy = |kind: &Node| kind.text().is_some_and(is_policy_kind);
+            if has("apiVersion") && (has("spec") || has("data")) && node.get("kind").is_some_and(is_policy) {
+                return 1;
+            }
+            entries.iter().map(|entry| policies_inside(&entry.value)).sum()
         }
         Value::Repeated { .. } | Value::HandedOn => 0,
     }

@@ -64,10 +64,9 @@ pub(super) fn pod(object: &Mapping<'_>, kind: &WorkloadKind, name: ObjectName) -
 /// The labels that the controller of a workload gives its pods, as far as their values are known: not those with a hash
 /// or a time in them, and not the number of one of several pods.
 fn controller_labels(object: &Mapping<'_>, kind: &WorkloadKind, name: &str) -> Vec<(&'static str, String)> {
+    let same = |keys: &[&'static str]| keys.iter().map(|key| (*key, name.to_owned())).collect();
     match kind {
-        WorkloadKind::Job => {
-            ["batch.kubernetes.io/job-name", "job-name"].map(|key| (key, name.to_owned())).to_vec()
-        }
+        WorkloadKind::Job => same(&["batch.kubernetes.io/job-name", "job-name"]),
         WorkloadKind::StatefulSet => {
             let number = |path: &[&str], default| object.peek(path).map_or(Some(default), Node::integer);
             match (number(&["spec", "replicas"], 1), number(&["spec", "ordinals", "start"], 0)) {
@@ -78,6 +77,16 @@ fn controller_labels(object: &Mapping<'_>, kind: &WorkloadKind, name: &str) -> V
                 _ => Vec::new(),
             }
         }
+        WorkloadKind::Other(kind) => match &**kind {
+            "DeploymentConfig" => same(&["deploymentconfig"]),
+            "Service.serving.knative.dev" => {
+                same(&["serving.knative.dev/configuration", "serving.knative.dev/service"])
+            }
+            "VirtualMachine" | "VirtualMachineInstance" => {
+                vec![("kubevirt.io", "virt-launcher".to_owned()), ("vm.kubevirt.io/name", name.to_owned())]
+            }
+            _ => Vec::new(),
+        },
         _ => Vec::new(),
     }
 }

@@ -124,18 +124,20 @@ impl Found {
                     self.add_found(file);
                 }
             }
-            Input::Path(path) => self.add_named(parse(files::open(path)?, &path.to_string_lossy())?),
+            Input::Path(path) => {
+                let reading = parse(files::open(path)?, &path.to_string_lossy());
+                self.add_named(reading.map_err(|problem| Unparsed::of(path, problem).into_problem())?);
+            }
         }
         Ok(())
     }
 
     /// Adds a file that was named by itself: it is meant to be a manifest.
     fn add_named(&mut self, mut reading: Reading) {
-        let (templates, passed_over) =
-            reading.passed_over.into_iter().partition(|it| matches!(it.kind, PassedOverKind::Template(_)));
-        reading.passed_over = passed_over;
-        let templates: Vec<PassedOver> = templates;
+        let is_template = |document: &PassedOver| matches!(document.kind, PassedOverKind::Template(_));
+        let (templates, others): (Vec<_>, Vec<_>) = reading.passed_over.into_iter().partition(is_template);
         self.unreadable.extend(templates.iter().map(PassedOver::to_problem));
+        reading.passed_over = others;
         self.readings.push(reading);
     }
 

@@ -39,6 +39,14 @@ impl Unparsed {
         };
         Self::PassedOver(PassedOver { origin: problem.origin, kind, policies: 0 })
     }
+
+    /// What is wrong with a file that has to be a manifest.
+    pub(super) fn into_problem(self) -> Problem {
+        match self {
+            Self::PassedOver(document) => document.to_problem(),
+            Self::PolicyTemplate(problem) | Self::Broken(problem) => problem,
+        }
+    }
 }
 
 /// The text of a regular file, as far as it has to be looked at.

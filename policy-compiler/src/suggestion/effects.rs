@@ -1,6 +1,8 @@
 //! What policies do besides what they are for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+
+use ipnet::IpNet;
 
 use super::Denied;
 use crate::judge::{Connection, Endpoint, Judge, Party, TrafficRange};
@@ -40,25 +42,43 @@ fn subjects<'a>(cluster: &'a Cluster, policy: &NetworkPolicy) -> impl Iterator<I
 
 /// Policies before and after they are applied, and what they are for.
 pub(super) struct Change<'a, 'b> {
-    pub(super) before: &'b Judge<'a>,
-    pub(super) after: &'b Judge<'b>,
-    pub(super) denied: &'b [Denied<'a>],
+    before: &'b Judge<'a>,
+    after: &'b Judge<'b>,
+    /// Everybody whom the policies may let in or out.
+    others: Vec<Party<'a>>,
+    /// The connections that are to be allowed, by their ends' names.
+    asked: HashSet<(String, String, TrafficRange)>,
+    /// Those of whole blocks.
+    asked_of_blocks: Vec<(IpNet, &'b Connection<'a>)>,
 }
 
-impl<'a> Change<'a, '_> {
+impl<'a, 'b> Change<'a, 'b> {
+    pub(super) fn new(before: &'b Judge<'a>, after: &'b Judge<'b>, denied: &'b [Denied<'a>]) -> Self {
+        let connections = || denied.iter().map(|denied| &denied.connection);
+        let outside = connections().flat_map(|it| [it.from, it.to]).filter(|end| end.pod().is_none());
+        let outside: BTreeSet<_> = outside.flat_map(|end| end.addresses().to_vec()).collect();
+        let pods = before.cluster().pods().values().filter(|pod| !pod.finished).map(Endpoint::Pod);
+        let ends = pods.chain(outside.into_iter().map(Endpoint::Address));
+        Self {
+            before,
+            after,
+            others: ends.map(|end| before.party(end)).collect(),
+            asked: connections()
+                .map(|it| (it.from.to_string(), it.to.to_string(), it.traffic.into()))
+                .collect(),
+            asked_of_blocks: denied.iter().filter_map(|it| Some((it.block?, &it.connection))).collect(),
+        }
+    }
+
     /// What `policies` open that was not asked for.
     pub(super) fn opens(&self, policies: &[NetworkPolicy]) -> Vec<Opened> {
-        let pods = self.before.cluster().pods().values().filter(|pod| !pod.finished);
-        let pods = pods.map(|pod| self.before.party(Endpoint::Pod(pod)));
-        let asked = self.denied.iter().flat_map(|denied| [denied.connection.from, denied.connection.to]);
-        let others: Vec<_> = pods.chain(asked.filter(|end| end.pod().is_none())).collect();
         let mut opened = BTreeSet::new();
         for policy in policies {
             for direction in Direction::BOTH.into_iter().filter(|it| policy.rules(*it).is_some()) {
                 for subject in subjects(self.before.cluster(), policy) {
                     let subject = self.before.party(Endpoint::Pod(subject));
                     let by_peer =
-                        others.iter().flat_map(|other| self.between(policy, direction, subject, *other));
+                        self.others.iter().flat_map(|other| self.between(policy, direction, subject, *other));
                     opened.extend(by_peer);
                 }
             }
@@ -84,39 +104,51 @@ impl<'a> Change<'a, '_> {
             None => self.before.traffic_parts(&from, &to),
         });
         let opened = parts.filter(|part| {
-            self.is_opened(from, to, *part) && !self.is_asked(direction, &subject, &other, *part)
+            self.is_opened(from, to, *part) && !self.is_asked_of_block(direction, &subject, &other, *part)
         });
-        let name = |end: &Party<'_>| {
-            let mut blocks = self.denied.iter().filter(|denied| denied.stands_for(end));
-            blocks.next().filter(|_| end.pod().is_none()).map_or_else(|| end.to_string(), Denied::blocks_text)
-        };
-        opened.map(|traffic| Opened { from: name(&from), to: name(&to), traffic }).collect()
+        let opened = opened.map(|traffic| Opened { from: self.name(&from), to: self.name(&to), traffic });
+        let is_asked = |it: &Opened| self.asked.contains(&(it.from.clone(), it.to.clone(), it.traffic));
+        opened.filter(|it| !is_asked(it)).collect()
     }
 
     fn is_opened(&self, from: Party<'a>, to: Party<'a>, part: TrafficRange) -> bool {
         from.families_with(&to).iter().any(|&family| {
             let connection = Connection { from, to, family, traffic: part.example() };
-            let after = self.after.verdict(&self.after.translate(&connection));
-            after.allowed() && !self.before.verdict(&connection).allowed()
+            is_allowed(self.after, &self.after.translate(&connection))
+                && !is_allowed(self.before, &connection)
         })
     }
 
-    /// Whether it is one of the connections that are to be allowed.
-    fn is_asked(
+    /// Whether it is a connection of an address in a block, all of which is to be allowed.
+    fn is_asked_of_block(
         &self,
         direction: Direction,
         subject: &Party<'a>,
         other: &Party<'a>,
         part: TrafficRange,
     ) -> bool {
-        let is = |one: &Party<'_>, other: &Party<'_>| one.to_string() == other.to_string();
-        self.denied.iter().any(|denied| {
-            let (asked_subject, asked_other) = denied.connection.subject_and_peer(direction);
-            part == denied.connection.traffic.into()
-                && is(subject, asked_subject)
-                && (is(other, asked_other) || denied.stands_for(other))
+        self.asked_of_blocks.iter().any(|(block, asked)| {
+            let (asked_subject, _) = asked.subject_and_peer(direction);
+            part == asked.traffic.into()
+                && is_in(*block, other)
+                && subject.to_string() == asked_subject.to_string()
         })
     }
+
+    /// What an end is called: a block, if it is an address that stands for one.
+    fn name(&self, end: &Party<'_>) -> String {
+        let mut blocks = self.asked_of_blocks.iter().filter(|_| end.pod().is_none()).map(|(block, _)| block);
+        let block = blocks.find(|block| is_in(**block, end));
+        block.map_or_else(|| end.to_string(), IpNet::to_string)
+    }
+}
+
+fn is_allowed<'a>(judge: &Judge<'a>, connection: &Connection<'a>) -> bool {
+    Direction::BOTH.into_iter().all(|direction| judge.allows(direction, connection))
+}
+
+fn is_in(block: IpNet, end: &Party<'_>) -> bool {
+    end.addresses().iter().any(|address| block.contains(address))
 }
 
 /// The ports that a suggested rule names.

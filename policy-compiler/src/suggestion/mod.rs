@@ -31,19 +31,8 @@ pub struct Denied<'a> {
     pub connection: Connection<'a>,
     /// The only family in which it is denied; `None` where it is in all of them.
     pub family: Option<Family>,
-    /// The addresses of which the end outside the cluster is one, if the connection stands for those of all of them.
-    pub blocks: Vec<IpBlock>,
-}
-
-impl Denied<'_> {
-    /// Whether an end has one of the addresses that the connection stands for.
-    fn stands_for(&self, end: &Party<'_>) -> bool {
-        end.addresses().iter().any(|address| self.blocks.iter().any(|block| block.contains(*address)))
-    }
-
-    fn blocks_text(&self) -> String {
-        self.blocks.iter().map(IpBlock::to_string).collect::<Vec<_>>().join(", ")
-    }
+    /// The block that is to be allowed, if one end is an address that stands for all of it.
+    pub block: Option<IpNet>,
 }
 
 /// What would let denied connections through.
@@ -81,17 +70,17 @@ impl<'a> Suggestion<'a> {
     pub fn new(judge: &Judge<'a>, denied: &[Denied<'a>]) -> Self {
         let mut drafts = Vec::new();
         let mut obstacles = BTreeSet::new();
-        let mut needed = Vec::new();
+        let mut needed: Vec<Vec<usize>> = Vec::new();
         for denied in denied {
-            match Draft::all_for(judge, denied) {
-                Ok(wanted) => {
-                    needed.push(wanted.into_iter().map(|draft| draft.put_into(&mut drafts)).collect());
-                }
-                Err(obstacle) => {
-                    obstacles.insert(obstacle);
-                    needed.push(Vec::new());
-                }
-            }
+            let wanted = Draft::all_for(judge, denied).unwrap_or_else(|obstacle| {
+                obstacles.insert(obstacle);
+                Vec::new()
+            });
+            needed.push(wanted.into_iter().map(|draft| draft.put_into(&mut drafts)).collect());
+        }
+        let (drafts, places) = with_peers_together(drafts);
+        for index in needed.iter_mut().flatten() {
+            *index = places.get(*index).copied().unwrap_or_default();
         }
         let mut names: BTreeSet<_> = judge.cluster().policies().keys().cloned().collect();
         let policies: Vec<_> = drafts.into_iter().map(|draft| draft.into_policy(&mut names)).collect();
@@ -122,7 +111,7 @@ impl<'a> Suggestion<'a> {
             return;
         }
         self.isolates = isolates(judge, &self.policies);
-        self.opens = Change { before: judge, after: &after, denied }.opens(&self.policies);
+        self.opens = Change::new(judge, &after, denied).opens(&self.policies);
     }
 }
 
@@ -160,9 +149,10 @@ impl Draft {
         other: &Party<'_>,
         denied: &Denied<'_>,
     ) -> Result<Self, Obstacle> {
-        let other_name = match (other.pod(), other.addresses()) {
-            (Some(pod), _) => pod.name.name.to_string(),
-            (None, addresses) => addresses.first().map(ToString::to_string).unwrap_or_default(),
+        let other_name = match (denied.block, other.pod()) {
+            (Some(block), _) => block.to_string(),
+            (None, Some(pod)) => pod.name.name.to_string(),
+            (None, None) => other.to_string(),
         };
         Ok(Self {
             direction,
@@ -208,6 +198,22 @@ impl Draft {
     }
 }
 
+/// The same drafts, in one what differs in nothing but the peers; and the places of those that were given.
+fn with_peers_together(drafts: Vec<Draft>) -> (Vec<Draft>, Vec<usize>) {
+    let mut together: Vec<Draft> = Vec::new();
+    let mut places = Vec::new();
+    for draft in drafts {
+        let key = |it: &Draft| (it.direction, it.namespace.clone(), it.subjects.clone(), it.traffic.clone());
+        let place = together.iter().position(|other| key(other) == key(&draft)).unwrap_or(together.len());
+        match together.get_mut(place) {
+            Some(other) => other.peers.extend(draft.peers),
+            None => together.push(draft),
+        }
+        places.push(place);
+    }
+    (together, places)
+}
+
 /// The peers of a rule that cover `other`.
 fn peers(
     cluster: &Cluster,
@@ -215,8 +221,9 @@ fn peers(
     other: &Party<'_>,
     denied: &Denied<'_>,
 ) -> Result<Vec<Peer>, Obstacle> {
-    if !denied.blocks.is_empty() {
-        return Ok(denied.blocks.iter().cloned().map(Peer::Block).collect());
+    let block = |cidr| Peer::Block(IpBlock { cidr, except: Vec::new() });
+    if let Some(cidr) = denied.block {
+        return Ok(vec![block(cidr)]);
     }
     if let Some(pod) = other.pod().filter(|pod| pod.selectable()) {
         let namespaces = if pod.name.namespace == subject.name.namespace {
@@ -228,8 +235,7 @@ fn peers(
     }
     let addresses = other.addresses().iter();
     let addresses = addresses.filter(|address| denied.family.is_none_or(|of| Family::of(**address) == of));
-    let block = |address| Peer::Block(IpBlock { cidr: IpNet::from(address), except: Vec::new() });
-    let blocks: Vec<_> = addresses.copied().map(block).collect();
+    let blocks: Vec<_> = addresses.map(|address| block(IpNet::from(*address))).collect();
     match other.pod() {
         Some(pod) if blocks.is_empty() => Err(Obstacle::NoAddress(pod.name.clone())),
         _ => Ok(blocks),

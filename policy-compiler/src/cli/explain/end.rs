@@ -186,6 +186,11 @@ impl<'a> Finder<'a> {
             let name = name.as_deref().unwrap_or_default();
             bail!("there is a {kind} {namespace}{name} at {origin}, a kind that is not read")
         }
+        let node = readings.iter().find_map(|wanted| self.manifests.cluster.nodes().get(wanted.name));
+        if let Some(node) = node {
+            let addresses: Vec<_> = node.addresses.iter().map(IpAddr::to_string).collect();
+            bail!("{} is a Node: give its address ({})", node.name, addresses.join(", "))
+        }
         let wanted = readings.first().map(|wanted| match wanted.namespace {
             Some(namespace) => format!("{namespace}/{}", wanted.name),
             None => wanted.name.to_owned(),

@@ -25,13 +25,9 @@ use report::{Heading, Report};
 use target::{Place, targets};
 
 pub(crate) fn run(args: &Explain, output: &mut Output) -> anyhow::Result<Outcome> {
-    let mut manifests = input::read(&args.manifests)?;
     let namespace = args.manifests.namespace.as_deref();
-    for end in [&args.from, &args.to] {
-        if let Some(pod) = end.described(namespace) {
-            manifests.cluster.insert_pod(pod);
-        }
-    }
+    let described = [&args.from, &args.to].into_iter().filter_map(|end| end.described(namespace));
+    let manifests = input::read_with_pods(&args.manifests, described)?;
     let judge = Judge::new(&manifests.cluster).with_pods_to_node(args.manifests.pods_to_node);
     let finder = Finder { manifests: &manifests, namespace };
     let traffic = traffic(args)?;
@@ -78,6 +74,9 @@ fn traffic(args: &Explain) -> anyhow::Result<Option<TrafficQuery>> {
 }
 
 fn sources<'a>(finder: Finder<'a>, judge: &Judge<'a>, query: &EndQuery) -> anyhow::Result<Vec<Place<'a>>> {
+    if let Some(port) = &query.port {
+        bail!("{} says port {port}: policies see no port at the source, so leave it out", query.text)
+    }
     Ok(match finder.find(query, None)? {
         End::Pods(pods) => pods.iter().map(|pod| Place::Party(judge.party(Endpoint::Pod(pod)))).collect(),
         End::Address(address) => vec![Place::Party(judge.party(Endpoint::Address(address)))],

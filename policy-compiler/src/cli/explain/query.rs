@@ -79,10 +79,10 @@ impl FromStr for EndQuery {
         let url = text.split_once("://").map(|(scheme, rest)| (scheme, host_of_url(rest)));
         let (end, port) = match url {
             Some((scheme, host)) => {
-                let (host, port) = split_port(host);
+                let (host, port) = split_port(host)?;
                 (host, port.or_else(|| default_port(scheme)))
             }
-            None => split_port(text),
+            None => split_port(text)?,
         };
         let end = Written::parse(end.trim_end_matches('.'))?;
         Ok(Self { text: text.to_owned(), end, port })
@@ -102,8 +102,14 @@ impl Written {
         if text.contains('=') {
             return labels(text);
         }
+        if let Some((address, _)) = text.split_once('/').filter(|(before, _)| ip_address(before).is_some()) {
+            bail!(
+                "`{text}` is no block: the length of {address} must be 0 to {}",
+                if address.contains(':') { 128 } else { 32 }
+            )
+        }
         let parts: Vec<_> = text.split('/').map(str::to_owned).collect();
-        if parts.len() > 3 || parts.iter().any(String::is_empty) {
+        if parts.len() > 3 || !parts.iter().all(|part| is_name(part)) {
             bail!(
                 "use NAMESPACE/NAME, KIND/NAME, KIND/NAMESPACE/NAME, an address, a CIDR or ns=NAMESPACE,LABEL=VALUE"
             )
@@ -165,12 +171,18 @@ fn default_port(scheme: &str) -> Option<PortQuery> {
 
 /// What stands before a port, and the port: `web:80`, `web:53/UDP`, `[fd00::1]:80`. Other colons are those of an IPv6
 /// address.
-fn split_port(text: &str) -> (&str, Option<PortQuery>) {
-    let split = text.rsplit_once(':').and_then(|(before, port)| {
-        let is_host = !before.is_empty() && (!before.contains(':') || before.ends_with(']'));
-        Some((before, port.parse().ok().filter(|_| is_host)?))
-    });
-    split.map_or((text, None), |(before, port)| (before, Some(port)))
+fn split_port(text: &str) -> Result<(&str, Option<PortQuery>), BadPort> {
+    match text.rsplit_once(':') {
+        Some((before, port)) if !before.contains(':') || before.ends_with(']') => {
+            Ok((before, Some(port.parse()?)))
+        }
+        _ => Ok((text, None)),
+    }
+}
+
+/// Whether a text could be a part of a name of an object or of its kind.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 #[cfg(test)]
@@ -229,7 +241,23 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "/web", "shop/", "a/b/c/d", "app!=web", "ns=shop,app in (a,b)"] {
+        for text in [
+            "",
+            "/web",
+            "shop/",
+            "a/b/c/d",
+            "app!=web",
+            "ns=shop,app in (a,b)",
+            "web:0",
+            "web:99999",
+            ":80",
+            "http://[::1",
+            "://",
+            "10.0.0.0/33",
+            "fd00::/129",
+            "web db",
+            "näme",
+        ] {
             assert!(text.parse::<EndQuery>().is_err(), "{text}");
         }
     }

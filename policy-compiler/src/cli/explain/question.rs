@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use policy_compiler::explain::Side;
 use policy_compiler::judge::{AddressRange, Connection, Endpoint, Judge, Party, TrafficRange};
-use policy_compiler::model::{Direction, Family, IpBlock, Pod};
+use policy_compiler::model::{Direction, Family, Pod};
 use policy_compiler::suggestion::Denied;
 
 use super::target::{Asked, Place, Target};
@@ -27,7 +27,7 @@ struct Part {
     /// Whether it is the end that connects.
     connects: bool,
     name: String,
-    blocks: Vec<IpBlock>,
+    block: IpNet,
 }
 
 /// What the policies say of a connection, or of all with traffic in a range.
@@ -54,11 +54,11 @@ impl<'a> Question<'a> {
         match (from, target.to) {
             (Place::Party(from), Place::Party(to)) => vec![about(from, to, None)],
             (Place::Block(block), Place::Party(to)) => {
-                let about = |from, name, blocks| about(from, to, Some(Part { connects: true, name, blocks }));
+                let about = |from, name| about(from, to, Some(Part { connects: true, name, block }));
                 Self::of_block(judge, block, about)
             }
             (Place::Party(from), Place::Block(block)) => {
-                let about = |to, name, blocks| about(from, to, Some(Part { connects: false, name, blocks }));
+                let about = |to, name| about(from, to, Some(Part { connects: false, name, block }));
                 Self::of_block(judge, block, about)
             }
             (Place::Block(_), Place::Block(_)) => Vec::new(),
@@ -67,37 +67,24 @@ impl<'a> Question<'a> {
 
     /// The questions about a block: one for all addresses outside the cluster that get the same answers, one for all
     /// pods that do, and one for the pod that is the other end too.
-    fn of_block(
-        judge: &Judge<'a>,
-        block: IpNet,
-        about: impl Fn(Party<'a>, String, Vec<IpBlock>) -> Self,
-    ) -> Vec<Self> {
-        let mut alike: Vec<(_, Vec<(AddressRange, Party<'a>)>)> = Vec::new();
+    fn of_block(judge: &Judge<'a>, block: IpNet, about: impl Fn(Party<'a>, String) -> Self) -> Vec<Self> {
+        let mut keys = Vec::new();
+        let mut alike: Vec<Alike<'a>> = Vec::new();
         for range in judge.address_parts(block) {
-            let party = judge.party(Endpoint::Address(range.first));
-            let question = about(party, String::new(), Vec::new());
-            let key = (party.pod().is_some(), question.is_about_one_pod(), question.verdicts(judge));
-            match alike.iter_mut().find(|(other, _)| *other == key) {
-                Some((_, members)) => members.push((range, party)),
-                None => alike.push((key, vec![(range, party)])),
+            let end = judge.party(Endpoint::Address(range.first));
+            let question = about(end, String::new());
+            let key = (end.pod().is_some(), question.is_about_one_pod(), question.verdicts(judge));
+            let place = keys.iter().position(|other| *other == key).unwrap_or(keys.len());
+            if place == alike.len() {
+                keys.push(key);
+                alike.push(Alike { end, ranges: Vec::new(), pods: Vec::new() });
+            }
+            if let Some(part) = alike.get_mut(place) {
+                part.ranges.push(range);
+                part.pods.extend(end.pod());
             }
         }
-        let blocks_of = |parts: &[(AddressRange, Party<'a>)]| {
-            IpNet::aggregate(&parts.iter().flat_map(|(range, _)| range.blocks()).collect())
-        };
-        let questions = alike.iter().enumerate().filter_map(|(index, (_, parts))| {
-            let others = alike.iter().enumerate().filter(|(other, _)| *other != index);
-            let others: Vec<_> = others.flat_map(|(_, (_, parts))| blocks_of(parts)).collect();
-            let blocks = shortest(block, blocks_of(parts), &others);
-            let pods: Vec<_> = parts.iter().filter_map(|(_, party)| party.pod()).collect();
-            let name = if pods.is_empty() {
-                few(blocks.iter().map(IpBlock::to_string))
-            } else {
-                format!("{} in {block}", few(pods.iter().map(|pod| pod.name.to_string())))
-            };
-            Some(about(parts.first()?.1, name, blocks))
-        });
-        questions.collect()
+        alike.iter().enumerate().map(|(index, part)| about(part.end, name(block, &alike, index))).collect()
     }
 
     /// Whether both ends are the same pod or workload.
@@ -177,10 +164,26 @@ impl<'a> Answer<'a> {
         self.connection.to.pod().filter(|to| to.name == pod.name)
     }
 
+    /// What is said for people, but for the names and addresses of the ends: replicas have it in common.
+    pub(super) fn without_names(&self) -> String {
+        let Connection { from, to, .. } = &self.connection;
+        let mut text = format!("{} {} {:?}", self.egress, self.ingress, self.family);
+        for (end, placeholder) in [(from, "from"), (to, "to")] {
+            text = text.replace(&end.to_string(), placeholder);
+            if let Some(pod) = end.pod() {
+                text = text.replace(&format!("pod {} ", pod.name.name), placeholder);
+            }
+            for address in end.addresses() {
+                text = text.replace(&address.to_string(), placeholder);
+            }
+        }
+        text
+    }
+
     /// What a policy would have to allow.
     pub(super) fn denied(&self) -> Denied<'a> {
-        let blocks = self.part.as_ref().map(|part| part.blocks.clone()).unwrap_or_default();
-        Denied { connection: self.connection, family: self.family, blocks }
+        let block = self.part.as_ref().map(|part| part.block);
+        Denied { connection: self.connection, family: self.family, block }
     }
 
     /// Whether another answer differs in nothing but the traffic.
@@ -192,13 +195,39 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The blocks, or the block that all lie in without the others, whichever is less to read.
-fn shortest(all: IpNet, blocks: Vec<IpNet>, others: &[IpNet]) -> Vec<IpBlock> {
-    let others = IpNet::aggregate(&others.to_vec());
-    if others.len() < blocks.len() {
-        return vec![IpBlock { cidr: all, except: others }];
+/// Addresses of a block that get the same answers: all of pods, or all outside the cluster.
+struct Alike<'a> {
+    /// One that stands for all.
+    end: Party<'a>,
+    ranges: Vec<AddressRange>,
+    pods: Vec<&'a Pod>,
+}
+
+impl Alike<'_> {
+    fn blocks(&self) -> Vec<IpNet> {
+        self.ranges.iter().flat_map(|range| range.blocks()).collect()
     }
-    blocks.into_iter().map(|cidr| IpBlock { cidr, except: Vec::new() }).collect()
+}
+
+/// What one of the parts of a block is called: by its pods; or by its addresses, those of pods apart, or what is left of
+/// the block without the others, whichever is less to read.
+fn name(block: IpNet, parts: &[Alike<'_>], index: usize) -> String {
+    let Some(part) = parts.get(index) else { return block.to_string() };
+    if !part.pods.is_empty() {
+        return format!("{} in {block}", few(part.pods.iter().map(|pod| pod.name.to_string())));
+    }
+    let others = parts.iter().enumerate().filter(|(other, part)| *other != index && part.pods.is_empty());
+    let others = IpNet::aggregate(&others.flat_map(|(_, part)| part.blocks()).collect());
+    let blocks = IpNet::aggregate(&part.blocks());
+    let addresses = match others.len() {
+        0 => block.to_string(),
+        fewer if fewer < blocks.len() => {
+            format!("{block} except {}", few(others.iter().map(IpNet::to_string)))
+        }
+        _ => few(blocks.iter().map(IpNet::to_string)),
+    };
+    let has_pods = parts.iter().any(|part| !part.pods.is_empty());
+    if has_pods { format!("{addresses} (pods apart)") } else { addresses }
 }
 
 /// A list that does not become too long.

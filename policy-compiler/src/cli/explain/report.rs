@@ -62,6 +62,9 @@ pub(super) struct Explained {
     /// NetworkPolicies, one for each direction that denies, which together would let the connection through.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) suggestions: Vec<Value>,
+    /// What is said for people, but for the names of the ends.
+    #[serde(skip)]
+    pub(super) without_names: String,
 }
 
 /// What policies do besides letting the connections through.
@@ -142,24 +145,8 @@ impl Explained {
             egress: answer.egress.clone(),
             ingress: answer.ingress.clone(),
             suggestions: Vec::new(),
+            without_names: answer.without_names(),
         }
-    }
-
-    /// Whether another differs in nothing but the traffic.
-    pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        let key = |it: &Self| (it.from.clone(), it.to.clone(), it.family.clone());
-        key(self) == key(other) && self.egress == other.egress && self.ingress == other.ingress
-    }
-
-    /// What is said for people, but for the names of the ends.
-    pub(super) fn without_names(&self) -> String {
-        let mut text =
-            format!("{} {} {:?} {}", self.egress, self.ingress, self.family, self.replicas_of.is_some());
-        for (name, placeholder) in [(&self.from, "from"), (&self.to, "to")] {
-            let bare = name.rsplit('/').next().unwrap_or(name);
-            text = text.replace(name, placeholder).replace(&format!("pod {bare} "), placeholder);
-        }
-        text
     }
 }
 

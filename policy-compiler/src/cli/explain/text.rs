@@ -1,6 +1,6 @@
 //! An explanation for people.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
 use policy_compiler::explain::{Policy, Rule, Side};
@@ -43,27 +43,39 @@ pub(super) fn write(report: &Report, output: &mut Output) -> anyhow::Result<()> 
 
 /// Puts together what differs in nothing but the traffic, and then what differs in nothing but the names.
 fn groups(connections: &[Explained]) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut groups = Groups::default();
     for connection in connections {
-        let says_the_same = |group: &&mut Group<'_>| group.first.says_the_same(connection);
-        match groups.iter_mut().find(says_the_same) {
-            Some(group) => drop(group.traffic.insert(connection.traffic.0)),
-            None => groups.push(Group {
-                first: connection,
-                traffic: BTreeSet::from([connection.traffic.0]),
-                alike: Vec::new(),
-            }),
+        let group = Group::new(connection);
+        let Explained { from, to, family, egress, ingress, .. } = connection;
+        let key = format!("{from} {to} {family:?} {egress:?} {ingress:?}");
+        groups.add(key, group, |group, other| group.traffic.extend(other.traffic));
+    }
+    let mut distinct = Groups::default();
+    for group in groups.0 {
+        let key = format!("{} {:?}", group.first.without_names, group.traffic);
+        distinct.add(key, group, |group, other| group.alike.push(other.first));
+    }
+    distinct.0
+}
+
+/// Groups in their order, and where those of a key are.
+#[derive(Default)]
+struct Groups<'r>(Vec<Group<'r>>, HashMap<String, usize>);
+
+impl<'r> Groups<'r> {
+    fn add(&mut self, key: String, group: Group<'r>, join: impl FnOnce(&mut Group<'r>, Group<'r>)) {
+        let next = self.0.len();
+        match self.0.get_mut(*self.1.entry(key).or_insert(next)) {
+            Some(first) => join(first, group),
+            None => self.0.push(group),
         }
     }
-    let mut distinct: Vec<(String, Group<'_>)> = Vec::new();
-    for group in groups {
-        let key = format!("{} {:?}", group.first.without_names(), group.traffic);
-        match distinct.iter_mut().find(|(other, _)| *other == key) {
-            Some((_, other)) => other.alike.push(group.first),
-            None => distinct.push((key, group)),
-        }
+}
+
+impl<'r> Group<'r> {
+    fn new(connection: &'r Explained) -> Self {
+        Self { first: connection, traffic: BTreeSet::from([connection.traffic.0]), alike: Vec::new() }
     }
-    distinct.into_iter().map(|(_, group)| group).collect()
 }
 
 fn write_summary(report: &Report, groups: &[Group<'_>], output: &mut Output) -> io::Result<()> {
@@ -107,7 +119,12 @@ fn write_group(group: &Group<'_>, output: &mut Output) -> io::Result<()> {
     }
     writeln!(output)?;
     if !group.alike.is_empty() {
-        let pairs = group.alike.iter().take(PAIRS_SHOWN).map(|it| format!("{} → {}", it.from, it.to));
+        let pair = |it: &&Explained| match (it.from == *from, it.to == *to) {
+            (true, _) => format!("→ {}", it.to),
+            (_, true) => format!("{} →", it.from),
+            _ => format!("{} → {}", it.from, it.to),
+        };
+        let pairs = group.alike.iter().take(PAIRS_SHOWN).map(pair);
         let more = group.alike.len().saturating_sub(PAIRS_SHOWN);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         writeln!(output, "  and so {}{more}", pairs.collect::<Vec<_>>().join(", "))?;

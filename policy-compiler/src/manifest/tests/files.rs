@@ -269,6 +269,10 @@ fn a_file_named_by_itself_has_to_be_a_manifest() {
     let directory = Directory::new();
     for (text, expected) in [
         ("? [x]\n: y\n", "f.yaml:1: a key must be a string"),
+        (
+            "{{- if .Values.x }}\na: 1\n",
+            "f.yaml:1: a Helm template: render it: `helm template CHART | podfence … -f -`",
+        ),
         ("a: 1\n", "f.yaml: no Kubernetes objects found: f.yaml:1: no Kubernetes object"),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: '${NAME}'}\n",

@@ -59,6 +59,11 @@ fn a_policy_that_is_not_judged_is_told_from_other_objects() {
             (false, 1),
         ),
         (
+            "apiVersion: v1, kind: Template, objects: [{apiVersion: extensions/v1beta1, kind: NetworkPolicy, spec: {}}, \
+             {apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, spec: {}}, {apiVersion: v1, kind: Pod, spec: {}}]",
+            (false, 2),
+        ),
+        (
             "apiVersion: kyverno.io/v1, kind: ClusterPolicy, spec: {rules: [{generate: {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, data: {}}}]}",
             (false, 1),
         ),
@@ -91,6 +96,7 @@ fn a_document_that_is_no_object_is_passed_over() {
         "apiVersion: v1\nname: chart",
         "apiVersion: 1\nproviders: []",
         "kind: pipeline\nsteps: []",
+        "apiVersion: release-notes/v2\nkind:\n",
         "items: [{apiVersion: v1, kind: Pod}]",
     ] {
         let reading = reading(&format!("# a comment\n{text}\n"));
