@@ -76,11 +76,15 @@ impl<'g> Block<'g> {
         headings.filter_map(|columns| Some((columns.first()?.place, columns.len()))).collect()
     }
 
-    /// The least width at which no name is cut.
-    fn width(&self) -> usize {
+    /// The least width of what stands before the cells.
+    pub(super) fn label_width(&self) -> usize {
         let names = self.lines.iter().flat_map(|line| &line.names);
-        let longest = names.map(|name| name.chars().count() + INDENT).max().unwrap_or(0);
-        longest + self.column_widths().into_iter().map(|width| width + GAP).sum::<usize>()
+        names.map(|name| INDENT + name.chars().count() + ",".len()).max().unwrap_or(0)
+    }
+
+    /// The least width of all of it.
+    fn width(&self) -> usize {
+        self.label_width() + self.column_widths().into_iter().map(|width| width + GAP).sum::<usize>()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::cli::guess::did_you_mean;
 pub(crate) enum Selection {
     /// An outside address, or the pods that show it.
     Address(IpAddr),
-    /// `namespace/`: every pod of it.
+    /// `namespace/`: every pod of it; `outside/` is what no namespace has.
     Namespace(String),
     /// `name`, in every namespace.
     Name(String),
@@ -49,7 +49,7 @@ impl Selection {
     fn includes(&self, end: &End<'_>) -> bool {
         match self {
             Self::Address(address) => end.party.addresses().contains(address),
-            Self::Namespace(namespace) => end.pod.is_some() && end.place() == namespace,
+            Self::Namespace(namespace) => end.place() == namespace,
             Self::Name(name) => end.short_name() == name,
             Self::Qualified(before, name) => {
                 end.short_name() == name && (end.place() == before || is_kind(end, before))

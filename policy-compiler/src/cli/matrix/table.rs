@@ -38,7 +38,8 @@ fn write_block(block: &Block<'_>, output: &mut Output) -> io::Result<()> {
     let room = output.width.saturating_sub(widths.iter().map(|width| width + GAP).sum());
     let title = if block.places.is_empty() { "from ↓ to →" } else { "from ↓" };
     let natural = block.lines.iter().map(|line| INDENT + line.names.join(", ").chars().count());
-    let label = natural.max().unwrap_or(0).min(room).max(title.chars().count());
+    let natural = natural.max().unwrap_or(0);
+    let label = natural.min(room.max(block.label_width())).max(title.chars().count());
     for line in wrapped(block.places.iter().copied(), output.width.saturating_sub("to ".len())) {
         writeln!(output, "{heading}to {line}{heading:#}")?;
     }

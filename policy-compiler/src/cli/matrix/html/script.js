@@ -345,7 +345,7 @@
   element("filters").addEventListener("input", render);
   element("filters").addEventListener("submit", (event) => event.preventDefault());
   element("expand").addEventListener("click", () => {
-    tree.forEach((namespace) => expanded.add(namespace));
+    tree.flatMap((namespace) => [namespace, ...namespace.children]).forEach((node) => expanded.add(node));
     render();
   });
   element("collapse").addEventListener("click", () => {
