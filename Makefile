@@ -5,7 +5,7 @@ RUNNER := $(CURDIR)/tests/run-privileged
 HOST := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 export CARGO_TARGET_$(HOST)_RUNNER := $(RUNNER)
 
-.PHONY: bench demo demo-cluster test lint prepare
+.PHONY: bench demo demo-cluster test lint prepare prepare-tests
 
 ## Shows policies deciding about real packets, in network namespaces of its own.
 demo: prepare
@@ -23,7 +23,7 @@ bench: prepare
 	cargo run --release --locked --package tests --bin bench
 
 ## Formatting, lints, licences and every test.
-test: lint
+test: prepare-tests lint
 	cargo build --release --locked
 	cargo test --release --workspace --locked
 
@@ -35,3 +35,6 @@ lint: prepare
 
 prepare:
 	@tests/prepare
+
+prepare-tests:
+	@tests/prepare tests
