@@ -113,7 +113,7 @@ fn a_file_that_says_nothing_valid_keeps_what_it_said_before() -> Result<()> {
     let invalid = POLICIES.replace("app: web", "app: [web]");
     for (index, (content, problem)) in [
         ("", "the file is empty"),
-        ("spec: [", "policies.yaml:2: not valid YAML"),
+        ("spec: [", "policies.yaml:1: not valid YAML"),
         ("\0", "policies.yaml:1: a NUL byte"),
         (&*invalid, "policies.yaml:5: spec.podSelector.matchLabels.app: "),
     ]
@@ -309,7 +309,7 @@ fn the_first_agent_enforces_beside_a_broken_file() -> Result<()> {
     scene.testbed.manifests.write("broken.yaml", "spec: [")?;
     let agent = Agent::start(scene.testbed.node("node")?, scene.testbed.manifests.path())?;
     scene.testbed.lab.wait_for(&scene.denied(), Outcome::Denied, BOUND)?;
-    wait_for_log(&agent, "broken.yaml:2: ")?;
+    wait_for_log(&agent, "broken.yaml:1: ")?;
     wait_for_reason(&agent, "broken.yaml")?;
 
     scene.testbed.manifests.remove("broken.yaml")?;

@@ -18,7 +18,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  fine
   1  the connection is denied (explain)
-  2  bad input or usage";
+  2  bad input or usage; with -o json the problems are on standard output too, as
+     {\"problems\": [{\"file\", \"line\", \"field\", \"message\"}]}";
 
 /// Shows what Kubernetes NetworkPolicies mean: those of manifests, or of a live cluster. No kernel is touched.
 #[derive(Debug, Parser)]
@@ -45,6 +46,16 @@ impl Command {
             Self::Explain(args) => Some(&mut args.manifests),
             Self::Matrix(args) => Some(&mut args.manifests),
             Self::Completions(_) | Self::Man(_) => None,
+        }
+    }
+
+    /// Whether the answer is for a program, so that it is to have the problems too where there is none.
+    pub(crate) fn answers_in_json(&self) -> bool {
+        match self {
+            Self::Compile(args) => matches!(args.output, RulesetFormat::Json),
+            Self::Explain(args) => matches!(args.output, ExplanationFormat::Json),
+            Self::Matrix(args) => matches!(args.output, MatrixFormat::Json),
+            Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }

@@ -9,13 +9,11 @@ use policy_compiler::model::{DefaultDeny, Pod};
 
 use super::args::Manifests;
 use super::cluster::LiveCluster;
+use super::problems::write_capped;
 use super::{pod_addresses, warnings};
 
 /// More warnings than this are counted.
 const WARNINGS_SHOWN: usize = 5;
-
-/// More problems than this are counted.
-const PROBLEMS_SHOWN: usize = 20;
 
 /// More names than this are counted.
 const NAMES_SHOWN: usize = 5;
@@ -57,15 +55,6 @@ pub(crate) fn read_with_pods(
     Ok(read)
 }
 
-/// Writes why there is no answer, each problem in a line of its own.
-pub(crate) fn report_error(error: &anyhow::Error) -> io::Result<()> {
-    let mut stderr = io::stderr().lock();
-    match error.downcast_ref::<Problems>() {
-        Some(problems) => write_capped(&mut stderr, "error", problems.as_slice(), PROBLEMS_SHOWN),
-        None => writeln!(stderr, "error: {error:#}"),
-    }
-}
-
 fn report(read: &manifest::Manifests, warnings: &[Problem]) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
     write_capped(&mut stderr, "warning", warnings, WARNINGS_SHOWN)?;
@@ -81,16 +70,6 @@ fn report(read: &manifest::Manifests, warnings: &[Problem]) -> io::Result<()> {
         writeln!(stderr, "note: {assumed}")?;
     }
     Ok(())
-}
-
-fn write_capped(stderr: &mut impl Write, word: &str, list: &[Problem], shown: usize) -> io::Result<()> {
-    for problem in list.iter().take(shown) {
-        writeln!(stderr, "{word}: {problem}")?;
-    }
-    match list.len().checked_sub(shown) {
-        Some(more @ 1..) => writeln!(stderr, "{word}: {more} more like these"),
-        _ => Ok(()),
-    }
 }
 
 /// How many objects there are of each kind that is not read, without policies: a warning is about those.

@@ -14,6 +14,7 @@ mod output;
 mod plugin;
 mod pod_addresses;
 mod port;
+mod problems;
 mod progress;
 mod warnings;
 
@@ -43,7 +44,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if output::reader_left(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Without standard error there is nobody left to tell.
-            let _ = input::report_error(&error);
+            let _ = problems::report(&error);
             ExitCode::from(2)
         }
     }
@@ -63,13 +64,23 @@ fn run() -> anyhow::Result<Outcome> {
     if invocation == Invocation::Plugin {
         plugin::read_cluster_by_default(&mut args);
     }
-    let outcome = match args.command {
-        Command::Compile(args) => compile::run(&args, &mut output)?,
-        Command::Explain(args) => explain::run(&args, &mut output)?,
-        Command::Matrix(args) => matrix::run(&args, &mut output)?,
-        Command::Completions(args) => completions::run(&args, &mut output)?,
-        Command::Man(args) => man::run(&args, &mut output)?,
-    };
+    let outcome = answer(&args.command, &mut output);
+    if let Err(error) = &outcome
+        && args.command.answers_in_json()
+        && !output::reader_left(error)
+    {
+        problems::write_json(error, &mut output)?;
+    }
     output.flush()?;
-    Ok(outcome)
+    outcome
+}
+
+fn answer(command: &Command, output: &mut Output) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Compile(args) => compile::run(args, output),
+        Command::Explain(args) => explain::run(args, output),
+        Command::Matrix(args) => matrix::run(args, output),
+        Command::Completions(args) => completions::run(args, output),
+        Command::Man(args) => man::run(args, output),
+    }
 }
