@@ -39,7 +39,7 @@ fn text(bytes: &[u8]) -> &str {
 /// What the transcript should say, from running its commands.
 fn transcript_now(transcript: &str) -> String {
     let mut now = String::new();
-    for (line, next) in transcript.lines().zip(transcript.lines().skip(1)) {
+    for (line, next) in transcript.lines().zip(transcript.lines().skip(1).chain([""])) {
         // Suggested policies have comments too.
         if line.starts_with('#') && next.starts_with('$') {
             writeln!(now, "\n{line}").unwrap();

@@ -11,8 +11,7 @@ use ipnet::IpNet;
 use policy_compiler::manifest::{Exclude, Input, ip_address, ip_block, label_selector, namespace_name};
 use policy_compiler::model::{LabelSelector, PodsToNode};
 
-use super::explain::{EndQuery, TrafficQuery};
-use super::matrix::Selection;
+use super::query::{EndQuery, Selection, TrafficQuery};
 
 const EXIT_CODES: &str = "\
 Exit codes:

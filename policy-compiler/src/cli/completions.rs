@@ -3,7 +3,7 @@
 use clap::CommandFactory;
 
 use super::args::{Args, Completions};
-use super::{Outcome, Output};
+use super::output::{Outcome, Output};
 
 pub(crate) fn run(args: &Completions, output: &mut Output) -> anyhow::Result<Outcome> {
     // The generator panics where it cannot write, so it writes to memory.

@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory};
 use clap_mangen::roff::{Roff, roman};
 
 use super::args::{Args, Man};
-use super::{Outcome, Output};
+use super::output::{Outcome, Output};
 
 /// The section in which paragraphs stand that have no heading in the help text.
 const NOTES: &str = "NOTES";

@@ -13,9 +13,9 @@ mod matrix;
 mod output;
 mod plugin;
 mod pod_addresses;
-mod port;
 mod problems;
 mod progress;
+mod query;
 mod warnings;
 
 use std::io::Write;
@@ -24,17 +24,8 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 
 use args::{Args, Command};
-use output::Output;
+use output::{Outcome, Output};
 use plugin::Invocation;
-
-/// How a command that did its work ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Exit code 0.
-    Fine,
-    /// Exit code 1: the answer is "denied".
-    Denied,
-}
 
 /// Runs the program. An error is exit code 2, as clap has it for usage.
 pub(crate) fn main() -> ExitCode {

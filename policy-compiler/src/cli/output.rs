@@ -10,6 +10,15 @@ const BUFFER_BYTES: usize = 1 << 18;
 /// The width of tables where neither a terminal nor `COLUMNS` says otherwise.
 const WIDTH: usize = 100;
 
+/// How a command that did its work ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Exit code 0.
+    Fine,
+    /// Exit code 1: the answer is "denied".
+    Denied,
+}
+
 /// Standard output.
 pub(crate) struct Output {
     writer: BufWriter<StdoutLock<'static>>,

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::fields::{Field, Read, quoted};
+use super::fields::{Field, Read};
+use super::quoted::quoted;
 
 /// An address; IPv4 written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address.
 pub(super) fn address(field: &Field<'_>) -> Read<IpAddr> {

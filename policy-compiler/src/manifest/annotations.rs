@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 
 use super::addresses::allowed_sources;
-use super::fields::{Mapping, quoted};
+use super::fields::Mapping;
+use super::quoted::quoted;
 use crate::model::{ALLOWED_SOURCES_ANNOTATION, AUDIT_ANNOTATION, asks_for_audit};
 
 /// Whether an object's `metadata` asks for audit mode. What cannot be read does not.

@@ -4,10 +4,11 @@ use std::io::Read;
 
 use serde::Deserializer;
 
+use super::error::SyntaxError;
 use super::meter::Meter;
 use super::placeholders::Placeholder;
 use super::text::Text;
-use super::tree::{Sink, SyntaxError};
+use super::tree::Sink;
 use super::{json, yaml};
 
 /// Hands on what a text consists of, as soon as it is read; `file` is its name. Ends with the first error.

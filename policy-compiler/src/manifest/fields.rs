@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Problem;
 use super::names::closest;
 use super::placeholders::Placeholder;
+use super::quoted::quoted;
 use super::scalar::Resolved;
 use super::tree::{Entry, Node, Value};
 use crate::model::Origin;
@@ -331,13 +332,4 @@ impl<'a> Mapping<'a> {
             });
         unknown.last().map_or(Ok(()), Err)
     }
-}
-
-/// Text for a message: what is in it cannot disturb a terminal, and not too much of it.
-pub(super) fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
-    if text.chars().nth(80).is_some() {
-        shown.push('…');
-    }
-    format!("`{shown}`")
 }

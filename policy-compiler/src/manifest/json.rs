@@ -5,10 +5,11 @@ use std::io::Read;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::error::SyntaxError;
 use super::meter::Meter;
 use super::scalar::Scalar;
 use super::text::Text;
-use super::tree::{Entry, Node, Part, Sink, SyntaxError, Value, mark_repeated};
+use super::tree::{Entry, Node, Part, Sink, Value, mark_repeated};
 
 /// Hands on a JSON value that a text begins with, unless it is `null`, and the items of its list.
 pub(super) fn read<R: Read>(

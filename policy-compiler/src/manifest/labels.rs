@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::fields::{Field, Read, quoted};
+use super::fields::{Field, Read};
 use super::names::{is_label_key, is_label_value};
+use super::quoted::quoted;
 use crate::model::{LabelSelector, Labels, Operator, Requirement};
 
 pub(super) const KEY_SYNTAX: &str = "is no label key: at most 63 letters, digits, `-`, `_` and `.`, a letter or digit at \

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::tree::SyntaxError;
+use super::error::SyntaxError;
 
 /// Lists and objects inside one another, aliases counted as what they stand for.
 const MAX_DEPTH: usize = 100;

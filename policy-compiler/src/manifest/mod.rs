@@ -33,6 +33,7 @@ mod addresses;
 mod annotations;
 mod assemble;
 mod documents;
+mod error;
 mod fields;
 mod files;
 mod index;
@@ -47,6 +48,7 @@ mod placeholders;
 mod pods;
 mod policy;
 mod ports;
+mod quoted;
 mod read;
 mod resources;
 mod scalar;
@@ -80,8 +82,9 @@ pub use read::{Exclude, ReadOptions, read, read_with};
 pub use selector::{SelectorError, label_selector};
 
 use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
+use error::SyntaxError;
 use fields::{Field, Report};
-use tree::{Part, Sink, SyntaxError};
+use tree::{Part, Sink};
 
 /// Something that manifests are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]

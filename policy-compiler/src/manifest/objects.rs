@@ -1,9 +1,10 @@
 //! From a document to the objects in it.
 
-use super::fields::{Field, Mapping, Read, Reported, quoted};
+use super::fields::{Field, Mapping, Read, Reported};
 use super::kinds::{Kind, Type, is_known_or_policy, is_known_version, is_policy_kind, qualified};
 use super::names::closest;
 use super::pods::template;
+use super::quoted::quoted;
 use super::resources::read_resource;
 use super::tree::{Node, Value};
 use super::{Object, PassedOver, PassedOverKind, Reading, Unread, WorkloadKind};

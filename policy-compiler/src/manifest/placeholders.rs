@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::fields::quoted;
+use super::quoted::quoted;
 
 /// What stands for something that is filled in before an object is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

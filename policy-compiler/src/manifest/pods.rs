@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::WorkloadKind;
 use super::addresses::address;
-use super::fields::{Field, Mapping, Read, quoted};
+use super::fields::{Field, Mapping, Read};
 use super::labels::labels;
 use super::names::is_dns_subdomain;
 use super::ports::{port_number, protocol};
+use super::quoted::quoted;
 use super::tree::{Node, Value};
 use crate::model::{ContainerPort, ObjectName, Pod};
 

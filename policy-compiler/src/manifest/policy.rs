@@ -8,9 +8,10 @@
 
 use super::addresses;
 use super::annotations::is_audited;
-use super::fields::{Field, Mapping, Read, quoted};
+use super::fields::{Field, Mapping, Read};
 use super::labels::label_selector;
 use super::ports::{port_number, port_or_name, protocol};
+use super::quoted::quoted;
 use crate::model::{
     Direction, IpBlock, LabelSelector, NamespaceScope, NetworkPolicy, ObjectName, Peer, PodPeer, PortMatch,
     PortRange, Rule, TargetPort,

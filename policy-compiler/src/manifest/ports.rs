@@ -1,7 +1,8 @@
 //! Protocols and ports, wherever they stand.
 
-use super::fields::{Field, Mapping, Read, quoted};
+use super::fields::{Field, Mapping, Read};
 use super::names::is_port_name;
+use super::quoted::quoted;
 use crate::model::{PortNumber, Protocol, TargetPort};
 
 const PORT: &str = "a number from 1 to 65535";

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::addresses::{address, block};
 use super::annotations::{is_audited, sources};
-use super::fields::{Field, Mapping, Read, quoted};
+use super::fields::{Field, Mapping, Read};
 use super::kinds::Kind;
 use super::labels::labels;
 use super::names::{generated_name, is_dns_label, is_dns_subdomain, is_plain_name};
 use super::pods::pod;
 use super::policy::network_policy;
+use super::quoted::quoted;
 use super::services::{endpoint_slice, endpoints, service};
 use super::{Owner, Resource, Workload, WorkloadKind, tree};
 use crate::model::{Namespace, Node, ObjectName};

@@ -52,19 +52,6 @@ pub(super) enum Part {
 /// Takes what a text consists of, one part after the other.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(Part);
 
-/// The text is not YAML or exceeds a limit.
-#[derive(Debug)]
-pub(super) struct SyntaxError {
-    pub(super) line: usize,
-    pub(super) message: String,
-}
-
-impl SyntaxError {
-    pub(super) fn new(line: usize, message: impl Into<String>) -> Self {
-        Self { line, message: message.into() }
-    }
-}
-
 impl Node {
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar(scalar) if scalar.resolve() == Resolved::Null)

@@ -9,10 +9,11 @@ use granit_parser::{
     options,
 };
 
+use super::error::SyntaxError;
 use super::meter::Meter;
 use super::scalar::Scalar;
 use super::text::Text;
-use super::tree::{Entry, Node, Part, Sink, SyntaxError, Value, mark_repeated};
+use super::tree::{Entry, Node, Part, Sink, Value, mark_repeated};
 
 /// Characters that are decoded before the parser takes many at once.
 const SLICE: usize = 1 << 8;

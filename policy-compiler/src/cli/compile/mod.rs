@@ -10,8 +10,9 @@ use policy_compiler::model::{Cluster, Pod};
 
 use super::args::{Compile, RulesetFormat};
 use super::guess::did_you_mean;
+use super::input;
+use super::output::{Outcome, Output};
 use super::pod_addresses::lacks_address;
-use super::{Outcome, Output, input};
 
 pub(crate) fn run(args: &Compile, output: &mut Output) -> anyhow::Result<Outcome> {
     let cluster = input::read(&args.manifests)?.cluster;

@@ -8,10 +8,9 @@ use ipnet::IpNet;
 use policy_compiler::manifest::{Manifests, Unread, WorkloadKind, ip_address};
 use policy_compiler::model::{ObjectName, Pod, Service, ServicePort};
 
-use super::kind::{is_kind, is_meant};
-use super::query::{EndQuery, Written};
 use crate::cli::guess::did_you_mean;
-use crate::cli::port::PortQuery;
+use crate::cli::query::kind::{is_kind, is_meant};
+use crate::cli::query::{EndQuery, PortQuery, Written};
 
 /// The label that a Deployment gives the pods of each of its `ReplicaSet`s, whose name ends with the same value.
 const TEMPLATE_HASH: &str = "pod-template-hash";

@@ -1,15 +1,12 @@
 //! `podfence explain`
 
 mod end;
-pub(crate) mod kind;
 mod policy;
-mod query;
 mod question;
 mod report;
 mod target;
 mod text;
 
-pub(crate) use query::{EndQuery, TrafficQuery};
 pub(crate) use question::Question;
 pub(crate) use target::Asked;
 
@@ -19,7 +16,9 @@ use anyhow::{Context, bail};
 use policy_compiler::judge::{Endpoint, Judge};
 
 use super::args::{Explain, ExplanationFormat};
-use super::{Outcome, Output, input};
+use super::input;
+use super::output::{Outcome, Output};
+use super::query::{EndQuery, TrafficQuery};
 use end::{End, Finder};
 use report::{Heading, Report};
 use target::{Place, targets};

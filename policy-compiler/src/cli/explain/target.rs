@@ -7,8 +7,7 @@ use policy_compiler::model::{
 };
 
 use super::end::{End, Finder};
-use super::query::{EndQuery, TrafficQuery};
-use crate::cli::port::PortQuery;
+use crate::cli::query::{EndQuery, PortQuery, TrafficQuery};
 
 /// A destination, and what is asked about it.
 #[derive(Debug, Clone)]

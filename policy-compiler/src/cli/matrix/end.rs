@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use policy_compiler::judge::{Endpoint, Judge, Party, Traffic};
 use policy_compiler::model::{Cluster, Pod};
 
-use crate::cli::explain::TrafficQuery;
+use crate::cli::query::TrafficQuery;
 
 /// Where addresses outside the cluster are listed.
 const OUTSIDE: &str = "outside";

@@ -22,12 +22,12 @@ use anyhow::Context;
 use policy_compiler::judge::Judge;
 
 use super::args::{Matrix, MatrixFormat};
-use super::{Outcome, Output, input};
+use super::input;
+use super::output::{Outcome, Output};
 use answers::Answers;
 use end::WithoutPorts;
 use grid::Grid;
 use records::Records;
-pub(crate) use selection::Selection;
 
 pub(crate) fn run(args: &Matrix, output: &mut Output) -> anyhow::Result<Outcome> {
     let cluster = input::read(&args.manifests)?.cluster;

@@ -1,6 +1,7 @@
 //! What many ends are called together.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 
 use policy_compiler::model::Pod;
 
@@ -126,4 +127,21 @@ fn template_hash(pod: &Pod) -> Option<&str> {
 fn is_hashed(end: &End<'_>) -> bool {
     let last = end.short_name().rsplit('-').next().unwrap_or_default();
     end.pod.is_some_and(|pod| template_hash(pod).is_some()) || !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Names in lines that are not wider than this, but for a name that is wider alone.
+pub(super) fn wrapped<'n>(names: impl IntoIterator<Item = &'n str>, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut names = names.into_iter().peekable();
+    while let Some(name) = names.next() {
+        let comma = if names.peek().is_some() { "," } else { "" };
+        match lines.last_mut() {
+            Some(line) if (line.chars().count() + 1 + name.chars().count() + comma.len()) <= width => {
+                // It cannot fail.
+                let _ = write!(line, " {name}{comma}");
+            }
+            _ => lines.push(format!("{name}{comma}")),
+        }
+    }
+    lines
 }

@@ -6,8 +6,8 @@ use policy_compiler::model::{Cluster, TargetPort};
 
 use super::end::{Asked, End};
 use crate::cli::args::{Matrix, MatrixFormat, Only};
-use crate::cli::explain::TrafficQuery;
 use crate::cli::guess::did_you_mean;
+use crate::cli::query::TrafficQuery;
 
 /// Why the matrix has no rows, or lacks those of some destinations.
 pub(super) fn remarks(

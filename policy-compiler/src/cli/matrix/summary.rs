@@ -6,7 +6,7 @@ use anstyle::Style;
 
 use super::end::by_place;
 use super::grid::{Grid, Group, Mark, Tally, merge};
-use super::table::wrapped;
+use super::names::wrapped;
 use crate::cli::output::{Output, Styles};
 
 /// What the sources of a namespace may do in another.

@@ -7,6 +7,7 @@ use super::cell::Cell;
 use super::end::by_place;
 use super::grid::Grid;
 use super::layout::{Block, Column, GAP, INDENT, Layout, Line, NAMES_ABOVE};
+use super::names::wrapped;
 use super::summary;
 use crate::cli::output::{Output, Styles};
 
@@ -132,23 +133,6 @@ pub(super) fn style(cell: &Cell, styles: Styles) -> anstyle::Style {
         Cell::Denied => styles.deny,
         Cell::Partly(_) => styles.partly,
     }
-}
-
-/// Names in lines that are not wider than this, but for a name that is wider alone.
-pub(super) fn wrapped<'n>(names: impl IntoIterator<Item = &'n str>, width: usize) -> Vec<String> {
-    // As above.
-    let mut lines: Vec<String> = Vec::new();
-    let mut names = names.into_iter().peekable();
-    while let Some(name) = names.next() {
-        let comma = if names.peek().is_some() { "," } else { "" };
-        match lines.last_mut() {
-            Some(line) if (line.chars().count() + 1 + name.chars().count() + comma.len()) <= width => {
-                let _ = write!(line, " {name}{comma}");
-            }
-            _ => lines.push(format!("{name}{comma}")),
-        }
-    }
-    lines
 }
 
 /// What the cells mean, those that there are.

@@ -27,6 +27,6 @@ pub(crate) fn is_meant(kind: &str, text: &str) -> bool {
 }
 
 /// Whether `text` is one of the kinds that Kubernetes has pods or Services of.
-pub(super) fn is_kind(text: &str) -> bool {
+pub(crate) fn is_kind(text: &str) -> bool {
     KINDS.iter().any(|[kind, ..]| is_meant(kind, text))
 }

@@ -1,6 +1,5 @@
-//! `--from`, `--to` and `--port` as they are written.
+//! An end of a connection: `--from` and `--to` of `podfence explain`.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -9,58 +8,24 @@ use ipnet::IpNet;
 use policy_compiler::manifest::{ip_address, ip_block, label_selector};
 use policy_compiler::model::{Labels, ObjectName, Operator, Pod, PortNumber, Protocol, TargetPort};
 
-use crate::cli::port::{BadPort, PortQuery};
+use super::port::{BadPort, PortQuery};
 
 /// The namespace of objects that name none.
 const DEFAULT_NAMESPACE: &str = "default";
-
-/// What `--port` asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum TrafficQuery {
-    /// One port, by number or name.
-    Port(PortQuery),
-    /// ICMP and every other protocol that no policy can name.
-    Other,
-    /// Everything.
-    All,
-}
-
-impl FromStr for TrafficQuery {
-    type Err = BadPort;
-
-    /// A port that is called `icmp` is written with its protocol.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.to_ascii_lowercase().as_str() {
-            "icmp" | "other" => Ok(Self::Other),
-            "all" => Ok(Self::All),
-            _ => text.parse().map(Self::Port),
-        }
-    }
-}
-
-impl fmt::Display for TrafficQuery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(port) => port.fmt(f),
-            Self::Other => f.write_str("icmp"),
-            Self::All => f.write_str("all"),
-        }
-    }
-}
 
 /// An END.
 #[derive(Debug, Clone)]
 pub(crate) struct EndQuery {
     /// As it was written.
-    pub(super) text: String,
-    pub(super) end: Written,
+    pub(crate) text: String,
+    pub(crate) end: Written,
     /// The port that was written behind it.
-    pub(super) port: Option<PortQuery>,
+    pub(crate) port: Option<PortQuery>,
 }
 
 /// Whom an END names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Written {
+pub(crate) enum Written {
     Address(IpAddr),
     Block(IpNet),
     /// A pod by its labels, and its namespace if that is said.
@@ -139,7 +104,7 @@ fn labels(text: &str) -> anyhow::Result<Written> {
 
 impl EndQuery {
     /// The pod that an END describes by its labels. It need not be in the manifests.
-    pub(super) fn described(&self, namespace: Option<&str>) -> Option<Pod> {
+    pub(crate) fn described(&self, namespace: Option<&str>) -> Option<Pod> {
         let Written::Labels { namespace: said, labels } = &self.end else { return None };
         let namespace = said.as_deref().or(namespace).unwrap_or(DEFAULT_NAMESPACE);
         let text: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
