@@ -271,10 +271,11 @@ Selections:
   NAMESPACE/      everything in a namespace
   IP              an address that --external names, or a pod's
 
-Without --port, a destination is asked for the ports that its containers declare. The formats for
-people ask for everything where it declares none; JSON and CSV have no row there. Pods that are alike
-share a line in the formats for people; JSON and CSV have every ordered pair, pods with themselves
-included. Finished pods have none. An outside address is paired with the pods in both directions.
+Without --port, a destination is asked for the ports that its containers declare. The formats
+for people ask for everything where it declares none; JSON and CSV have no row there. Pods that
+are alike share a line in the formats for people; JSON and CSV have every ordered pair, pods
+with themselves included. Finished pods have none. An outside address is paired with the pods in
+both directions.
 
 Exit codes:
   0  fine, whatever is allowed or denied
