@@ -1,5 +1,6 @@
 //! The one thread that owns the state: it takes changes in, compiles them, and keeps the kernel in step.
 
+mod adoption;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
-use policy_compiler::model::{Family, ObjectName, Pod};
+use policy_compiler::model::{ObjectName, Pod};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
@@ -19,13 +20,14 @@ use crate::denials::Findings;
 use crate::doors::DoorKeeper;
 use crate::error::chain;
 use crate::health::{Condition, Health};
-use crate::kernel::{self, Connection, Nftables, Table, Tables, list_tuples};
+use crate::kernel::{self, Connection, Nftables, Tables};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
 use crate::node_addresses::RefusedAddresses;
 use crate::refusals::Refusals;
 use crate::source::{Knowledge, Update};
 use crate::status::isolated_pods;
+use adoption::{adopt_all, keep_barred};
 use search::Search;
 
 /// The first wait after a failure; it doubles up to [`LONGEST_RETRY`].
@@ -468,40 +470,5 @@ impl<K: Nftables> Enforcer<K> {
         let chains = chains(self.compiler.ruleset()) + self.compiler.door_ruleset().map_or(0, chains);
         self.metrics.size(chains, self.compiler.elements());
         Ok(changes)
-    }
-}
-
-/// Leads from what was found of both tables to what is expected.
-fn adopt_all(found: &Tables, compiler: &Compiler) -> Vec<Transaction> {
-    let policies = adopt(found.policies.as_ref(), compiler.ruleset());
-    let doors = match (&found.doors, compiler.door_ruleset()) {
-        (found, Some(expected)) => Some(adopt(found.as_ref(), expected)),
-        (Some(_), None) => {
-            Some(Transaction { table: TableFamily::Netdev, operations: vec![Operation::DeleteTable] })
-        }
-        (None, None) => None,
-    };
-    std::iter::once(policies).chain(doors).collect()
-}
-
-/// Where the table of policies is replaced: what an agent before this one has cut stays cut.
-fn keep_barred(mut transactions: Vec<Transaction>) -> Result<Vec<Transaction>, kernel::Error> {
-    let replaced = |transaction: &&mut Transaction| {
-        transaction.table == TableFamily::Inet && transaction.operations.contains(&Operation::DeleteTable)
-    };
-    for transaction in transactions.iter_mut().filter(replaced) {
-        for family in Family::BOTH {
-            let barred = list_tuples(family, &compile::barred(family))?;
-            transaction.operations.extend(compile::bar(barred).operations);
-        }
-    }
-    Ok(transactions)
-}
-
-/// Leads from what was found of a table to what is expected.
-fn adopt(found: Option<&Table>, expected: &Ruleset) -> Transaction {
-    match found {
-        Some(table) if table.adoptable => Transaction::adopt(&table.as_ruleset(expected), expected),
-        _ => Transaction::replace(expected),
     }
 }
