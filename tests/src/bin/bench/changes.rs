@@ -148,11 +148,16 @@ impl Node {
     }
 
     fn commit(&mut self) -> Result<()> {
-        let policies = self.compiler.update();
-        let transactions = [Some(policies), self.compiler.update_doors()];
-        for step in in_steps(transactions.into_iter().flatten()) {
-            self.kernel.apply_all(&step)?;
-        }
-        Ok(())
+        commit(&mut self.compiler, &mut self.kernel)
     }
+}
+
+/// Brings the kernel in step with what the compiler was told.
+pub(crate) fn commit(compiler: &mut Compiler, kernel: &mut Kernel) -> Result<()> {
+    let policies = compiler.update();
+    let transactions = [Some(policies), compiler.update_doors()];
+    for step in in_steps(transactions.into_iter().flatten()) {
+        kernel.apply_all(&step)?;
+    }
+    Ok(())
 }

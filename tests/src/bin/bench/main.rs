@@ -14,6 +14,7 @@ mod doors;
 mod dry_run;
 mod objects;
 mod packets;
+mod policies;
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
@@ -34,9 +35,10 @@ fn main() -> ExitCode {
 /// A part of the benchmark: the name by which it can be asked for, and what measures it.
 type Part = (&'static str, fn() -> Result<Vec<Figure>>);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("packets", packets::measure),
     ("changes", changes::measure),
+    ("policies", policies::measure),
     ("connections", connections::measure),
     ("dry-run", dry_run::measure),
     ("cluster", cluster::measure),

@@ -24,11 +24,12 @@ pub(crate) fn pods() -> impl Iterator<Item = Value> {
         let [high, low] = index.to_be_bytes();
         let address = format!("10.128.{high}.{low}");
         let app = index % POLICIES;
+        let half = if index % 2 == 0 { "one" } else { "other" };
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "namespace": namespace_of(app), "name": format!("pod-{index}"),
-                "labels": {"app": format!("app-{app}")},
+                "labels": {"app": format!("app-{app}"), "half": half},
             },
             "spec": {
                 "nodeName": format!("node-{}", index / (PODS / NODES)),
