@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
-use policy_compiler::compile::{Concerned, Ends};
+use policy_compiler::compile::{Addresses, Concerned, Ends};
 use policy_compiler::model::{Family, PodsToNode};
 use tracing::{info, warn};
 
@@ -169,23 +169,23 @@ fn listings(concerned: &Concerned) -> Vec<Which> {
     match concerned {
         Concerned::All => Family::BOTH.map(Which::All).into(),
         Concerned::Ends(Ends { sources, destinations }) => {
-            let [from, to] = [sources, destinations].map(|ends| ends.single.iter().filter_map(ipv4));
+            let [from, to] = [sources, destinations].map(|ends| ends.single().filter_map(ipv4));
             let mut ipv4: Vec<_> = from.map(Which::From).chain(to.map(Which::To)).collect();
             let both = || [sources, destinations].into_iter();
-            let ranges = || both().flat_map(|ends| &ends.ranges).map(|(first, _)| *first);
+            let ranges = || both().flat_map(Addresses::ranges).map(|range| *range.start());
             if ipv4.len() > MOST_ADDRESSES || ranges().any(|first| first.is_ipv4()) {
                 ipv4 = vec![Which::All(Family::Ipv4)];
             }
-            let singles = both().flat_map(|ends| &ends.single).copied();
+            let singles = both().flat_map(Addresses::single);
             let ipv6 = singles.chain(ranges()).any(|address| address.is_ipv6());
             ipv4.into_iter().chain(ipv6.then_some(Which::All(Family::Ipv6))).collect()
         }
     }
 }
 
-fn ipv4(address: &IpAddr) -> Option<Ipv4Addr> {
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
-        IpAddr::V4(address) => Some(*address),
+        IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     }
 }
@@ -203,16 +203,18 @@ fn own_addresses() -> io::Result<HashSet<IpAddr>> {
 
 #[cfg(test)]
 mod tests {
-    use policy_compiler::compile::Addresses;
+    use policy_compiler::ruleset::ElementKey;
 
     use super::*;
 
     fn addresses(single: &[&str], ranges: &[(&str, &str)]) -> Addresses {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        Addresses {
-            single: single.iter().map(|address| ip(address)).collect(),
-            ranges: ranges.iter().map(|(first, last)| (ip(first), ip(last))).collect(),
+        let mut addresses = Addresses::default();
+        single.iter().for_each(|address| addresses.insert(ElementKey::Address(ip(address))));
+        for (first, last) in ranges {
+            addresses.insert(ElementKey::AddressRange(ip(first), ip(last)));
         }
+        addresses
     }
 
     #[test]

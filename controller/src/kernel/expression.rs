@@ -153,6 +153,7 @@ pub(super) fn expressions(
             Statement::EstablishedOrRelated => encoder.conntrack_state(ESTABLISHED_OR_RELATED),
             Statement::InvalidOrUntracked => encoder.conntrack_state(INVALID_OR_UNTRACKED),
             Statement::Icmp6(first, last) => encoder.icmp6(*first, *last),
+            Statement::OfFamily(family) => encoder.require(*family),
             Statement::Transport(number) => encoder.require_protocol(*number),
             Statement::Dhcp(family) => encoder.dhcp(*family),
             Statement::SourceIsLocal => encoder.is_local(FIB_SOURCE),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use rangemap::RangeInclusiveMap;
+
+use super::ranges;
 use crate::model::{PortMatch, PortNumber, Protocol};
 use crate::ruleset::{ChainName, Element, ElementKey, KeyType, SetKind};
-
-/// The numbers that a rule's named ports have on one destination: sorted, each once.
-pub(super) type Resolved = Vec<(Protocol, PortNumber)>;
 
 /// What some rules allow between two ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +45,9 @@ impl Access {
     /// What `rules` allow together: of each the chain, its `ports`, and what its named ports resolve to.
     /// `None` if that is nothing.
     pub(super) fn of<'a>(
-        rules: impl Iterator<Item = (&'a ChainName, Option<&'a [PortMatch]>, Resolved)>,
+        rules: impl Iterator<Item = (&'a ChainName, Option<&'a [PortMatch]>, Vec<(Protocol, PortNumber)>)>,
     ) -> Option<Self> {
-        let mut opened: BTreeMap<Protocol, Vec<(u16, u16, &ChainName)>> = BTreeMap::new();
+        let mut opened: BTreeMap<Protocol, RangeInclusiveMap<u16, &ChainName>> = BTreeMap::new();
         for (chain, ports, named) in rules {
             let Some(ports) = ports else {
                 return Some(Self::Everything(chain.clone()));
@@ -61,14 +61,21 @@ impl Access {
             });
             let named = named.into_iter().map(|(protocol, port)| (protocol, port.get(), port.get()));
             for (protocol, first, last) in numeric.chain(named) {
-                opened.entry(protocol).or_default().push((first, last, chain));
+                // Where several rules open a port, the first has it.
+                ranges::change(opened.entry(protocol).or_default(), &(first..=last), |before| {
+                    Some(before.copied().unwrap_or(chain))
+                });
             }
         }
         let ports: Vec<_> = opened
             .into_iter()
             .flat_map(|(protocol, ranges)| {
-                let pieces = disjoint(&ranges).into_iter();
-                pieces.map(move |(first, last, rule)| Opening { protocol, first, last, rule: rule.clone() })
+                ranges.into_iter().map(move |(range, rule)| Opening {
+                    protocol,
+                    first: *range.start(),
+                    last: *range.end(),
+                    rule: rule.clone(),
+                })
             })
             .collect();
         (!ports.is_empty()).then_some(Self::Ports(ports))
@@ -112,29 +119,10 @@ pub(super) fn port_map(ports: &[Opening]) -> (SetKind, BTreeMap<ElementKey, Elem
     (SetKind { key: KeyType::ProtocolPort, interval, verdicts: true }, elements.collect())
 }
 
-/// Cuts ranges so that none overlap; where some did, the one that came first has it.
-fn disjoint<'a>(ranges: &[(u16, u16, &'a ChainName)]) -> Vec<(u16, u16, &'a ChainName)> {
-    let mut cuts: Vec<u32> =
-        ranges.iter().flat_map(|(first, last, _)| [u32::from(*first), u32::from(*last) + 1]).collect();
-    cuts.sort_unstable();
-    cuts.dedup();
-    let mut pieces: Vec<(u16, u16, &ChainName)> = Vec::new();
-    for (start, end) in cuts.iter().zip(cuts.iter().skip(1)) {
-        let (Ok(first), Ok(last)) = (u16::try_from(*start), u16::try_from(end - 1)) else { continue };
-        let Some((_, _, chain)) = ranges.iter().find(|(from, to, _)| *from <= first && last <= *to) else {
-            continue;
-        };
-        match pieces.last_mut() {
-            Some((_, end, before)) if *before == *chain && end.checked_add(1) == Some(first) => *end = last,
-            _ => pieces.push((first, last, chain)),
-        }
-    }
-    pieces
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PortRange;
 
     type Ranges<'a> = &'a [(u16, u16, &'a ChainName)];
 
@@ -166,18 +154,32 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_ranges_are_cut_in_favour_of_the_first() {
+    fn where_rules_open_the_same_ports_the_first_has_them() {
         let [a, b] = ["a", "b"].map(ChainName::new);
         let cases: [(Ranges<'_>, Ranges<'_>); 6] = [
             (&[(80, 80, &a), (443, 443, &b)], &[(80, 80, &a), (443, 443, &b)]),
             (&[(80, 80, &a), (80, 80, &b)], &[(80, 80, &a)]),
-            (&[(50, 60, &a), (0, u16::MAX, &b)], &[(0, 49, &b), (50, 60, &a), (61, u16::MAX, &b)]),
+            (&[(50, 60, &a), (1, u16::MAX, &b)], &[(1, 49, &b), (50, 60, &a), (61, u16::MAX, &b)]),
             (&[(10, 20, &a), (15, 30, &b)], &[(10, 20, &a), (21, 30, &b)]),
             (&[(10, 20, &a), (21, 30, &a)], &[(10, 30, &a)]),
             (&[(u16::MAX, u16::MAX, &a), (1, u16::MAX, &a)], &[(1, u16::MAX, &a)]),
         ];
         for (ranges, expected) in cases {
-            assert_eq!(disjoint(ranges), expected, "{ranges:?}");
+            let port = |number| PortNumber::new(number).unwrap();
+            let matches: Vec<_> = ranges
+                .iter()
+                .map(|(first, last, _)| PortRange::new(port(*first), port(*last)).unwrap())
+                .map(|range| [PortMatch::Range(Protocol::Tcp, range)])
+                .collect();
+            let rules = ranges.iter().zip(&matches);
+            let access = Access::of(rules.map(|((_, _, rule), ports)| (*rule, Some(&ports[..]), Vec::new())));
+            let expected = expected.iter().map(|(first, last, rule)| Opening {
+                protocol: Protocol::Tcp,
+                first: *first,
+                last: *last,
+                rule: (*rule).clone(),
+            });
+            assert_eq!(access, Some(Access::Ports(expected.collect())), "{ranges:?}");
         }
     }
 }

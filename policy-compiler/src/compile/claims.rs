@@ -1,7 +1,8 @@
 //! Which pods show an address, and whether it can be a pod's at all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use crate::model::{Node, ObjectName, Pod};
 
@@ -19,7 +20,7 @@ pub(super) struct Claims {
 }
 
 #[derive(Default)]
-struct Shown(HashMap<IpAddr, BTreeSet<ObjectName>>);
+struct Shown(BTreeMap<IpAddr, BTreeSet<ObjectName>>);
 
 impl Shown {
     fn at(&self, address: IpAddr) -> Option<&BTreeSet<ObjectName>> {
@@ -120,6 +121,12 @@ impl Claims {
     /// Every address that a pod which lives shows and that can be a pod's.
     pub(super) fn claimed(&self) -> impl Iterator<Item = IpAddr> {
         self.live.0.keys().copied().filter(|address| !self.is_of_node(*address))
+    }
+
+    /// Those of them in a range.
+    pub(super) fn claimed_in(&self, range: &RangeInclusive<IpAddr>) -> impl Iterator<Item = IpAddr> {
+        let live = self.live.0.range(range.clone()).map(|(address, _)| *address);
+        live.filter(|address| !self.is_of_node(*address))
     }
 
     /// The pods, by name, whose policies judge what an address sends and gets: those that live, or where there is none

@@ -1,8 +1,11 @@
 //! What becomes of open connections when the ruleset changes.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
+use super::ranges::AddressRanges;
 use super::{skeleton, strict};
 use crate::model::{Direction, Family, Protocol};
 use crate::ruleset::{ChainName, Element, ElementKey, Operation, SetName, TableFamily, Transaction, Tuple};
@@ -26,19 +29,39 @@ pub struct Ends {
 }
 
 /// A set of addresses.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// One by one.
-    pub single: BTreeSet<IpAddr>,
-    /// Ranges: the first and the last address of each.
-    pub ranges: BTreeSet<(IpAddr, IpAddr)>,
+    single: BTreeSet<IpAddr>,
+    ranges: AddressRanges,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self { single: BTreeSet::new(), ranges: AddressRanges::new_with_step_fns() }
+    }
+}
+
+impl fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(&self.single).entries(self.ranges()).finish()
+    }
 }
 
 impl Addresses {
     /// Whether an address is among them.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.single.contains(&address)
-            || self.ranges.iter().any(|(first, last)| *first <= address && address <= *last)
+        self.single.contains(&address) || self.ranges.contains(&address)
+    }
+
+    /// Those of them that are not in a range.
+    pub fn single(&self) -> impl Iterator<Item = IpAddr> {
+        self.single.iter().copied()
+    }
+
+    /// The ranges. No two have a common border.
+    pub fn ranges(&self) -> impl Iterator<Item = &RangeInclusive<IpAddr>> {
+        self.ranges.iter()
     }
 
     /// Whether there is none.
@@ -46,10 +69,11 @@ impl Addresses {
         self.single.is_empty() && self.ranges.is_empty()
     }
 
-    fn insert(&mut self, key: ElementKey) {
+    /// Adds the addresses in the key of an element.
+    pub fn insert(&mut self, key: ElementKey) {
         match key {
             ElementKey::Address(address) => drop(self.single.insert(address)),
-            ElementKey::AddressRange(first, last) => drop(self.ranges.insert((first, last))),
+            ElementKey::AddressRange(first, last) => self.ranges.insert(first..=last),
             ElementKey::AddressPair(one, other) => self.single.extend([one, other]),
             ElementKey::ProtocolPort(..) | ElementKey::Tuple(_) => {}
         }
@@ -57,7 +81,7 @@ impl Addresses {
 
     fn extend(&mut self, other: Self) {
         self.single.extend(other.single);
-        self.ranges.extend(other.ranges);
+        other.ranges.iter().for_each(|range| self.ranges.insert(range.clone()));
     }
 }
 

@@ -20,14 +20,15 @@
 //! same chains for egress, from the hook `input`.
 
 mod access;
-mod blocks;
 mod claims;
 mod connections;
 mod doors;
 mod draft;
 mod names;
 mod outliving;
+mod peer_set;
 mod pods;
+mod ranges;
 mod rule;
 mod side;
 mod skeleton;

@@ -1,7 +1,9 @@
 //! Names in the table. Each is a function of what it names and of nothing else, so the agent and the dry
 //! run agree, and a restarted agent finds its own work again.
 
-use sha2::{Digest, Sha256};
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
 
 use super::{skeleton, strict};
 use crate::model::{Direction, Family, ObjectName};
@@ -138,25 +140,36 @@ pub(super) fn family_set(name: &str, family: Family) -> SetName {
 }
 
 /// A name for something that is known by its content alone.
+pub(super) fn of_content<'a>(prefix: &str, content: impl Iterator<Item = &'a str>) -> String {
+    of_digest(prefix, digest(content))
+}
+
+/// The same of a digest of its content.
+pub(super) fn of_digest(prefix: &str, digest: Digest) -> String {
+    format!("{prefix}_{digest}")
+}
+
+/// What stands for a content.
 ///
 /// 128 bits: whoever writes policies can choose their content, and two contents under one name would
 /// grant one's rights to the other.
-pub(super) fn of_content<'a>(prefix: &str, content: impl Iterator<Item = &'a str>) -> String {
-    format!("{prefix}_{}", digest(content))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Digest(u128);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
 }
 
-fn digest<'a>(content: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn digest<'a>(content: impl Iterator<Item = &'a str>) -> Digest {
     let mut hash = Sha256::new();
     for part in content {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
     let bytes: [u8; 32] = hash.finalize().into();
-    let (high, _) = bytes.split_at(16);
-    high.iter()
-        .flat_map(|byte| [byte >> 4, byte & 0xf])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
+    Digest(bytes.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte)))
 }
 
 /// The text itself where nft can read it as a name; otherwise as much of it as can be kept, and a digest.
@@ -165,7 +178,7 @@ fn identifier(text: &str) -> String {
     if text.len() <= NAME_MAX && text.chars().all(readable) {
         return text.to_owned();
     }
-    let digest = digest(std::iter::once(text));
+    let digest = digest(std::iter::once(text)).to_string();
     let kept = text.chars().map(|c| if readable(c) { c } else { '_' }).take(NAME_MAX - digest.len() - 1);
     kept.chain(['_']).chain(digest.chars()).collect()
 }

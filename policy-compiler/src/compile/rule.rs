@@ -1,28 +1,24 @@
 //! A policy's rule made ready for look-ups, and what it grants to one address.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
 
-use super::access::{Access, Resolved};
-use super::names::of_content;
+use super::access::Access;
+use super::names::{digest, of_digest};
+use super::peer_set::{Member, PeerSet, PeerSetId, PortName, Use};
 use crate::model::{
-    Direction, IpBlock, LabelSelector, NamespaceScope, ObjectName, Peer, Pod, PortMatch, Rule,
+    Direction, Family, IpBlock, LabelSelector, NamespaceScope, ObjectName, Peer, Pod, PodPeer, PortMatch,
+    PortNumber, Protocol, Rule,
 };
 use crate::ruleset::ChainName;
 
 /// A rule of a policy that isolates one of the node's pods.
 pub(super) struct ActiveRule {
     pub(super) policy: ObjectName,
-    /// Peers of the rule that need no identity.
-    pub(super) crowd: Option<Crowd>,
-    /// Whether one of its peers is the node that runs the subject.
-    own_node: bool,
-    /// The pods beside the crowd that the rule names.
-    pub(super) pods: Vec<(NamespaceScope, Arc<LabelSelector>)>,
-    pub(super) blocks: Vec<IpBlock>,
+    crowds: Vec<Crowd>,
+    /// The peers beside the crowds.
+    pub(super) peers: Option<PeerSetId>,
     ports: Option<Vec<PortMatch>>,
-    /// The identities that hold a grant of the rule.
-    pub(super) identities: BTreeSet<ChainName>,
 }
 
 /// Peers that are told by one look at most, so that they need no identity.
@@ -32,137 +28,157 @@ pub(super) enum Crowd {
     Everybody,
     /// One of its peers is every pod of the cluster.
     Pods,
+    /// One of its peers is a block that has every address of the family.
+    Family(Family),
     /// One of its peers is the node that runs the subject.
     OwnNode,
 }
 
-/// That a rule names an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub(super) rule: ChainName,
-    /// For egress, what the rule's named ports are on the pod that has the address. For ingress they are
-    /// the subject's affair.
-    named: Resolved,
-}
+/// The sets of peers that an address is in: of each pod that may have it, sorted. Of an address that belongs to no pod
+/// there is one list too.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Membership(Vec<Vec<Member>>);
 
-/// What the rules grant to an address: to each pod that may have it, sorted by rule, one for each. Of an address that
-/// belongs to no pod there is one list too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Grants(Vec<Vec<Grant>>);
-
-impl Grants {
-    /// What is granted to these pods. Of those that are granted the same, one counts.
-    pub(super) fn to_each(pods: impl Iterator<Item = Vec<Grant>>) -> Self {
+impl Membership {
+    /// That of these pods. Of those that are in the same sets, one counts.
+    pub(super) fn of_each(pods: impl Iterator<Item = Vec<Member>>) -> Self {
         let mut each: Vec<_> = Vec::new();
-        for grants in pods {
-            if !each.contains(&grants) {
-                each.push(grants);
+        for members in pods {
+            if !each.contains(&members) {
+                each.push(members);
             }
         }
         Self(each)
     }
 
-    /// What is granted to whoever no rule names.
+    /// That of whoever no rule names.
     pub(super) fn none() -> Self {
-        Self::to_one(Vec::new())
+        Self::of_one(Vec::new())
     }
 
-    /// What is granted to an address that one pod has, or none.
-    pub(super) fn to_one(grants: Vec<Grant>) -> Self {
-        Self(vec![grants])
+    /// That of an address that one pod has, or none.
+    pub(super) fn of_one(members: Vec<Member>) -> Self {
+        Self(vec![members])
     }
 
-    /// Whether nothing is granted to one of the pods, so that nothing can be granted to the address; or there is no pod.
+    /// That of an address in the blocks of these sets, which are sorted, that belongs to no pod.
+    pub(super) fn of_outsider(sets: impl IntoIterator<Item = PeerSetId>) -> Self {
+        Self::of_one(sets.into_iter().map(|set| Member { set, named: Vec::new() }).collect())
+    }
+
+    /// Whether one of the pods is in no set, so that nothing can be granted to the address; or there is no pod.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty() || self.0.iter().any(Vec::is_empty)
     }
 
-    /// What is granted to each pod.
-    pub(super) fn each(&self) -> impl Iterator<Item = &[Grant]> {
+    /// The sets of each pod.
+    pub(super) fn each(&self) -> impl Iterator<Item = &[Member]> {
         self.0.iter().map(Vec::as_slice)
     }
 
-    /// The rules that grant anything to any of the pods.
-    pub(super) fn rules(&self) -> impl Iterator<Item = &ChainName> {
-        self.0.iter().flatten().map(|grant| &grant.rule)
+    /// The sets of any of the pods.
+    pub(super) fn sets(&self) -> impl Iterator<Item = PeerSetId> {
+        self.0.iter().flatten().map(|member| member.set)
     }
 }
 
-/// All that the rules grant to an address. Addresses with equal grants share one chain.
+/// Who is in the same sets of peers; such addresses share one chain.
+#[derive(Debug)]
 pub(super) struct Identity {
     pub(super) chain: ChainName,
-    pub(super) grants: Grants,
+    pub(super) membership: Membership,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.chain == other.chain
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.chain.hash(state);
+    }
+}
+
+impl Identity {
+    /// The identity of this membership.
+    pub(super) fn new(direction: Direction, membership: Membership) -> Self {
+        let mut content = Vec::new();
+        for members in membership.each() {
+            content.push("pod".to_owned());
+            content.extend(members.iter().map(|member| format!("{member:?}")));
+        }
+        let digest = digest(content.iter().map(String::as_str));
+        Self { chain: ChainName::new(of_digest(&format!("{direction}_peer"), digest)), membership }
+    }
 }
 
 impl ActiveRule {
-    pub(super) fn new(direction: Direction, policy: &ObjectName, rule: &Rule) -> Self {
-        let mut new = Self {
-            policy: policy.clone(),
-            crowd: rule.peers.is_none().then_some(Crowd::Everybody),
-            own_node: false,
-            pods: Vec::new(),
-            blocks: Vec::new(),
-            ports: rule.ports.clone(),
-            identities: BTreeSet::new(),
-        };
+    /// A rule of a policy, and the peers that are to be looked up.
+    pub(super) fn new(direction: Direction, policy: &ObjectName, rule: &Rule) -> (Self, Option<PeerSet>) {
+        let mut new =
+            Self { policy: policy.clone(), crowds: Vec::new(), peers: None, ports: rule.ports.clone() };
+        // Ports of which each peer has numbers of its own need an identity, however many peers there are.
+        let asks_peer = !new.names_of_peers(direction).is_empty();
+        let (mut pods, mut blocks) = (Vec::new(), Vec::new());
         for peer in rule.peers.iter().flatten() {
             match peer {
-                Peer::Pods(peer) if peer.is_every_pod() && !new.asks_destination(direction) => {
-                    new.crowd = Some(Crowd::Pods);
+                Peer::Pods(peer) if peer.is_every_pod() && !asks_peer => new.crowds.push(Crowd::Pods),
+                Peer::Pods(peer) => pods.push(peer.clone()),
+                Peer::Block(block) if block.is_whole_family() && !asks_peer => {
+                    new.crowds.push(Crowd::Family(Family::of(block.cidr.addr())));
                 }
-                Peer::Pods(peer) => new.pods.push((peer.namespaces.clone(), Arc::new(peer.pods.clone()))),
-                Peer::Block(block) => new.blocks.push(block.clone()),
-                Peer::OwnNode => new.own_node = true,
+                Peer::Block(block) => blocks.push(block.clone()),
+                Peer::OwnNode => new.crowds.push(Crowd::OwnNode),
             }
         }
-        if new.crowd == Some(Crowd::Pods) {
-            new.pods.clear();
+        if rule.peers.is_none() {
+            new.crowds.push(Crowd::Everybody);
+            if asks_peer {
+                let everything = LabelSelector::everything();
+                let namespaces = NamespaceScope::Matching(everything.clone());
+                pods.push(PodPeer { namespaces, pods: everything });
+            }
         }
-        new
+        if new.has_crowd(Crowd::Pods) {
+            pods.clear();
+        }
+        blocks.retain(|block: &IpBlock| !new.has_crowd(Crowd::Family(Family::of(block.cidr.addr()))));
+        let peers = PeerSet::new(&policy.namespace, &pods, &blocks);
+        new.peers = peers.as_ref().map(PeerSet::id);
+        (new, peers)
     }
 
     /// Whether these are peers of the rule.
-    fn has_crowd(&self, crowd: Crowd) -> bool {
-        self.crowd == Some(crowd) || crowd == Crowd::OwnNode && self.own_node
+    pub(super) fn has_crowd(&self, crowd: Crowd) -> bool {
+        self.crowds.contains(&crowd)
     }
 
-    /// Whether the rule has ports of which each peer has numbers of its own.
-    fn asks_destination(&self, direction: Direction) -> bool {
-        let named = |port: &PortMatch| matches!(port, PortMatch::Named(..));
-        direction == Direction::Egress && self.ports.iter().flatten().any(named)
+    /// What the rule asks of its peers.
+    pub(super) fn usage(&self, direction: Direction) -> Use {
+        let names = self.names_of_peers(direction);
+        // Without peers the numbers are open to everybody: only the names need the peer.
+        let numbered = |ports: &Vec<PortMatch>| ports.len() > names.len();
+        let plain = names.is_empty() || !self.has_crowd(Crowd::Everybody) && self.ports.iter().any(numbered);
+        Use { plain, names }
     }
 
-    /// Whether the rule names every pod that has a port of some name: it goes to everybody.
-    pub(super) fn names_by_port(&self, direction: Direction) -> bool {
-        self.crowd == Some(Crowd::Everybody) && self.asks_destination(direction)
-    }
-
-    /// What the rule grants to an address that it names, `owner` being the pod that has the address.
-    pub(super) fn grant(
-        &self,
-        direction: Direction,
-        chain: &ChainName,
-        owner: Option<&Pod>,
-    ) -> Option<Grant> {
-        let named = match (direction, owner) {
-            (Direction::Egress, Some(destination)) => self.resolve(destination),
-            _ => Vec::new(),
-        };
-        let grants = match (direction, &self.ports) {
-            (_, None) => true,
-            (Direction::Ingress, Some(ports)) => !ports.is_empty(),
-            // Without peers the numbers are open to everybody: only the names need the peer.
-            (Direction::Egress, Some(_)) if self.crowd == Some(Crowd::Everybody) => !named.is_empty(),
-            (Direction::Egress, Some(ports)) => {
-                !named.is_empty() || ports.iter().any(|port| !matches!(port, PortMatch::Named(..)))
-            }
-        };
-        grants.then(|| Grant { rule: chain.clone(), named })
+    /// The names of ports of which each peer has numbers of its own: those of destinations.
+    fn names_of_peers(&self, direction: Direction) -> BTreeSet<PortName> {
+        let ports = self.ports.iter().flatten().filter(|_| direction == Direction::Egress);
+        let named = ports.filter_map(|port| match port {
+            PortMatch::Named(protocol, name) => Some((*protocol, name.clone())),
+            PortMatch::All(_) | PortMatch::Range(..) => None,
+        });
+        named.collect()
     }
 
     /// The numbers that the rule's named ports have on a pod.
-    pub(super) fn resolve(&self, destination: &Pod) -> Resolved {
-        let mut numbers: Resolved = Vec::new();
+    pub(super) fn resolve(&self, destination: &Pod) -> Vec<(Protocol, PortNumber)> {
+        let mut numbers: Vec<_> = Vec::new();
         for port in self.ports.iter().flatten() {
             if let PortMatch::Named(protocol, name) = port {
                 numbers.extend(destination.resolve(name, *protocol).map(|number| (*protocol, number)));
@@ -172,46 +188,36 @@ impl ActiveRule {
         numbers.dedup();
         numbers
     }
+
+    /// The numbers that the rule's named ports have on a member of its peers.
+    fn resolve_on(&self, member: &Member) -> Vec<(Protocol, PortNumber)> {
+        let names = self.names_of_peers(Direction::Egress);
+        let named = member.named.iter().filter(|(name, _)| names.contains(name));
+        named.map(|((protocol, _), number)| (*protocol, *number)).collect()
+    }
 }
 
-/// What `rules`, which isolate `subject`, allow between it and whoever has these grants or is one of these crowds.
+/// What `rules`, which isolate `subject`, allow between it and whoever is in these sets or is one of these crowds.
 pub(super) fn access<'a>(
     direction: Direction,
     subject: &Pod,
     rules: impl Iterator<Item = (&'a ChainName, &'a ActiveRule)>,
-    grants: &[Grant],
+    members: &[Member],
     crowds: &[Crowd],
 ) -> Option<Access> {
     Access::of(rules.filter_map(|(chain, rule)| {
-        let grant = granted_by(grants, chain);
+        let member = rule.peers.and_then(|peers| member_of(members, peers));
         let named = match direction {
-            _ if grant.is_none() && !crowds.iter().any(|crowd| rule.has_crowd(*crowd)) => return None,
+            _ if member.is_none() && !crowds.iter().any(|crowd| rule.has_crowd(*crowd)) => return None,
             Direction::Ingress => rule.resolve(subject),
-            Direction::Egress => grant.map(|grant| grant.named.clone()).unwrap_or_default(),
+            Direction::Egress => member.map(|member| rule.resolve_on(member)).unwrap_or_default(),
         };
         Some((chain, rule.ports.as_deref(), named))
     }))
 }
 
-/// The grant of a rule, among grants that are sorted by rule.
-fn granted_by<'g>(grants: &'g [Grant], rule: &ChainName) -> Option<&'g Grant> {
-    let index = grants.binary_search_by(|grant| grant.rule.cmp(rule)).ok()?;
-    grants.get(index)
-}
-
-impl Identity {
-    /// The identity of these grants.
-    pub(super) fn new(direction: Direction, grants: Grants) -> Self {
-        let mut content = Vec::new();
-        for (index, each) in grants.each().enumerate() {
-            if index > 0 {
-                content.push("and".to_owned());
-            }
-            content
-                .extend(each.iter().flat_map(|grant| [grant.rule.to_string(), format!("{:?}", grant.named)]));
-        }
-        let content = content.iter().map(String::as_str);
-        let chain = ChainName::new(of_content(&format!("{direction}_peer"), content));
-        Self { chain, grants }
-    }
+/// The membership in a set, among those of an address.
+fn member_of(members: &[Member], set: PeerSetId) -> Option<&Member> {
+    let index = members.binary_search_by(|member| member.set.cmp(&set)).ok()?;
+    members.get(index)
 }

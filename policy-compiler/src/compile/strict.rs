@@ -4,12 +4,12 @@
 //! A pod can send before its object is known, and an unknown pod is an unisolated one. With this it has to
 //! wait: what looks like a pod of the node must be one.
 
-use super::blocks::pieces;
 use super::draft::Draft;
 use super::names::family_set;
+use super::ranges;
 use super::skeleton::{self, subject_field};
 use super::world::{Changed, World};
-use crate::model::{Direction, Family, IpBlock};
+use crate::model::{Direction, Family};
 use crate::ruleset::{
     ChainName, Element, ElementKey, KeyType, LogEvent, Rule, SetKind, SetName, Statement, Verdict,
 };
@@ -82,12 +82,9 @@ pub(super) fn update(world: &World, changed: &Changed, draft: &mut Draft) {
         }
         return;
     }
-    let ranges = world.pod_ranges().iter().map(|cidr| IpBlock { cidr: *cidr, except: Vec::new() });
-    let ranges: Vec<IpBlock> = ranges.collect();
+    let ranges = ranges::of_networks(world.pod_ranges());
     for family in Family::BOTH {
-        let pieces = pieces(family, ranges.iter().map(|range| (range, &())));
-        let ranges =
-            pieces.iter().map(|piece| (ElementKey::AddressRange(piece.first, piece.last), Element::BARE));
+        let ranges = ranges::elements(&ranges, family).map(|key| (key, Element::BARE));
         draft.replace_elements(&pod_ranges(family), ranges.collect());
         let addresses = world.claimed_addresses().chain(world.node_addresses());
         let of_ranges = addresses

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::claims::Claims;
 use crate::model::{
-    Cluster, DefaultDeny, Direction, Namespace, NamespaceScope, NetworkPolicy, Node, ObjectName, Pod,
+    Cluster, DefaultDeny, Direction, LabelSelector, Namespace, NetworkPolicy, Node, ObjectName, Pod,
 };
 
 /// The cluster as one node sees it.
@@ -280,6 +281,11 @@ impl World {
         self.claims.claimed()
     }
 
+    /// Those of them in a range.
+    pub(super) fn claimed_in(&self, range: &RangeInclusive<IpAddr>) -> impl Iterator<Item = IpAddr> {
+        self.claims.claimed_in(range)
+    }
+
     /// Whether a pod that lives has an address.
     pub(super) fn is_claimed(&self, address: IpAddr) -> bool {
         self.claims.is_claimed(address)
@@ -301,14 +307,9 @@ impl World {
             && (self.is_claimed(address) || self.node_addresses().any(|own| own == address))
     }
 
-    /// Whether a peer of `policy` looks into a namespace.
-    pub(super) fn in_scope(&self, scope: &NamespaceScope, policy: &ObjectName, namespace: &Arc<str>) -> bool {
-        match scope {
-            NamespaceScope::Own => policy.namespace == *namespace,
-            NamespaceScope::Matching(selector) => {
-                selector.matches_namespace(namespace, self.namespaces.get(namespace))
-            }
-        }
+    /// Whether a selector matches a namespace, by what is known of it.
+    pub(super) fn matches_namespace(&self, selector: &LabelSelector, namespace: &Arc<str>) -> bool {
+        selector.matches_namespace(namespace, self.namespaces.get(namespace))
     }
 
     /// The pods that live and show an address, by name: which of them has it nobody knows, so whoever has it may do

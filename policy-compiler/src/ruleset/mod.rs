@@ -246,6 +246,8 @@ pub enum Statement {
     EstablishedOrRelated,
     /// `ct state invalid,untracked`: conntrack does not know whether the packet opens a connection or answers one.
     InvalidOrUntracked,
+    /// `meta nfproto ipv4`: an IP packet of the family. Of [`TableFamily::Inet`].
+    OfFamily(Family),
     /// `icmpv6 type 133-137`: the first and the last of some types, or only one
     Icmp6(u8, u8),
     /// `meta l4proto igmp`: a protocol in IP (IANA "Protocol Numbers")

@@ -82,6 +82,7 @@ impl Ruleset {
                 | Statement::SourceIsLocal
                 | Statement::InputDevice(_)
                 | Statement::Frame(_) => false,
+                Statement::OfFamily(family) => Family::of(packet.source) == *family,
                 Statement::DestinationIsLocal => *hook == Hook::Input,
                 Statement::TcpSyn => matches!(packet.port, Some((Protocol::Tcp, _))),
                 Statement::SctpInit => matches!(packet.port, Some((Protocol::Sctp, _))),

@@ -155,6 +155,8 @@ impl Display for Statement {
         match self {
             Self::EstablishedOrRelated => f.write_str("ct state established,related"),
             Self::InvalidOrUntracked => f.write_str("ct state invalid,untracked"),
+            Self::OfFamily(Family::Ipv4) => f.write_str("meta nfproto ipv4"),
+            Self::OfFamily(Family::Ipv6) => f.write_str("meta nfproto ipv6"),
             Self::Icmp6(first, last) if first == last => write!(f, "icmpv6 type {}", icmp6_type_name(*first)),
             Self::Icmp6(first, last) => write!(f, "icmpv6 type {first}-{last}"),
             Self::Transport(number) => write!(f, "meta l4proto {}", protocol_name(*number)),

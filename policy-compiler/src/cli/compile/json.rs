@@ -133,6 +133,8 @@ fn statement(statement: &Statement) -> Vec<Value> {
         Statement::Icmp6(first, last) => {
             matches("==", payload("icmpv6", "type"), json!({ "range": [first, last] }))
         }
+        Statement::OfFamily(Family::Ipv4) => matches("==", meta("nfproto"), json!("ipv4")),
+        Statement::OfFamily(Family::Ipv6) => matches("==", meta("nfproto"), json!("ipv6")),
         Statement::Transport(number) => matches("==", meta("l4proto"), json!(protocol_name(*number))),
         Statement::Dhcp(family) => {
             let (client, server) = dhcp_ports(*family);

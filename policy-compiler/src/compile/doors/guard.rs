@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::link::{Isolation, node_link_local};
-use crate::compile::blocks::pieces;
 use crate::compile::draft::Draft;
 use crate::compile::names::{comment, device_chain, of_content, spoofed_comment};
+use crate::compile::ranges;
 use crate::compile::world::World;
-use crate::model::{Door, Doors, Family, IpBlock, LinkAddress, Pod, Tunnel};
+use crate::model::{Door, Doors, Family, LinkAddress, Pod, Tunnel};
 use crate::ruleset::{
-    ChainName, Element, ElementKey, EtherType, Fields, FrameMatch, Hook, ICMP6, KeyType, LISTENER_QUERY,
-    LogPrefix, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, REDIRECT, ROUTER_ADVERTISEMENT,
-    ROUTER_SOLICITATION, Rule, SetKind, SetName, SpoofReason, Statement, Verdict,
+    ChainName, Element, EtherType, Fields, FrameMatch, Hook, ICMP6, KeyType, LISTENER_QUERY, LogPrefix,
+    NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION,
+    Rule, SetKind, SetName, SpoofReason, Statement, Verdict,
 };
 
 /// A pod's door, and all that decides about what may pass it.
@@ -240,21 +240,17 @@ impl<'a> AtDoor<'a> {
 
     /// Makes sure of the sets of sources that the namespace allows.
     fn put_sources(&self, draft: &mut Draft) -> Vec<(Family, SetName)> {
-        let blocks: Vec<_> =
-            self.sources.iter().map(|cidr| IpBlock { cidr: *cidr, except: Vec::new() }).collect();
+        let ranges = ranges::of_networks(self.sources);
         let mut sets = Vec::new();
         for family in Family::BOTH {
-            let pieces = pieces(family, blocks.iter().map(|block| (block, &())));
-            if pieces.is_empty() {
+            let keys: Vec<_> = ranges::elements(&ranges, family).collect();
+            if keys.is_empty() {
                 continue;
             }
-            let content: Vec<_> =
-                pieces.iter().map(|piece| format!("{}-{}", piece.first, piece.last)).collect();
+            let content: Vec<_> = keys.iter().map(ToString::to_string).collect();
             let name = SetName::new(of_content("sources", content.iter().map(String::as_str)));
             draft.put_set(&name, SetKind { key: KeyType::Address(family), interval: true, verdicts: false });
-            let elements =
-                pieces.iter().map(|piece| (ElementKey::AddressRange(piece.first, piece.last), Element::BARE));
-            draft.replace_elements(&name, elements.collect());
+            draft.replace_elements(&name, keys.into_iter().map(|key| (key, Element::BARE)).collect());
             sets.push((family, name));
         }
         sets

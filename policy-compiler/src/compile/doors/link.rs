@@ -11,7 +11,7 @@ use super::guard::{go, rule};
 use crate::compile::access::Access;
 use crate::compile::draft::Draft;
 use crate::compile::names::{family_set, isolation_chain, isolation_comment};
-use crate::compile::rule::{Crowd, Grants};
+use crate::compile::rule::{Crowd, Membership};
 use crate::compile::side::subjects::Isolated;
 use crate::compile::side::{Regranted, Side};
 use crate::compile::skeleton;
@@ -74,9 +74,9 @@ struct Group {
 pub(super) struct Link {
     groups: BTreeMap<String, Group>,
     of_pods: BTreeMap<ObjectName, String>,
-    /// What the rules grant to each address of the node's pods, the link-local ones included. Nothing is known as long
+    /// The sets of peers that each address of the node's pods is in, the link-local ones included. Nothing is known as long
     /// as there is no group.
-    senders: BTreeMap<IpAddr, Grants>,
+    senders: BTreeMap<IpAddr, Membership>,
     /// The addresses among them of each pod.
     sending: BTreeMap<ObjectName, Vec<IpAddr>>,
 }
@@ -188,20 +188,20 @@ impl Link {
             let pod = world.pod(&name).filter(|pod| world.is_local(pod) && !pod.addresses.is_empty());
             let Some((pod, door)) = pod.zip(doors.of_pods.get(&name)) else { continue };
             let link_local = door.link_local.iter().map(|address| IpAddr::V6(*address));
-            let own = world.addresses(pod).map(|address| (address, ingress.grants(world, address)));
+            let own = world.addresses(pod).map(|address| (address, ingress.membership(world, address)));
             let mut sending: Vec<_> = own.collect();
             for address in link_local {
-                sending.push((address, Grants::to_one(ingress.grants_to(world, address, pod))));
+                sending.push((address, Membership::of_one(ingress.members(world, address, pod))));
             }
             let addresses = sending.iter().map(|(address, _)| *address).collect();
-            for (address, grants) in sending {
+            for (address, membership) in sending {
                 before.entry(address).or_insert(None);
-                self.senders.insert(address, grants);
+                self.senders.insert(address, membership);
             }
             self.sending.insert(name, addresses);
         }
         let differs =
-            |(address, before): &(IpAddr, Option<Grants>)| before.as_ref() != self.senders.get(address);
+            |(address, before): &(IpAddr, Option<Membership>)| before.as_ref() != self.senders.get(address);
         let changed: BTreeSet<_> = before.into_iter().filter(differs).map(|(address, _)| address).collect();
         for address in &changed {
             draft.list_address(&pods(Family::of(*address)), *address, self.senders.contains_key(address));
@@ -239,8 +239,8 @@ impl Link {
             None => group.senders.keys().chain(self.senders.keys()).copied().collect(),
         };
         for address in addresses {
-            let grants = self.senders.get(&address);
-            let access = grants.and_then(|grants| ingress.granted(subject, grants));
+            let membership = self.senders.get(&address);
+            let access = membership.and_then(|membership| ingress.granted(subject, membership));
             let chain = access.map(|access| put_access(ingress, draft, &access));
             let (set, element) = (family_set(key, Family::of(address)), ElementKey::Address(address));
             if let Some(chain) = chain {

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use super::subjects::{Isolated, SubjectName};
 use super::{Regranted, Side};
 use crate::compile::access::Access;
-use crate::compile::blocks;
 use crate::compile::names::of_content;
-use crate::compile::rule::Grants;
+use crate::compile::peer_set::PeerSetId;
+use crate::compile::ranges::{self, AddressMap};
+use crate::compile::rule::{Crowd, Membership};
 use crate::model::{Direction, Family, ObjectName};
 
 impl Side {
@@ -40,9 +41,9 @@ impl Side {
         of_content(&format!("{}_link", self.direction), content.iter().map(String::as_str))
     }
 
-    /// What the subject's rules allow between it and whoever has these grants.
-    pub(in crate::compile) fn granted(&self, subject: &Isolated, grants: &Grants) -> Option<Access> {
-        self.access(subject, grants, &[])
+    /// What the subject's rules allow between it and whoever is in these sets of peers.
+    pub(in crate::compile) fn granted(&self, subject: &Isolated, membership: &Membership) -> Option<Access> {
+        self.access(subject, membership, &[])
     }
 
     /// What the subject's rules allow between it and addresses in blocks that belong to no pod.
@@ -51,12 +52,26 @@ impl Side {
         subject: &Isolated,
         family: Family,
     ) -> Vec<(IpAddr, IpAddr, Access)> {
-        let rules = subject.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
-        let blocks = rules.flat_map(|(chain, rule)| rule.blocks.iter().map(move |block| (block, chain)));
-        let pieces = blocks::pieces(family, blocks);
-        let granted = pieces.into_iter().filter_map(|piece| {
-            let grants = self.grants_to_outsider(&piece.members);
-            Some((piece.first, piece.last, self.granted(subject, &grants)?))
+        let mut pieces: AddressMap<BTreeSet<PeerSetId>> = AddressMap::new_with_step_fns();
+        let rules: Vec<_> = subject.rules.iter().filter_map(|chain| self.rules.get(chain)).collect();
+        let whole_family = Crowd::Family(family);
+        if rules.iter().any(|rule| rule.has_crowd(whole_family)) {
+            pieces.insert(ranges::of_family(family), BTreeSet::new());
+        }
+        for set in rules.iter().filter_map(|rule| self.peer_sets.get(rule.peers?)) {
+            let of_family = set.ranges().iter().filter(|range| Family::of(*range.start()) == family);
+            for range in of_family {
+                ranges::change(&mut pieces, range, |sets| {
+                    let mut sets = sets.cloned().unwrap_or_default();
+                    sets.insert(set.id());
+                    Some(sets)
+                });
+            }
+        }
+        let granted = pieces.iter().filter_map(|(range, sets)| {
+            let membership = Membership::of_outsider(sets.iter().copied());
+            let access = self.access(subject, &membership, &[whole_family])?;
+            Some((*range.start(), *range.end(), access))
         });
         granted.collect()
     }

@@ -7,7 +7,7 @@ use super::{Pass, Side};
 use crate::compile::access::Access;
 use crate::compile::draft::Draft;
 use crate::compile::names::{comment, isolation_chain, isolation_comment};
-use crate::compile::rule::{Crowd, Grants};
+use crate::compile::rule::{Crowd, Membership};
 use crate::compile::skeleton;
 use crate::model::Family;
 use crate::ruleset::{ChainName, Element, ElementKey, LogEvent, Rule, SetName, Statement, Verdict};
@@ -43,6 +43,11 @@ impl Side {
         if let Some(open) = self.opening(draft, subject, Crowd::Everybody) {
             body.push(Rule::new([open]));
         }
+        for family in Family::BOTH {
+            if let Some(open) = self.opening(draft, subject, Crowd::Family(family)) {
+                body.push(Rule::new([Statement::OfFamily(family), open]));
+            }
+        }
         if let Some(open) = self.opening(draft, subject, Crowd::Pods) {
             body.extend(skeleton::with_peers(self.direction, skeleton::pods, &open));
         }
@@ -69,17 +74,21 @@ impl Side {
     pub(super) fn opening(&self, draft: &mut Draft, subject: &Subject, crowd: Crowd) -> Option<Statement> {
         let access = match subject.pods.as_slice() {
             [pod] => self.crowd_access(pod, crowd)?,
+            // It is one address, whose family everybody is of whose packets come here.
+            _ if matches!(crowd, Crowd::Family(_)) => return None,
             // One pod's rules may name the crowd where another's name everybody.
-            pods => Access::common(
-                pods.iter().map(|pod| self.access(pod, &Grants::none(), &[crowd, Crowd::Everybody])),
-            )?,
+            pods => {
+                let family = subject.addresses.first().map(|address| Crowd::Family(Family::of(*address)));
+                let crowds: Vec<_> = [crowd, Crowd::Everybody].into_iter().chain(family).collect();
+                Access::common(pods.iter().map(|pod| self.access(pod, &Membership::none(), &crowds)))?
+            }
         };
         Some(self.let_through(draft, &access))
     }
 
     /// What a pod's rules allow between it and a crowd.
     pub(in crate::compile) fn crowd_access(&self, pod: &Isolated, crowd: Crowd) -> Option<Access> {
-        self.access(pod, &Grants::none(), &[crowd])
+        self.access(pod, &Membership::none(), &[crowd])
     }
 
     fn isolated(&self, address: IpAddr) -> SetName {

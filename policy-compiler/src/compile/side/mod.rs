@@ -13,16 +13,18 @@ pub(super) mod subjects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
-
-use ipnet::IpNet;
 
 use super::access::Access;
 use super::draft::Draft;
-use super::rule::{ActiveRule, Crowd, Grants, Identity, access};
+use super::peer_set::{PeerSet, PeerSetId, PeerSets, Use};
+use super::ranges::{AddressMap, AddressRanges};
+use super::rule::{ActiveRule, Crowd, Identity, Membership, access};
 use super::world::{Changed, World};
-use crate::model::{Direction, IpBlock, LabelSelector, NetworkPolicy, ObjectName};
+use crate::model::{Direction, NetworkPolicy, ObjectName};
 use crate::ruleset::{ChainName, Element};
+use peers::Known;
 use subjects::{Isolated, Subject, SubjectName};
 
 /// Everything that is known of one direction.
@@ -36,14 +38,14 @@ pub(super) struct Side {
     rules: BTreeMap<ChainName, ActiveRule>,
     /// Whether one of them names every pod of the cluster.
     names_all_pods: bool,
-    /// The blocks that those rules name.
-    blocks: Vec<(IpBlock, ChainName)>,
-    /// The rules that can name a pod of a namespace; worked out when first asked for.
-    reaching: HashMap<Arc<str>, Arc<[Reaching]>>,
+    /// The peers that those rules name.
+    peer_sets: PeerSets,
     /// The identity of every pod address that a rule names.
     peers: HashMap<IpAddr, Arc<Identity>>,
+    /// The identity of every address in a block of a rule, if it belongs to no pod.
+    pieces: AddressMap<Arc<Identity>>,
     /// Every identity in use, by its chain.
-    identities: HashMap<ChainName, Arc<Identity>>,
+    identities: HashMap<ChainName, Known>,
     /// The isolated pods that came, went or changed in the last update.
     changed_subjects: BTreeSet<ObjectName>,
     /// What the last update looked at anew.
@@ -51,22 +53,31 @@ pub(super) struct Side {
 }
 
 /// The addresses to which the rules may grant something else than before.
-#[derive(Default)]
 pub(super) struct Regranted {
     /// Those of pods.
     pub(super) addresses: BTreeSet<IpAddr>,
-    /// Those that belong to no pod are in one of these blocks.
-    blocks: Vec<IpNet>,
+    /// Those in these ranges, if they belong to no pod.
+    ranges: AddressRanges,
+}
+
+impl Default for Regranted {
+    fn default() -> Self {
+        Self { addresses: BTreeSet::new(), ranges: AddressRanges::new_with_step_fns() }
+    }
 }
 
 impl Regranted {
     pub(super) fn concerns(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address) || self.blocks.iter().any(|block| block.contains(&address))
+        self.addresses.contains(&address) || self.ranges.contains(&address)
+    }
+
+    fn insert_range(&mut self, range: &RangeInclusive<IpAddr>) {
+        self.ranges.insert(range.clone());
     }
 
     pub(super) fn extend(&mut self, other: Self) {
         self.addresses.extend(other.addresses);
-        self.blocks.extend(other.blocks);
+        other.ranges.iter().for_each(|range| self.insert_range(range));
     }
 }
 
@@ -77,10 +88,13 @@ struct Active {
     subjects: BTreeSet<SubjectName>,
 }
 
-/// A rule that names those pods of a namespace whose labels match.
-struct Reaching {
-    rule: ChainName,
-    selector: Arc<LabelSelector>,
+/// A set of peers that rules use otherwise than before.
+struct InQuestion {
+    set: Arc<PeerSet>,
+    /// What rules asked of its members before.
+    before: Option<Use>,
+    /// The identities that had members of it.
+    identities: BTreeSet<ChainName>,
 }
 
 /// What one update has found out so far.
@@ -88,10 +102,14 @@ struct Reaching {
 struct Pass {
     /// Subjects that came, went or changed, with what they were before.
     subjects: BTreeMap<SubjectName, Option<Subject>>,
-    /// Policies that became active or inactive or have other contents: as they were and as they are.
-    policies: Vec<Arc<NetworkPolicy>>,
+    /// The rules of policies that became inactive or have other contents now, with the peers that they had.
+    rules: HashMap<ChainName, Option<PeerSetId>>,
+    /// The sets of peers that rules use otherwise now.
+    peer_sets: BTreeMap<PeerSetId, InQuestion>,
     /// Identities that no address had before.
     identities: Vec<Arc<Identity>>,
+    /// What the rules may grant otherwise than before.
+    regranted: Regranted,
 }
 
 impl Side {
@@ -102,9 +120,9 @@ impl Side {
             active: BTreeMap::new(),
             rules: BTreeMap::new(),
             names_all_pods: false,
-            blocks: Vec::new(),
-            reaching: HashMap::new(),
+            peer_sets: PeerSets::default(),
             peers: HashMap::new(),
+            pieces: AddressMap::new_with_step_fns(),
             identities: HashMap::new(),
             changed_subjects: BTreeSet::new(),
             regranted: Regranted::default(),
@@ -117,7 +135,6 @@ impl Side {
         self.update_subjects(world, changed, &mut pass);
         self.update_rules(world, changed, draft, &mut pass);
         self.update_peers(world, changed, draft, &mut pass);
-        self.update_blocks(draft, &mut pass);
         self.update_pairs(draft, &pass);
         self.update_isolation(draft, &pass);
         self.update_own_node(draft, &pass);
@@ -126,6 +143,7 @@ impl Side {
             SubjectName::Shared(_) => None,
         });
         self.changed_subjects = pods.collect();
+        self.regranted = pass.regranted;
     }
 
     pub(super) fn names_all_pods(&self) -> bool {
@@ -135,22 +153,20 @@ impl Side {
     /// Forgets identities whose chains nothing leads to any more.
     pub(super) fn forget(&mut self, collected: &[ChainName]) {
         for chain in collected {
-            let Some(identity) = self.identities.remove(chain) else { continue };
-            for rule in identity.grants.rules() {
-                if let Some(rule) = self.rules.get_mut(rule) {
-                    rule.identities.remove(chain);
-                }
+            if let Some(Known { identity, .. }) = self.identities.remove(chain) {
+                self.peer_sets.forget_identity(chain, identity.membership.sets());
             }
         }
     }
 }
 
 impl Side {
-    /// What the rules that isolate a pod allow between it and whoever has these grants and is one of these crowds: what
-    /// is granted to all who may have the other end's address.
-    fn access(&self, pod: &Isolated, grants: &Grants, crowds: &[Crowd]) -> Option<Access> {
+    /// What the rules that isolate a pod allow between it and whoever is in these sets of peers or one of these crowds:
+    /// what they allow to all who may have the other end's address.
+    fn access(&self, pod: &Isolated, membership: &Membership, crowds: &[Crowd]) -> Option<Access> {
         let rules = || pod.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
-        Access::common(grants.each().map(|grants| access(self.direction, &pod.pod, rules(), grants, crowds)))
+        let each = membership.each();
+        Access::common(each.map(|members| access(self.direction, &pod.pod, rules(), members, crowds)))
     }
 }
 

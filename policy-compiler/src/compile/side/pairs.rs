@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::peers::Known;
 use super::subjects::{Subject, SubjectName};
 use super::{Pass, Side, goto};
 use crate::compile::access::{Access, Opening, port_map};
 use crate::compile::draft::Draft;
 use crate::compile::names::{family_set, of_content};
+use crate::compile::peer_set::PeerSetId;
 use crate::compile::rule::{Crowd, Identity};
 use crate::compile::skeleton;
 use crate::model::Family;
@@ -15,7 +17,7 @@ use crate::ruleset::{ChainName, ElementKey, Fields, KeyType, Rule, SetKind, SetN
 impl Side {
     pub(super) fn update_pairs(&self, draft: &mut Draft, pass: &Pass) {
         for (identity, subjects) in self.pairs_in_question(pass) {
-            let Some(identity) = self.identities.get(identity) else { continue };
+            let Some(Known { identity, .. }) = self.identities.get(identity) else { continue };
             // All removals come first: an address may have moved from one subject to another.
             let old = subjects.iter().filter_map(|name| pass.subjects.get(*name)?.as_ref());
             for address in old.flat_map(|subject| &subject.addresses) {
@@ -32,23 +34,38 @@ impl Side {
         let mut pairs: BTreeMap<&ChainName, BTreeSet<&SubjectName>> = BTreeMap::new();
         for identity in &pass.identities {
             let subjects = pairs.entry(&identity.chain).or_default();
-            let rules = identity.grants.rules().filter_map(|rule| self.rules.get(rule));
-            let policies = rules.filter_map(|rule| self.active.get(&rule.policy));
-            subjects.extend(policies.flat_map(|active| &active.subjects));
+            let rules = identity.membership.sets().flat_map(|set| self.peer_sets.rules(set));
+            let policies: BTreeSet<_> =
+                rules.filter_map(|chain| Some(&self.rules.get(chain)?.policy)).collect();
+            let active = policies.into_iter().filter_map(|policy| self.active.get(policy));
+            subjects.extend(active.flat_map(|active| &active.subjects));
         }
         for (name, old) in &pass.subjects {
-            let subjects = old.iter().chain(self.subjects.get(name));
-            let rules = subjects.flat_map(Subject::rules).filter_map(|chain| self.rules.get(chain));
-            for identity in rules.flat_map(|rule| &rule.identities) {
+            let before =
+                old.iter().flat_map(Subject::rules).filter_map(|chain| self.peers_before(chain, pass));
+            let after = self.subjects.get(name).into_iter().flat_map(Subject::rules);
+            let after = after.filter_map(|chain| self.rules.get(chain)?.peers);
+            let sets: BTreeSet<_> = before.chain(after).collect();
+            for identity in sets.into_iter().flat_map(|set| self.peer_sets.identities(set)) {
                 pairs.entry(identity).or_default().insert(name);
             }
         }
         pairs
     }
 
+    /// The peers that a rule had before this update.
+    fn peers_before(&self, chain: &ChainName, pass: &Pass) -> Option<PeerSetId> {
+        match pass.rules.get(chain) {
+            Some(peers) => *peers,
+            None => self.rules.get(chain)?.peers,
+        }
+    }
+
     fn put_pair(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) {
         let chain = match subject.pods.as_slice() {
-            [pod] => self.access(pod, &identity.grants, &[]).map(|access| self.put_access(draft, &access)),
+            [pod] => {
+                self.access(pod, &identity.membership, &[]).map(|access| self.put_access(draft, &access))
+            }
             _ => self.put_shared(draft, identity, subject),
         };
         let Some(chain) = chain else { return };
@@ -63,11 +80,14 @@ impl Side {
     /// Makes sure of a chain that returns for what the policies of all pods allow that show one address; `None` if that
     /// is nothing. What one pod's rules open to a crowd another's may open to the identity, so both count here.
     fn put_shared(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) -> Option<ChainName> {
+        // It is one address, so the other end's is of its family.
+        let family = Family::of(*subject.addresses.first()?);
         let open = |crowds: &[Crowd]| {
-            Access::common(subject.pods.iter().map(|pod| self.access(pod, &identity.grants, crowds)))
+            let crowds = [&[Crowd::Everybody, Crowd::Family(family)], crowds].concat();
+            Access::common(subject.pods.iter().map(|pod| self.access(pod, &identity.membership, &crowds)))
         };
-        let to_anybody = open(&[Crowd::Everybody]);
-        let to_pods = open(&[Crowd::Everybody, Crowd::Pods]).filter(|open| to_anybody.as_ref() != Some(open));
+        let to_anybody = open(&[]);
+        let to_pods = open(&[Crowd::Pods]).filter(|open| to_anybody.as_ref() != Some(open));
         let mut rules = Vec::new();
         if let Some(open) = to_pods {
             let open = self.let_through(draft, &open);

@@ -1,12 +1,13 @@
 //! Which pods are isolated, by which policies, and the rules that come with those.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Pass, Side};
+use super::{InQuestion, Pass, Side};
 use crate::compile::draft::Draft;
 use crate::compile::names::rule_chain;
+use crate::compile::peer_set::PeerSet;
 use crate::compile::rule::{ActiveRule, Crowd};
 use crate::compile::world::{Changed, World};
 use crate::model::{Direction, NetworkPolicy, ObjectName, Pod};
@@ -165,6 +166,7 @@ impl Side {
         let before = pass.subjects.values().flatten();
         let after = pass.subjects.keys().filter_map(|name| self.subjects.get(name));
         let of_subjects = before.chain(after).flat_map(Subject::policies).map(|policy| &policy.name);
+        let mut replaced = false;
         let touched: BTreeSet<ObjectName> = of_subjects.chain(&changed.policies).cloned().collect();
         for name in touched {
             let Some(active) = self.active.get_mut(&name) else { continue };
@@ -174,43 +176,71 @@ impl Side {
                 self.active.remove(&name);
             }
             if !old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| Arc::ptr_eq(old, new)) {
-                self.replace_rules(old.as_deref(), new.as_deref(), draft);
-                pass.policies.extend(old.into_iter().chain(new));
+                self.replace_rules(world, old.as_deref(), new.as_deref(), draft, pass);
+                replaced = true;
             }
         }
-        if !pass.policies.is_empty() {
-            self.reaching.clear();
-            self.names_all_pods = self.rules.values().any(|rule| rule.crowd == Some(Crowd::Pods));
-            let named = self.rules.iter();
-            let blocks = named
-                .flat_map(|(chain, rule)| rule.blocks.iter().map(|block| (block.clone(), chain.clone())));
-            self.blocks = blocks.collect();
+        if replaced {
+            self.names_all_pods = self.rules.values().any(|rule| rule.has_crowd(Crowd::Pods));
+            self.settle_peer_sets(pass);
         }
     }
 
-    fn replace_rules(&mut self, old: Option<&NetworkPolicy>, new: Option<&NetworkPolicy>, draft: &mut Draft) {
-        let mut gone: BTreeMap<ChainName, ActiveRule> = BTreeMap::new();
+    fn replace_rules(
+        &mut self,
+        world: &World,
+        old: Option<&NetworkPolicy>,
+        new: Option<&NetworkPolicy>,
+        draft: &mut Draft,
+        pass: &mut Pass,
+    ) {
+        let mut gone: BTreeSet<ChainName> = BTreeSet::new();
         for chain in old.into_iter().flat_map(|policy| rule_chains(policy, self.direction)) {
-            gone.extend(self.rules.remove(&chain).map(|rule| (chain, rule)));
+            let Some(rule) = self.rules.remove(&chain) else { continue };
+            if let Some(set) = rule.peers.and_then(|id| self.peer_sets.get(id)).cloned() {
+                self.question(&set, pass);
+                self.peer_sets.remove(set.id(), &chain);
+            }
+            pass.rules.insert(chain.clone(), rule.peers);
+            gone.insert(chain);
         }
         let come = new.into_iter().flat_map(|policy| {
             let rules = policy.rules(self.direction).unwrap_or_default().iter();
             rule_chains(policy, self.direction)
                 .zip(rules.map(|rule| ActiveRule::new(self.direction, &policy.name, rule)))
         });
-        for (chain, mut rule) in come {
-            if let Some(before) = gone.remove(&chain) {
-                rule.identities = before.identities;
-            } else {
+        for (chain, (rule, peers)) in come {
+            if let Some(set) = peers.map(Arc::new) {
+                self.question(&set, pass);
+                self.peer_sets.add(world, &set, &chain, rule.usage(self.direction));
+            }
+            if !gone.remove(&chain) {
                 draft.pin(&chain);
                 let count = [Statement::Counter, Statement::Verdict(Verdict::Return)];
                 draft.put_chain(&chain, None, vec![Rule::new(count)]);
             }
             self.rules.insert(chain, rule);
         }
-        for chain in gone.keys() {
+        for chain in &gone {
             draft.unpin(chain);
         }
+    }
+
+    /// Notes how rules use a set before that changes.
+    fn question(&self, set: &Arc<PeerSet>, pass: &mut Pass) {
+        pass.peer_sets.entry(set.id()).or_insert_with(|| InQuestion {
+            set: set.clone(),
+            before: self.peer_sets.asked(set.id()),
+            identities: self.peer_sets.identities(set.id()).cloned().collect(),
+        });
+    }
+
+    /// Drops the sets that are out of use, and leaves in question only those that are used otherwise than before.
+    fn settle_peer_sets(&mut self, pass: &mut Pass) {
+        pass.peer_sets.retain(|id, in_question| {
+            self.peer_sets.drop_unused(*id);
+            self.peer_sets.asked(*id) != in_question.before
+        });
     }
 }
 

@@ -61,7 +61,11 @@ fn in_kernel(cluster: &Cluster) -> Result<Vec<Figure>> {
     let mut pod = node.relabel(local)?;
     let figure = |what: &str, bar, times: &mut [Duration]| Figure::time(what, bar, percentile(times, 50));
     Ok(vec![
-        figure("a policy that names half of 10,000 pods comes, heard of → committed, p50", "< 20 ms", &mut comes),
+        figure(
+            "a policy that names half of 10,000 pods comes, heard of → committed, p50",
+            "< 20 ms",
+            &mut comes,
+        ),
         figure("a port of it changes", "< 20 ms", &mut changes),
         figure("a label value more in its selector", "< 20 ms", &mut widens),
         figure("it goes", "< 20 ms", &mut goes),

@@ -1,0 +1,283 @@
+//! The peers of rules, shared by all rules that name the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::names::{Digest, digest};
+use super::ranges::{self, AddressRanges};
+use super::world::World;
+use crate::model::{IpBlock, LabelSelector, NamespaceScope, Pod, PodPeer, PortNumber, Protocol};
+use crate::ruleset::ChainName;
+
+/// Peers of a rule that are looked up by their addresses: the selectors and blocks of its `from` or `to`.
+pub(super) struct PeerSet {
+    id: PeerSetId,
+    pods: BTreeSet<Pods>,
+    /// The addresses of the blocks.
+    ranges: AddressRanges,
+}
+
+/// Pods by their labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Pods {
+    namespaces: Namespaces,
+    labels: Arc<LabelSelector>,
+}
+
+/// Where those pods live.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Namespaces {
+    One(Arc<str>),
+    Matching(LabelSelector),
+}
+
+/// What a set is known by: a digest of its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct PeerSetId(Digest);
+
+/// A port's name and its protocol.
+pub(super) type PortName = (Protocol, String);
+
+/// The numbers that names of ports have on a pod, sorted.
+pub(super) type Resolved = Vec<(PortName, PortNumber)>;
+
+/// That an address is in a set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Member {
+    pub(super) set: PeerSetId,
+    /// The numbers that the names of ports which rules use with the set have on the pod that has the address: addresses
+    /// with other numbers are treated otherwise.
+    pub(super) named: Resolved,
+}
+
+impl PeerSet {
+    /// The peers of a rule of a policy in a namespace; `None` if there are none.
+    pub(super) fn new(policy: &Arc<str>, pods: &[PodPeer], blocks: &[IpBlock]) -> Option<Self> {
+        if pods.is_empty() && blocks.is_empty() {
+            return None;
+        }
+        let pods = pods.iter().map(|peer| Pods {
+            namespaces: match &peer.namespaces {
+                NamespaceScope::Own => Namespaces::One(policy.clone()),
+                NamespaceScope::Matching(selector) => Namespaces::Matching(selector.clone()),
+            },
+            labels: Arc::new(peer.pods.clone()),
+        });
+        let pods: BTreeSet<_> = pods.collect();
+        let ranges = ranges::of_blocks(blocks);
+        let content = pods.iter().map(|pods| format!("{pods:?}"));
+        let content: Vec<_> = content.chain(ranges.iter().map(|range| format!("{range:?}"))).collect();
+        let id = PeerSetId(digest(content.iter().map(String::as_str)));
+        Some(Self { id, pods, ranges })
+    }
+
+    pub(super) fn id(&self) -> PeerSetId {
+        self.id
+    }
+
+    /// The addresses of its blocks.
+    pub(super) fn ranges(&self) -> &AddressRanges {
+        &self.ranges
+    }
+
+    /// The selectors that pods of a namespace have to match.
+    fn selectors_in<'a>(
+        &'a self,
+        world: &'a World,
+        namespace: &'a Arc<str>,
+    ) -> impl Iterator<Item = &'a Arc<LabelSelector>> {
+        let in_scope = move |pods: &&Pods| match &pods.namespaces {
+            Namespaces::One(one) => one == namespace,
+            Namespaces::Matching(selector) => world.matches_namespace(selector, namespace),
+        };
+        self.pods.iter().filter(in_scope).map(|pods| &pods.labels)
+    }
+
+    /// The addresses of pods that are in it.
+    pub(super) fn addresses(&self, world: &World) -> BTreeSet<IpAddr> {
+        let mut addresses = BTreeSet::new();
+        for namespace in world.namespaces_with_pods() {
+            let selectors: Vec<_> = self.selectors_in(world, namespace).collect();
+            if !selectors.is_empty() {
+                let pods = world.pods_in(namespace);
+                let named = pods.filter(|pod| selectors.iter().any(|selector| selector.matches(&pod.labels)));
+                addresses.extend(named.flat_map(|pod| pod.addresses.iter().copied()));
+            }
+        }
+        addresses.extend(self.ranges.iter().flat_map(|range| world.claimed_in(range)));
+        addresses
+    }
+
+    /// Whether it has an address if the pod has that.
+    fn has(&self, world: &World, address: IpAddr, pod: &Pod) -> bool {
+        self.selectors_in(world, &pod.name.namespace).any(|selector| selector.matches(&pod.labels))
+            || self.ranges.contains(&address)
+    }
+}
+
+/// What rules ask of a member of their peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Use {
+    /// Whether one has ports that need no name, or does without.
+    pub(super) plain: bool,
+    /// The names of ports that are resolved on the member.
+    pub(super) names: BTreeSet<PortName>,
+}
+
+/// The sets that rules use.
+#[derive(Default)]
+pub(super) struct PeerSets {
+    sets: HashMap<PeerSetId, Used>,
+    /// The selectors that can match pods of a namespace; worked out when first asked for.
+    reaching: HashMap<Arc<str>, Vec<(PeerSetId, Arc<LabelSelector>)>>,
+}
+
+/// A set in use.
+struct Used {
+    set: Arc<PeerSet>,
+    by: BTreeMap<ChainName, Use>,
+    /// How many of these uses are plain.
+    plain: usize,
+    /// How many of them use each name.
+    names: BTreeMap<PortName, usize>,
+    /// The identities that have members of the set.
+    identities: BTreeSet<ChainName>,
+}
+
+impl PeerSets {
+    /// Has a rule use a set.
+    pub(super) fn add(&mut self, world: &World, set: &Arc<PeerSet>, rule: &ChainName, usage: Use) {
+        let id = set.id();
+        let used = self.sets.entry(id).or_insert_with(|| {
+            for (namespace, reaching) in &mut self.reaching {
+                reaching.extend(set.selectors_in(world, namespace).map(|selector| (id, selector.clone())));
+            }
+            Used::new(set.clone())
+        });
+        used.add(rule, usage);
+    }
+
+    /// Has a rule use a set no more. The set stays until [`Self::drop_unused`].
+    pub(super) fn remove(&mut self, id: PeerSetId, rule: &ChainName) {
+        if let Some(used) = self.sets.get_mut(&id) {
+            used.remove(rule);
+        }
+    }
+
+    /// Drops a set that no rule uses.
+    pub(super) fn drop_unused(&mut self, id: PeerSetId) {
+        if self.sets.get(&id).is_some_and(|used| used.by.is_empty()) {
+            self.sets.remove(&id);
+            self.reaching.values_mut().for_each(|reaching| reaching.retain(|(set, _)| *set != id));
+        }
+    }
+
+    /// What rules ask of the members of a set; `None` if none uses it.
+    pub(super) fn asked(&self, id: PeerSetId) -> Option<Use> {
+        let used = self.sets.get(&id).filter(|used| !used.by.is_empty())?;
+        Some(Use { plain: used.plain > 0, names: used.names.keys().cloned().collect() })
+    }
+
+    pub(super) fn get(&self, id: PeerSetId) -> Option<&Arc<PeerSet>> {
+        self.sets.get(&id).map(|used| &used.set)
+    }
+
+    /// The rules that use a set.
+    pub(super) fn rules(&self, id: PeerSetId) -> impl Iterator<Item = &ChainName> {
+        self.sets.get(&id).into_iter().flat_map(|used| used.by.keys())
+    }
+
+    /// The identities that have members of a set.
+    pub(super) fn identities(&self, id: PeerSetId) -> impl Iterator<Item = &ChainName> {
+        self.sets.get(&id).into_iter().flat_map(|used| &used.identities)
+    }
+
+    /// Notes that an identity has members of some sets.
+    pub(super) fn note_identity(&mut self, chain: &ChainName, sets: impl Iterator<Item = PeerSetId>) {
+        for id in sets {
+            if let Some(used) = self.sets.get_mut(&id) {
+                used.identities.insert(chain.clone());
+            }
+        }
+    }
+
+    /// Notes that an identity is gone.
+    pub(super) fn forget_identity(&mut self, chain: &ChainName, sets: impl Iterator<Item = PeerSetId>) {
+        for id in sets {
+            if let Some(used) = self.sets.get_mut(&id) {
+                used.identities.remove(chain);
+            }
+        }
+    }
+
+    /// Forgets what can match pods of a namespace: its labels have changed.
+    pub(super) fn forget_namespace(&mut self, namespace: &Arc<str>) {
+        self.reaching.remove(namespace);
+    }
+
+    /// That an address is in a set if a pod has it; `None` if it is not, or if no rule that uses the set asks for it.
+    pub(super) fn member(&self, world: &World, id: PeerSetId, address: IpAddr, pod: &Pod) -> Option<Member> {
+        let used = self.sets.get(&id).filter(|used| used.set.has(world, address, pod))?;
+        used.member(id, pod)
+    }
+
+    /// The sets that an address is in if a pod has it, sorted; `in_blocks` are those whose blocks have it.
+    pub(super) fn members(
+        &mut self,
+        world: &World,
+        pod: &Pod,
+        in_blocks: impl Iterator<Item = PeerSetId>,
+    ) -> Vec<Member> {
+        let namespace = &pod.name.namespace;
+        let sets = &self.sets;
+        let reaching = self.reaching.entry(namespace.clone()).or_insert_with(|| {
+            let selectors = sets.iter().flat_map(|(id, used)| {
+                used.set.selectors_in(world, namespace).map(|selector| (*id, selector.clone()))
+            });
+            selectors.collect()
+        });
+        let by_labels = reaching.iter().filter(|(_, selector)| selector.matches(&pod.labels));
+        let ids: BTreeSet<PeerSetId> = by_labels.map(|(id, _)| *id).chain(in_blocks).collect();
+        ids.into_iter().filter_map(|id| sets.get(&id)?.member(id, pod)).collect()
+    }
+}
+
+impl Used {
+    fn new(set: Arc<PeerSet>) -> Self {
+        let (by, names, identities) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { set, by, plain: 0, names, identities }
+    }
+
+    fn add(&mut self, rule: &ChainName, usage: Use) {
+        self.plain += usize::from(usage.plain);
+        for name in &usage.names {
+            *self.names.entry(name.clone()).or_default() += 1;
+        }
+        self.by.insert(rule.clone(), usage);
+    }
+
+    fn remove(&mut self, rule: &ChainName) {
+        let Some(usage) = self.by.remove(rule) else { return };
+        self.plain -= usize::from(usage.plain);
+        for name in &usage.names {
+            if let Some(count) = self.names.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.names.remove(name);
+                }
+            }
+        }
+    }
+
+    fn member(&self, id: PeerSetId, pod: &Pod) -> Option<Member> {
+        let mut named = Resolved::new();
+        for name in self.names.keys() {
+            let (protocol, text) = name;
+            named.extend(pod.resolve(text, *protocol).map(|number| (name.clone(), number)));
+        }
+        named.sort_unstable();
+        named.dedup();
+        (self.plain > 0 || !named.is_empty()).then_some(Member { set: id, named })
+    }
+}
