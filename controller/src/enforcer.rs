@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use policy_compiler::compile::{self, Compiler, Concerned, holds_pod_ranges};
+use policy_compiler::compile::{self, Compiler, Concerned};
 use policy_compiler::model::{ObjectName, Pod};
-use policy_compiler::ruleset::{Operation, Packet, Ruleset, TableFamily, Transaction, in_steps};
+use policy_compiler::ruleset::{Operation, Packet, Ruleset, SetRole, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
 use crate::cutter::Cutter;
@@ -246,7 +246,8 @@ impl<K: Nftables> Enforcer<K> {
         self.compiler.lacks_pod_ranges()
             && match self.kernel.read() {
                 Ok(table) => table.into_iter().flat_map(|table| table.sets).any(|(name, set)| {
-                    holds_pod_ranges(&name) && set.is_none_or(|set| !set.elements.is_empty())
+                    matches!(name.role(), SetRole::PodRanges(_))
+                        && set.is_none_or(|set| !set.elements.is_empty())
                 }),
                 Err(_) => true,
             }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::AddAssign;
 
-use policy_compiler::compile::{Counted, guards_door, lists_pods_without_door};
+use policy_compiler::compile::Counted;
 use policy_compiler::model::{Direction, ObjectName};
-use policy_compiler::ruleset::{ChainName, Element, ElementKey, Hook};
+use policy_compiler::ruleset::{ChainId, Element, ElementKey, Hook, SetRole};
 use serde::Serialize;
 
 use crate::kernel::{Chain, Counter, Place, Table, Tables};
@@ -137,7 +137,7 @@ impl Status {
                     let audited = matches!(counted, Counted::Audited { .. });
                     status.groups.push(Group {
                         direction: direction.as_str(),
-                        isolation: comment.unwrap_or(name.as_str()).to_owned(),
+                        isolation: comment.unwrap_or(name.name()).to_owned(),
                         pods: members.remove(name).unwrap_or_default().into_iter().collect(),
                         denied: chain.counter().into(),
                         audited,
@@ -169,7 +169,7 @@ impl Status {
             let comment = chain.rules.iter().find_map(|rule| rule.comment.as_deref());
             match Counted::by(name, comment) {
                 Some(Counted::Denied { direction, .. } | Counted::Audited { direction, .. }) => {
-                    let isolation = comment.unwrap_or(name.as_str());
+                    let isolation = comment.unwrap_or(name.name());
                     let alike = |group: &&mut Group| {
                         group.direction == direction.as_str() && group.isolation == isolation
                     };
@@ -198,7 +198,7 @@ impl Status {
             }
         }
         let mut doors = Vec::new();
-        for (_, chain) in table.chains.iter().filter(|(name, _)| guards_door(name)) {
+        for (_, chain) in table.chains.iter().filter(|(chain, _)| chain.role().is_door()) {
             let (Place::Hook(Hook::Ingress(device)), Some(pod)) =
                 (&chain.place, chain.rules.last().and_then(|rule| rule.comment.as_deref()))
             else {
@@ -214,9 +214,9 @@ impl Status {
     }
 }
 
-/// The pods in the sets of those without doors.
+/// The pods in the sets of those without doors. The comments of the elements name them.
 fn pods_without_door(table: &Table) -> BTreeSet<Pod> {
-    let sets = table.sets.iter().filter(|(name, _)| lists_pods_without_door(name));
+    let sets = table.sets.iter().filter(|(set, _)| matches!(set.role(), SetRole::WithoutDoor(_)));
     let elements = sets.flat_map(|(_, set)| set).flat_map(|set| &set.elements);
     elements.filter_map(|(key, element)| pod(*key, element)).collect()
 }
@@ -245,8 +245,8 @@ pub(crate) fn isolated_pods(table: &Table) -> impl Iterator<Item = (ObjectName, 
 }
 
 /// The pods by the chain that isolates them.
-fn members(table: &Table) -> BTreeMap<ChainName, BTreeSet<Pod>> {
-    let mut members: BTreeMap<ChainName, BTreeSet<Pod>> = BTreeMap::new();
+fn members(table: &Table) -> BTreeMap<ChainId, BTreeSet<Pod>> {
+    let mut members: BTreeMap<ChainId, BTreeSet<Pod>> = BTreeMap::new();
     let elements = table.sets.values().flatten().flat_map(|set| &set.elements);
     for (key, element) in elements {
         if let (Some(chain), Some(pod)) = (&element.target, pod(*key, element)) {

@@ -1,6 +1,6 @@
 //! A kernel in memory: takes transactions as strictly as `nf_tables` does.
 
-use policy_compiler::ruleset::{Chain, ChainName, Operation, Rule, Ruleset, Set, SetName, Transaction};
+use policy_compiler::ruleset::{Chain, ChainId, Operation, Rule, Ruleset, Set, SetId, Transaction};
 
 /// Carries a transaction out. The table exists.
 ///
@@ -59,13 +59,13 @@ fn fresh(new: bool) -> Option<()> {
     new.then_some(())
 }
 
-fn leads_to(ruleset: &Ruleset, chain: &ChainName) -> bool {
+fn leads_to(ruleset: &Ruleset, chain: &ChainId) -> bool {
     let rules = ruleset.chains.values().flat_map(|chain| &chain.rules);
     let elements = ruleset.sets.values().flat_map(|set| set.elements.values());
     rules.flat_map(Rule::chains).any(|name| name == chain)
         || elements.filter_map(|element| element.target.as_ref()).any(|name| name == chain)
 }
 
-fn is_looked_into(ruleset: &Ruleset, set: &SetName) -> bool {
+fn is_looked_into(ruleset: &Ruleset, set: &SetId) -> bool {
     ruleset.chains.values().flat_map(|chain| &chain.rules).flat_map(Rule::sets).any(|name| name == set)
 }

@@ -11,7 +11,9 @@ use lab::testbed::{BOUND, Testbed, policy, status, wait_until};
 use lab::{Agent, Outcome, Pod, Probe, Prober, Protocol, Topology, Underlay, program};
 use policy_compiler::compile::compile;
 use policy_compiler::manifest::{self, Input};
-use policy_compiler::ruleset::{Chain, ChainName, Rule, Ruleset, Statement, TableFamily, Transaction};
+use policy_compiler::ruleset::{
+    Chain, ChainId, ChainRole, Rule, Ruleset, Statement, TableFamily, Transaction,
+};
 use serde_json::json;
 
 const PORT: u16 = 8080;
@@ -92,9 +94,9 @@ impl Scene {
 /// The ruleset as agents made it that told nobody of what they denied.
 fn without_logs(ruleset: &Ruleset) -> Ruleset {
     // These are named by their content, which was another.
-    let name = |chain: &ChainName| match chain.as_str().split_once("_isolate_") {
-        Some((direction, _)) => ChainName::new(format!("{direction}_isolate_older")),
-        None => chain.clone(),
+    let name = |chain: &ChainId| match chain.role() {
+        ChainRole::Isolation { direction, .. } => ChainId::read(&format!("{direction}_isolate_older")),
+        _ => chain.clone(),
     };
     let logs = |rule: &Rule| rule.statements.iter().any(|statement| matches!(statement, Statement::Log(_)));
     let chains = ruleset.chains.iter().map(|(chain, Chain { hook, rules })| {

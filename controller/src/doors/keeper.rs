@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy_compiler::compile::{Compiler, guards_door};
+use policy_compiler::compile::Compiler;
 use policy_compiler::model::{Direction, ObjectName, Pod};
 use policy_compiler::ruleset::{Hook, LogPrefix};
 use tokio::sync::mpsc::Sender;
@@ -60,7 +60,7 @@ impl DoorKeeper {
         let chains = table.into_iter().flat_map(|table| &table.chains);
         self.finder.recall(chains.filter_map(|(name, chain)| {
             let Place::Hook(Hook::Ingress(device)) = &chain.place else { return None };
-            let pod = chain.rules.last()?.comment.as_deref().filter(|_| guards_door(name))?;
+            let pod = chain.rules.last()?.comment.as_deref().filter(|_| name.role().is_door())?;
             let (namespace, pod) = pod.split_once('/')?;
             Some((ObjectName::new(namespace, pod), device.clone()))
         }));

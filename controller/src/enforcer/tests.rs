@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use policy_compiler::manifest;
 use policy_compiler::model::{Cluster, Door, Doors, Labels, Namespace};
-use policy_compiler::ruleset::SetName;
+use policy_compiler::ruleset::SetId;
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
@@ -44,7 +44,7 @@ impl Spoiling {
                     Operation::AddRule(chain, _) if fault.named => {
                         transaction.operations.insert(found, Operation::AddChain(chain, None));
                     }
-                    _ => transaction.operations.insert(0, Operation::DeleteSet(SetName::new("no_such"))),
+                    _ => transaction.operations.insert(0, Operation::DeleteSet(SetId::read("no_such"))),
                 }
             }
         }

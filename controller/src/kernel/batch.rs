@@ -6,7 +6,7 @@ use std::ops::Range;
 use nftnl::nftnl_sys::libc;
 use nftnl::{ChainType, MsgType, NlMsg, Policy, ProtoFamily};
 use policy_compiler::ruleset::{
-    ChainName, Element, ElementKey, Hook, Operation, Rule, SetKind, SetName, TABLE, TableFamily, Transaction,
+    ChainId, Element, ElementKey, Hook, Operation, Rule, SetId, SetKind, TABLE, TableFamily, Transaction,
 };
 
 use super::element::{RawElement, raw};
@@ -41,7 +41,7 @@ struct Sent {
 type Index = (usize, usize);
 
 /// The kinds of the sets of both tables.
-pub(super) type Kinds = BTreeMap<(TableFamily, SetName), SetKind>;
+pub(super) type Kinds = BTreeMap<(TableFamily, SetId), SetKind>;
 
 /// The kinds of the sets at some point of a batch.
 struct Sets<'a> {
@@ -50,7 +50,7 @@ struct Sets<'a> {
 }
 
 impl Sets<'_> {
-    fn kind(&self, table: TableFamily, set: &SetName) -> Option<SetKind> {
+    fn kind(&self, table: TableFamily, set: &SetId) -> Option<SetKind> {
         let key = (table, set.clone());
         self.added.get(&key).or_else(|| self.before.get(&key)).copied()
     }
@@ -175,13 +175,12 @@ impl<'a> Batch<'a> {
                 // Unique in the batch, which is all that the kernel asks for.
                 #[expect(clippy::cast_possible_truncation, reason = "as in `next`")]
                 let id = self.messages.len() as u32;
-                let message =
-                    sys::Set::declared(name, &Name::new(set.as_str())?, &Declaration::of(*kind), id);
+                let message = sys::Set::declared(name, &Name::new(set.name())?, &Declaration::of(*kind), id);
                 self.push(index, &message, MsgType::Add, NEW);
                 self.sets.added.insert((*family, set.clone()), *kind);
             }
             Operation::DeleteSet(set) => {
-                let message = sys::Set::named(name, &Name::new(set.as_str())?);
+                let message = sys::Set::named(name, &Name::new(set.name())?);
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddChain(chain, hook) => {
@@ -196,7 +195,7 @@ impl<'a> Batch<'a> {
             }
             Operation::FlushChain(chain) => {
                 // A rule without a handle stands for all rules of its chain.
-                let message = sys::Rule::new(name, &Name::new(chain.as_str())?, &[], None)?;
+                let message = sys::Rule::new(name, &Name::new(chain.name())?, &[], None)?;
                 self.push(index, &message, MsgType::Del, 0);
             }
             Operation::AddElements(set, elements) => {
@@ -217,23 +216,23 @@ impl<'a> Batch<'a> {
         write_table(&mut self.bytes, sequence, (family, TABLE), flags);
     }
 
-    fn rule(&self, target: &Target, chain: &ChainName, rule: &Rule) -> Result<sys::Rule, Unfit> {
-        let intervals = |set: &SetName| self.sets.kind(target.family, set).is_some_and(|kind| kind.interval);
+    fn rule(&self, target: &Target, chain: &ChainId, rule: &Rule) -> Result<sys::Rule, Unfit> {
+        let intervals = |set: &SetId| self.sets.kind(target.family, set).is_some_and(|kind| kind.interval);
         let expressions = expressions(target.family, &rule.statements, intervals);
-        sys::Rule::new(&target.name, &Name::new(chain.as_str())?, &expressions, rule.comment.as_deref())
+        sys::Rule::new(&target.name, &Name::new(chain.name())?, &expressions, rule.comment.as_deref())
     }
 
     fn elements(
         &mut self,
         index: Index,
         target: &Target,
-        (set, elements): (&SetName, &[(ElementKey, Element)]),
+        (set, elements): (&SetId, &[(ElementKey, Element)]),
         kind: MsgType,
         flags: u16,
     ) -> Result<(), Unfit> {
         let interval = self.sets.kind(target.family, set).ok_or(Unfit::UnknownSet)?.interval;
         let raw = raw_elements(interval, elements).map(|(_, raw)| raw);
-        let elements = sys::Elements::new(&target.name, &Name::new(set.as_str())?, raw)?;
+        let elements = sys::Elements::new(&target.name, &Name::new(set.name())?, raw)?;
         while elements.more() {
             self.push(index, &elements, kind, flags);
         }
@@ -288,7 +287,7 @@ impl<'a> Batch<'a> {
     }
 
     /// What was to be done with the one element that the kernel points at, and to which chain it leads.
-    fn element_at_fault(&self, reply: &Reply) -> Option<(String, Option<ChainName>)> {
+    fn element_at_fault(&self, reply: &Reply) -> Option<(String, Option<ChainId>)> {
         let (index, table, operation) = self.operation_of(reply.message)?;
         let (Operation::AddElements(set, elements) | Operation::DeleteElements(set, elements)) = operation
         else {
@@ -387,10 +386,10 @@ impl Target {
 
 fn new_chain<'t>(
     table: &'t nftnl::Table,
-    name: &ChainName,
+    name: &ChainId,
     hook: Option<&Hook>,
 ) -> Result<nftnl::Chain<'t>, Unfit> {
-    let mut chain = nftnl::Chain::new(Name::new(name.as_str())?, table);
+    let mut chain = nftnl::Chain::new(Name::new(name.name())?, table);
     if let Some(hook) = hook {
         // The hooks of a device have the numbers of the first two of IP.
         let number = match hook {

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy_compiler::model::{Family, Protocol};
-use policy_compiler::ruleset::{
-    COMMENT_MAX, ChainName, Element, ElementKey, KeyType, SetKind, Tuple, Verdict,
-};
+use policy_compiler::ruleset::{COMMENT_MAX, ChainId, Element, ElementKey, KeyType, SetKind, Tuple, Verdict};
 
 use super::error::Unfit;
 use super::expression::verdict;
@@ -69,7 +67,7 @@ pub(super) struct RawElement<'a> {
     pub(super) end: bool,
     /// Whether this interval of addresses has no such end, because it reaches the last address of all.
     pub(super) open: bool,
-    pub(super) target: Option<&'a ChainName>,
+    pub(super) target: Option<&'a ChainId>,
     pub(super) comment: Option<&'a str>,
     pub(super) lifetime: Option<Duration>,
 }

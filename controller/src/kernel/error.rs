@@ -4,7 +4,7 @@ use std::io;
 
 use nftnl::nftnl_sys::libc;
 use policy_compiler::ruleset::{
-    COMMENT_MAX, ChainName, ElementKey, NAME_MAX, Operation, SetName, TABLE, TableFamily,
+    COMMENT_MAX, ChainId, ElementKey, NAME_MAX, Operation, SetId, TABLE, TableFamily,
 };
 
 /// Why the table could not be changed or read, or the connections that the kernel tracks. Unless it says otherwise,
@@ -26,7 +26,7 @@ pub enum Error {
         /// The operation and the object, as "add chain x".
         operation: String,
         /// The chain that it was about, or to which the element at fault leads.
-        chain: Option<ChainName>,
+        chain: Option<ChainId>,
         /// Whether the same transaction would be refused again: not so if a device is gone, or the kernel busy.
         lasting: bool,
         /// The kernel's own explanation, where it has one.
@@ -62,7 +62,7 @@ pub enum Error {
         /// The operation and the object, as "add chain x".
         operation: String,
         /// The chain that it was about.
-        chain: Option<ChainName>,
+        chain: Option<ChainId>,
         /// Why not.
         source: Unfit,
     },
@@ -113,7 +113,7 @@ impl Error {
     }
 
     /// The chain that a refused operation was about, if it was about one.
-    pub fn chain(&self) -> Option<&ChainName> {
+    pub fn chain(&self) -> Option<&ChainId> {
         match self {
             Self::Refused { chain, .. } | Self::Unfit { chain, .. } => chain.as_ref(),
             _ => None,
@@ -132,7 +132,7 @@ pub(super) fn is_lasting(errno: i32, operation: Option<&Operation>) -> bool {
 }
 
 /// The chain that an operation is about, if it is about one.
-pub(super) fn chain_of(operation: &Operation) -> Option<ChainName> {
+pub(super) fn chain_of(operation: &Operation) -> Option<ChainId> {
     match operation {
         Operation::AddChain(chain, _)
         | Operation::FlushChain(chain)
@@ -164,7 +164,7 @@ pub(super) fn describe(table: TableFamily, operation: &Operation) -> String {
 }
 
 /// What an operation was to do with one of its elements.
-pub(super) fn describe_element(set: &SetName, key: ElementKey, adding: bool) -> String {
+pub(super) fn describe_element(set: &SetId, key: ElementKey, adding: bool) -> String {
     if adding {
         format!("add element {key} to set {set}")
     } else {

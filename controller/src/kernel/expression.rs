@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use policy_compiler::model::{Family, LinkAddress};
 use policy_compiler::ruleset::{
-    ANSWER_LIFETIME, EtherType, Fields, FrameMatch, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, SetName,
+    ANSWER_LIFETIME, EtherType, Fields, FrameMatch, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, SetId,
     Statement, TableFamily, Verdict, dhcp_ports,
 };
 
@@ -63,13 +63,13 @@ pub(super) enum Expression {
     /// Ends the rule unless the set has the key; `verdict` is whether the map's verdict is then taken.
     Lookup {
         register: u32,
-        set: SetName,
+        set: SetId,
         verdict: bool,
     },
     /// Puts the key into a set for a time, anew if it is there.
     Expect {
         register: u32,
-        set: SetName,
+        set: SetId,
         milliseconds: u64,
     },
     /// Ends the rule unless fewer packets than this have come: `rate` in `unit` seconds, after `burst` at once.
@@ -144,7 +144,7 @@ const SCTP_INIT: u8 = 1;
 pub(super) fn expressions(
     table: TableFamily,
     statements: &[Statement],
-    intervals: impl Fn(&SetName) -> bool,
+    intervals: impl Fn(&SetId) -> bool,
 ) -> Vec<Expression> {
     let mut encoder =
         Encoder { table, expressions: Vec::new(), ethernet: false, network: None, transport: None };
@@ -251,7 +251,7 @@ impl Encoder {
         self.compare(uapi::NFT_CMP_EQ, &[SCTP_INIT]);
     }
 
-    fn look_up(&mut self, fields: Fields, set: &SetName, verdict: bool, intervals: bool) {
+    fn look_up(&mut self, fields: Fields, set: &SetId, verdict: bool, intervals: bool) {
         match fields {
             Fields::Source(family) => self.address(family, Side::Source, FIRST),
             Fields::Destination(family) => self.address(family, Side::Destination, FIRST),
@@ -401,7 +401,7 @@ impl Encoder {
         }
     }
 
-    fn expect_answer(&mut self, set: &SetName) {
+    fn expect_answer(&mut self, set: &SetId) {
         let (family, words) = (Family::Ipv6, words(Family::Ipv6));
         self.address(family, Side::Destination, FIRST);
         self.address(family, Side::Source, register(words));

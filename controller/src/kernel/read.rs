@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use policy_compiler::model::Family;
-use policy_compiler::ruleset::{ChainName, Hook, Set, SetKind, SetName, TABLE, TableFamily, Tuple};
+use policy_compiler::ruleset::{ChainId, Hook, Set, SetId, SetKind, TABLE, TableFamily, Tuple};
 
 use super::channel::{Channel, Question};
 use super::element::{ListedElement, assemble, comment, sort, tuple};
@@ -78,14 +78,14 @@ impl Kernel {
         &mut self,
         table: TableFamily,
         names: &[(u16, &[u8])],
-    ) -> Result<BTreeMap<SetName, Option<Set>>, Error> {
+    ) -> Result<BTreeMap<SetId, Option<Set>>, Error> {
         let mut kinds = Vec::new();
         let question = Question { kind: uapi::NFT_MSG_GETSET, table, all: true, names, about: "sets" };
         self.channel.ask_all(&question, |message| {
             let attributes = message.attributes();
             // A set without a name of its own comes and goes with the rule that has it.
             if attributes.number(uapi::NFTA_SET_FLAGS).unwrap_or_default() & uapi::NFT_SET_ANONYMOUS == 0 {
-                kinds.push((SetName::new(attributes.text(uapi::NFTA_SET_NAME)?), set::parse(attributes)));
+                kinds.push((SetId::read(attributes.text(uapi::NFTA_SET_NAME)?), set::parse(attributes)));
             }
             Some(())
         })?;
@@ -104,7 +104,7 @@ impl Kernel {
         &mut self,
         table: TableFamily,
         names: &[(u16, &[u8])],
-    ) -> Result<BTreeMap<ChainName, Chain>, Error> {
+    ) -> Result<BTreeMap<ChainId, Chain>, Error> {
         let mut chains = BTreeMap::new();
         let question = Question { kind: uapi::NFT_MSG_GETCHAIN, table, all: true, names, about: "chains" };
         self.channel.ask_all(&question, |message| {
@@ -112,7 +112,7 @@ impl Kernel {
             let flags = attributes.number(uapi::NFTA_CHAIN_FLAGS).unwrap_or_default();
             // As with sets, a chain may be part of the rule that jumps to it.
             if attributes.text(uapi::NFTA_ANY_TABLE)? == TABLE && flags & uapi::NFT_CHAIN_BINDING == 0 {
-                let name = ChainName::new(attributes.text(uapi::NFTA_CHAIN_NAME)?);
+                let name = ChainId::read(attributes.text(uapi::NFTA_CHAIN_NAME)?);
                 chains.insert(name, Chain { place: place(table, attributes), rules: Vec::new() });
             }
             Some(())
@@ -128,7 +128,7 @@ impl Kernel {
         Ok(chains)
     }
 
-    fn read_set(&mut self, family: TableFamily, name: &SetName, kind: SetKind) -> Result<Option<Set>, Error> {
+    fn read_set(&mut self, family: TableFamily, name: &SetId, kind: SetKind) -> Result<Option<Set>, Error> {
         if kind.transient().is_some() {
             return Ok(Some(Set::new(kind)));
         }
@@ -155,7 +155,7 @@ impl Kernel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleCounter {
     /// The rule's chain.
-    pub chain: ChainName,
+    pub chain: ChainId,
     /// What stands beside the rule.
     pub comment: Option<Arc<str>>,
     /// What has traversed it.
@@ -198,7 +198,7 @@ pub fn list_counters() -> Result<Vec<RuleCounter>, Error> {
 /// # Errors
 ///
 /// As [`list_counters`].
-pub fn count_elements(set: &SetName) -> Result<Option<u32>, Error> {
+pub fn count_elements(set: &SetId) -> Result<Option<u32>, Error> {
     let mut count = 0;
     let found = list_elements(&mut Channel::open()?, TableFamily::Inet, set, |_| count += 1)?;
     Ok(found.then_some(count))
@@ -209,7 +209,7 @@ pub fn count_elements(set: &SetName) -> Result<Option<u32>, Error> {
 /// # Errors
 ///
 /// As [`list_counters`].
-pub fn list_tuples(family: Family, set: &SetName) -> Result<Vec<Tuple>, Error> {
+pub fn list_tuples(family: Family, set: &SetId) -> Result<Vec<Tuple>, Error> {
     let mut tuples = Vec::new();
     list_elements(&mut Channel::open()?, TableFamily::Inet, set, |element| {
         let key = element.nested(uapi::NFTA_SET_ELEM_KEY).and_then(|key| key.get(uapi::NFTA_DATA_VALUE));
@@ -222,10 +222,10 @@ pub fn list_tuples(family: Family, set: &SetName) -> Result<Vec<Tuple>, Error> {
 fn list_elements(
     channel: &mut Channel,
     family: TableFamily,
-    set: &SetName,
+    set: &SetId,
     mut each: impl FnMut(Attributes<'_>),
 ) -> Result<bool, Error> {
-    let (table, set) = (zero_terminated(TABLE), zero_terminated(set.as_str()));
+    let (table, set) = (zero_terminated(TABLE), zero_terminated(set.name()));
     let names: &[(u16, &[u8])] = &[(uapi::NFTA_ANY_TABLE, &table), (uapi::NFTA_SET_ELEM_LIST_SET, &set)];
     let question =
         Question { kind: uapi::NFT_MSG_GETSETELEM, table: family, all: true, names, about: "elements" };
@@ -243,7 +243,7 @@ fn counter_of_rule(rule: Attributes<'_>) -> Option<RuleCounter> {
         .map(|expression| Attributes(expression.value))
         .find(|expression| expression.text(uapi::NFTA_EXPR_NAME) == Some("counter"))?;
     Some(RuleCounter {
-        chain: ChainName::new(rule.text(uapi::NFTA_RULE_CHAIN)?),
+        chain: ChainId::read(rule.text(uapi::NFTA_RULE_CHAIN)?),
         comment: rule.get(uapi::NFTA_RULE_USERDATA).and_then(comment),
         counter: counter(expression.nested(uapi::NFTA_EXPR_DATA).unwrap_or_default()),
     })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use policy_compiler::ruleset::{self, ChainName, Hook, Ruleset, Set, SetKind, SetName, TableFamily};
+use policy_compiler::ruleset::{self, ChainId, Hook, Ruleset, Set, SetId, SetKind, TableFamily};
 
 use super::expression::{Expression, expressions};
 
@@ -32,9 +32,9 @@ pub struct Table {
     /// Which one.
     pub family: TableFamily,
     /// Sets and maps by name; `None` for one that podfence cannot have made. Transient ones appear empty.
-    pub sets: BTreeMap<SetName, Option<Set>>,
+    pub sets: BTreeMap<SetId, Option<Set>>,
     /// Chains by name.
-    pub chains: BTreeMap<ChainName, Chain>,
+    pub chains: BTreeMap<ChainId, Chain>,
     /// Whether the kernel calls the table's base chains (it does not where the flag `dormant` is set).
     pub awake: bool,
     /// Whether [`Transaction::adopt`] can make the table the writer's own. The kernel refuses that for one that
@@ -115,7 +115,7 @@ impl Table {
             let set = set.clone().unwrap_or_else(|| Set::new(other_kind(expected.sets.get(name))));
             (name.clone(), set)
         });
-        let intervals = |set: &SetName| expected.sets.get(set).is_some_and(|set| set.kind.interval);
+        let intervals = |set: &SetId| expected.sets.get(set).is_some_and(|set| set.kind.interval);
         let chains = self
             .chains
             .iter()
@@ -127,7 +127,7 @@ impl Table {
         &self,
         chain: &Chain,
         expected: Option<&ruleset::Chain>,
-        intervals: impl Fn(&SetName) -> bool,
+        intervals: impl Fn(&SetId) -> bool,
     ) -> ruleset::Chain {
         let hook = match &chain.place {
             Place::Called => None,

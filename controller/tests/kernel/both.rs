@@ -1,7 +1,7 @@
 //! Both tables at once: what is applied is applied to both or to none, and others are kept away from both.
 
 use controller::kernel::{Error, Kernel};
-use policy_compiler::ruleset::{ChainName, Operation, Ruleset, TableFamily, Transaction};
+use policy_compiler::ruleset::{ChainId, Operation, Ruleset, TableFamily, Transaction};
 
 use crate::rulesets::{raise_devices, small, small_at_device};
 use crate::support::{
@@ -58,7 +58,7 @@ fn a_refusal_in_either_table_keeps_both_as_they_were() {
         let before = listing();
         for at_fault in 0..2 {
             let mut transactions = rulesets.map(|old| Transaction::between(old, &empty(old.table)));
-            let missing = ChainName::new("no_such");
+            let missing = ChainId::read("no_such");
             transactions[at_fault].operations.push(Operation::DeleteChain(missing));
             let error = kernel.apply_all(&transactions).unwrap_err();
             assert!(error.to_string().contains("delete chain no_such"), "{error}");

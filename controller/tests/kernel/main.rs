@@ -81,7 +81,7 @@ fn counters_are_read_with_the_rule_that_counts() {
             rulesets::small().to_string().replace("counter drop", "counter packets 3 bytes 180 drop");
         nft(&["-f", "-"], &counted);
         let table = Kernel::open().unwrap().read().unwrap().unwrap();
-        let chain = table.chains.iter().find(|(name, _)| name.as_str() == "group_1").unwrap().1;
+        let chain = table.chains.iter().find(|(name, _)| name.name() == "group_1").unwrap().1;
         let denied = chain.rules.last().unwrap();
         assert_eq!(denied.comment.as_deref(), Some("denied"));
         assert_eq!(denied.counter, Some(chain.counter()));

@@ -3,8 +3,7 @@
 use controller::kernel::{Error, Unfit};
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    ChainName, Element, ElementKey, Fields, Hook, Operation, Rule, SetName, Statement, TableFamily,
-    Transaction,
+    ChainId, Element, ElementKey, Fields, Hook, Operation, Rule, SetId, Statement, TableFamily, Transaction,
 };
 
 use crate::rulesets::{
@@ -13,19 +12,19 @@ use crate::rulesets::{
 use crate::support::{in_namespace, kernel_with, listing, present};
 
 fn add_elements(set: &str, elements: impl IntoIterator<Item = (ElementKey, Element)>) -> Operation {
-    Operation::AddElements(SetName::new(set), elements.into_iter().collect())
+    Operation::AddElements(SetId::read(set), elements.into_iter().collect())
 }
 
 fn delete_elements(set: &str, elements: impl IntoIterator<Item = (ElementKey, Element)>) -> Operation {
-    Operation::DeleteElements(SetName::new(set), elements.into_iter().collect())
+    Operation::DeleteElements(SetId::read(set), elements.into_iter().collect())
 }
 
 fn add_rule(chain: &str, statements: impl Into<Vec<Statement>>) -> Operation {
-    Operation::AddRule(ChainName::new(chain), Rule::new(statements))
+    Operation::AddRule(ChainId::read(chain), Rule::new(statements))
 }
 
 fn add_chain(name: &str) -> Operation {
-    Operation::AddChain(ChainName::new(name), None)
+    Operation::AddChain(ChainId::read(name), None)
 }
 
 fn many() -> impl Iterator<Item = (ElementKey, Element)> {
@@ -36,7 +35,7 @@ fn many() -> impl Iterator<Item = (ElementKey, Element)> {
 /// Each operation that cannot be, how the error names it and the reason it gives.
 fn refused() -> Vec<(Operation, String, &'static str)> {
     let source = Fields::Source(Family::Ipv4);
-    let delete_chain = |name: &str| Operation::DeleteChain(ChainName::new(name));
+    let delete_chain = |name: &str| Operation::DeleteChain(ChainId::read(name));
     let rule = |operation: Operation, text: &str, reason| {
         (operation, format!("add rule `{text}` to chain group_1"), reason)
     };
@@ -54,14 +53,14 @@ fn refused() -> Vec<(Operation, String, &'static str)> {
         other(add_chain("group_1"), "add chain group_1", "File exists"),
         other(delete_chain("no_such"), "delete chain no_such", "No such file"),
         other(delete_chain("group_1"), "delete chain group_1", "Device or resource busy"),
-        other(Operation::FlushChain(ChainName::new("no_such")), "flush chain no_such", "No such file"),
+        other(Operation::FlushChain(ChainId::read("no_such")), "flush chain no_such", "No such file"),
         other(
-            Operation::AddSet(SetName::new("peers"), set_kind(V4, false, false)),
+            Operation::AddSet(SetId::read("peers"), set_kind(V4, false, false)),
             "add set peers",
             "File exists",
         ),
-        other(Operation::DeleteSet(SetName::new("peers")), "delete set peers", "Device or resource busy"),
-        other(Operation::DeleteSet(SetName::new("no_such")), "delete set no_such", "No such file"),
+        other(Operation::DeleteSet(SetId::read("peers")), "delete set peers", "Device or resource busy"),
+        other(Operation::DeleteSet(SetId::read("no_such")), "delete set no_such", "No such file"),
         other(
             add_elements("peers", [(address("10.0.0.3"), plain()), (address("10.0.0.2"), plain())]),
             "add element 10.0.0.2 to set peers",
@@ -219,7 +218,7 @@ fn what_is_only_checked_changes_nothing() {
 /// The chain that an error names is what leads to the policy at fault; a device that is gone is nobody's fault.
 #[test]
 fn a_refusal_says_which_chain_it_is_about_and_whether_it_lasts() {
-    let at_device = || Operation::AddChain(ChainName::new("door"), Some(Hook::Ingress("lo".into())));
+    let at_device = || Operation::AddChain(ChainId::read("door"), Some(Hook::Ingress("lo".into())));
     let elements = [(address("10.0.0.8"), goto("rule_1")), (address("10.0.0.9"), goto("no_such"))];
     let cases = [
         (TableFamily::Inet, vec![add_rule("group_1", [jump("no_such")])], Some("group_1"), true),
@@ -231,7 +230,7 @@ fn a_refusal_says_which_chain_it_is_about_and_whether_it_lasts() {
         let mut kernel = kernel_with(&small());
         for (table, operations, chain, lasting) in cases {
             let error = kernel.check_all(&[Transaction { table, operations }]).unwrap_err();
-            assert_eq!(error.chain().map(ChainName::as_str), chain, "{error}");
+            assert_eq!(error.chain().map(ChainId::name), chain, "{error}");
             assert_eq!(error.is_lasting(), lasting, "{error}");
         }
     });

@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 
 use policy_compiler::model::{Direction, Family, Protocol};
 use policy_compiler::ruleset::{
-    Chain, ChainName, Element, ElementKey, Fields, Hook, KeyType, LogEvent, LogPrefix, Rule, Ruleset, Set,
-    SetKind, SetName, Statement, TableFamily, Verdict,
+    Chain, ChainId, Element, ElementKey, Fields, Hook, KeyType, LogEvent, LogPrefix, Rule, Ruleset, Set,
+    SetId, SetKind, Statement, TableFamily, Verdict,
 };
 
 pub(crate) const V4: KeyType = KeyType::Address(Family::Ipv4);
@@ -34,7 +34,7 @@ pub(crate) fn plain() -> Element {
 }
 
 pub(crate) fn goto(chain: &str) -> Element {
-    Element { target: Some(ChainName::new(chain)), comment: None }
+    Element { target: Some(ChainId::read(chain)), comment: None }
 }
 
 pub(crate) fn commented(element: Element, comment: &str) -> Element {
@@ -75,21 +75,21 @@ pub(crate) fn ruleset<'a>(
 ) -> Ruleset {
     Ruleset {
         table: TableFamily::Inet,
-        sets: sets.into_iter().map(|(name, set)| (SetName::new(name), set)).collect(),
-        chains: chains.into_iter().map(|(name, chain)| (ChainName::new(name), chain)).collect(),
+        sets: sets.into_iter().map(|(name, set)| (SetId::read(name), set)).collect(),
+        chains: chains.into_iter().map(|(name, chain)| (ChainId::read(name), chain)).collect(),
     }
 }
 
 pub(crate) fn in_set(fields: Fields, set: &str) -> Statement {
-    Statement::InSet(fields, SetName::new(set))
+    Statement::InSet(fields, SetId::read(set))
 }
 
 pub(crate) fn verdict_map(fields: Fields, map: &str) -> Statement {
-    Statement::VerdictMap(fields, SetName::new(map))
+    Statement::VerdictMap(fields, SetId::read(map))
 }
 
 pub(crate) fn jump(chain: &str) -> Statement {
-    Statement::Verdict(Verdict::Jump(ChainName::new(chain)))
+    Statement::Verdict(Verdict::Jump(ChainId::read(chain)))
 }
 
 pub(crate) fn accept() -> Statement {
@@ -248,7 +248,7 @@ fn forward_rules() -> Vec<Rule> {
     let both = Fields::SourceAndDestination;
     vec![
         Rule::new([Statement::EstablishedOrRelated, accept()]).comment("ä \\ ' {}"),
-        Rule::new([Statement::InvalidOrUntracked, Statement::Verdict(Verdict::Goto(ChainName::new("end")))]),
+        Rule::new([Statement::InvalidOrUntracked, Statement::Verdict(Verdict::Goto(ChainId::read("end")))]),
         Rule::new([Statement::NEIGHBOUR_DISCOVERY, Statement::Counter, accept()]),
         Rule::new([in_set(source6, "addresses6"), Statement::NEIGHBOUR_DISCOVERY, accept()]),
         Rule::new([in_set(both(Family::Ipv4), "itself4"), accept()]),
@@ -263,7 +263,7 @@ fn forward_rules() -> Vec<Rule> {
         Rule::new([verdict_map(source6, "all6")]),
         Rule::new([verdict_map(destination4, "halves4")]),
         Rule::new([jump(&LONG_CHAIN)]),
-        Rule::new([Statement::Verdict(Verdict::Goto(ChainName::new("end")))]),
+        Rule::new([Statement::Verdict(Verdict::Goto(ChainId::read("end")))]),
     ]
 }
 

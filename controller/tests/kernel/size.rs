@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use controller::kernel::Watch;
-use policy_compiler::ruleset::{ElementKey, Ruleset, SetName, Transaction};
+use policy_compiler::ruleset::{ElementKey, Ruleset, SetId, Transaction};
 
 use crate::rulesets::{V4, chain, commented, goto, plain, ruleset, set, set_kind};
 use crate::support::{in_namespace, kernel_with, meanwhile, present, tamper};
@@ -24,7 +24,7 @@ fn large(count: u32) -> Ruleset {
         (ElementKey::AddressRange(first.into(), last.into()), plain())
     });
     let mut large = addresses(count);
-    large.sets.insert(SetName::new("intervals"), set(set_kind(V4, true, false), intervals));
+    large.sets.insert(SetId::read("intervals"), set(set_kind(V4, true, false), intervals));
     large
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    ChainName, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetKind, SetName, Statement,
+    ChainId, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, Set, SetId, SetKind, Statement,
     Transaction, Verdict,
 };
 
@@ -40,9 +40,9 @@ fn random_ruleset(random: &mut Random) -> Ruleset {
     let mut leaves = Vec::new();
     for leaf in LEAVES {
         if leaf == LEAVES[0] || !random.one_in(3) {
-            leaves.push(ChainName::new(leaf));
+            leaves.push(ChainId::read(leaf));
             let rules: Vec<_> = (0..random.below(3)).map(|_| simple_rule(random)).collect();
-            ruleset.chains.insert(ChainName::new(leaf), chain(rules));
+            ruleset.chains.insert(ChainId::read(leaf), chain(rules));
         }
     }
     for index in 0..8 {
@@ -51,7 +51,7 @@ fn random_ruleset(random: &mut Random) -> Ruleset {
             let variety = if random.one_in(20) { random.below(24) } else { index * 3 };
             let kind = kind(variety);
             let elements = random_elements(random, kind, &leaves);
-            ruleset.sets.insert(SetName::new(format!("set_{index}")), Set { kind, elements });
+            ruleset.sets.insert(SetId::read(&format!("set_{index}")), Set { kind, elements });
         }
     }
     for name in ["forward", "output", "middle_1", "middle_2"] {
@@ -65,7 +65,7 @@ fn random_ruleset(random: &mut Random) -> Ruleset {
             "output" => base_chain(if random.one_in(10) { Hook::Forward } else { Hook::Output }, rules),
             _ => chain(rules),
         };
-        ruleset.chains.insert(ChainName::new(name), chain);
+        ruleset.chains.insert(ChainId::read(name), chain);
     }
     ruleset
 }
@@ -81,7 +81,7 @@ fn kind(variety: usize) -> SetKind {
 fn random_elements(
     random: &mut Random,
     kind: SetKind,
-    leaves: &[ChainName],
+    leaves: &[ChainId],
 ) -> std::collections::BTreeMap<ElementKey, Element> {
     let keys: Vec<_> = match (kind.key, kind.interval) {
         (KeyType::Address(family), true) => ranges(random, 32)
@@ -174,15 +174,15 @@ fn simple_rule(random: &mut Random) -> Rule {
 
 fn random_rule(
     random: &mut Random,
-    sets: &std::collections::BTreeMap<SetName, Set>,
-    leaves: &[ChainName],
+    sets: &std::collections::BTreeMap<SetId, Set>,
+    leaves: &[ChainId],
 ) -> Rule {
     let names: Vec<_> = sets.keys().cloned().collect();
     if names.is_empty() || random.one_in(5) {
         return if random.one_in(2) {
             simple_rule(random)
         } else {
-            Rule::new([jump(random.pick(leaves).as_str())])
+            Rule::new([jump(random.pick(leaves).name())])
         };
     }
     let name = random.pick(&names);

@@ -7,13 +7,13 @@ use rangemap::RangeInclusiveMap;
 
 use super::ranges;
 use crate::model::{PortMatch, PortNumber, Protocol};
-use crate::ruleset::{ChainName, Element, ElementKey, KeyType, SetKind};
+use crate::ruleset::{ChainId, Element, ElementKey, KeyType, SetKind};
 
 /// What some rules allow between two ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Access {
     /// Every protocol and port; this rule says so.
-    Everything(ChainName),
+    Everything(ChainId),
     /// These ports, sorted and without overlaps.
     Ports(Vec<Opening>),
 }
@@ -25,12 +25,12 @@ pub(super) struct Opening {
     first: u16,
     last: u16,
     /// The chain of the first rule that opens it.
-    rule: ChainName,
+    rule: ChainId,
 }
 
 impl Opening {
     /// The chain of the rule that opens it.
-    pub(super) fn rule(&self) -> &ChainName {
+    pub(super) fn rule(&self) -> &ChainId {
         &self.rule
     }
 }
@@ -45,9 +45,9 @@ impl Access {
     /// What `rules` allow together: of each the chain, its `ports`, and what its named ports resolve to.
     /// `None` if that is nothing.
     pub(super) fn of<'a>(
-        rules: impl Iterator<Item = (&'a ChainName, Option<&'a [PortMatch]>, Vec<(Protocol, PortNumber)>)>,
+        rules: impl Iterator<Item = (&'a ChainId, Option<&'a [PortMatch]>, Vec<(Protocol, PortNumber)>)>,
     ) -> Option<Self> {
-        let mut opened: BTreeMap<Protocol, RangeInclusiveMap<u16, &ChainName>> = BTreeMap::new();
+        let mut opened: BTreeMap<Protocol, RangeInclusiveMap<u16, &ChainId>> = BTreeMap::new();
         for (chain, ports, named) in rules {
             let Some(ports) = ports else {
                 return Some(Self::Everything(chain.clone()));
@@ -124,14 +124,14 @@ mod tests {
     use super::*;
     use crate::model::PortRange;
 
-    type Ranges<'a> = &'a [(u16, u16, &'a ChainName)];
+    type Ranges<'a> = &'a [(u16, u16, &'a ChainId)];
 
     #[test]
     fn what_is_common_to_several_is_what_each_allows() {
         use Protocol::{Tcp, Udp};
-        let [a, b] = ["a", "b"].map(ChainName::new);
-        let everything = |rule: &ChainName| Some(Access::Everything(rule.clone()));
-        let ports = |rule: &ChainName, ranges: &[(Protocol, u16, u16)]| {
+        let [a, b] = ["a", "b"].map(ChainId::read);
+        let everything = |rule: &ChainId| Some(Access::Everything(rule.clone()));
+        let ports = |rule: &ChainId, ranges: &[(Protocol, u16, u16)]| {
             let opening = |(protocol, first, last)| Opening { protocol, first, last, rule: rule.clone() };
             Some(Access::Ports(ranges.iter().copied().map(opening).collect()))
         };
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn where_rules_open_the_same_ports_the_first_has_them() {
-        let [a, b] = ["a", "b"].map(ChainName::new);
+        let [a, b] = ["a", "b"].map(ChainId::read);
         let cases: [(Ranges<'_>, Ranges<'_>); 6] = [
             (&[(80, 80, &a), (443, 443, &b)], &[(80, 80, &a), (443, 443, &b)]),
             (&[(80, 80, &a), (80, 80, &b)], &[(80, 80, &a)]),

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::ranges::AddressRanges;
-use super::{skeleton, strict};
 use crate::model::{Direction, Family, Protocol};
-use crate::ruleset::{ChainName, Element, ElementKey, Operation, SetName, TableFamily, Transaction, Tuple};
+use crate::ruleset::{
+    ChainId, Element, ElementKey, Operation, SetId, SetRole, TableFamily, Transaction, Tuple,
+};
 
 /// The open connections that a change may deny.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl Concerned {
     /// ranges. What a chain does is given by its name and by elements, so one that stays and has other rules than
     /// before is something unforeseen.
     pub fn by(transaction: &Transaction) -> Self {
-        let come_or_gone: HashSet<&ChainName> = transaction
+        let come_or_gone: HashSet<&ChainId> = transaction
             .operations
             .iter()
             .filter_map(|operation| match operation {
@@ -220,21 +221,13 @@ enum Lookup {
 }
 
 impl Lookup {
-    fn of(set: &SetName) -> Self {
-        if Family::BOTH.map(strict::pod_ranges).contains(set) {
-            return Self::Guarded;
+    fn of(set: &SetId) -> Self {
+        match *set.role() {
+            SetRole::Isolated(direction, _) => Self::Isolated(direction),
+            SetRole::Peers(direction, _) | SetRole::Blocks(direction, _) => Self::Named(direction),
+            SetRole::PodRanges(_) => Self::Guarded,
+            _ => Self::Other,
         }
-        for direction in Direction::BOTH {
-            for family in Family::BOTH {
-                if *set == skeleton::isolated(direction, family) {
-                    return Self::Isolated(direction);
-                }
-                if [skeleton::peers(direction, family), skeleton::blocks(direction, family)].contains(set) {
-                    return Self::Named(direction);
-                }
-            }
-        }
-        Self::Other
     }
 }
 
@@ -262,14 +255,14 @@ pub fn bar(tuples: impl IntoIterator<Item = Tuple>) -> Transaction {
     let additions = Family::BOTH.into_iter().zip(elements).filter(|(_, keys)| !keys.is_empty());
     let operations = additions.map(|(family, keys)| {
         let elements = keys.into_iter().map(|key| (key, Element::BARE)).collect();
-        Operation::AddElements(skeleton::cut(family), elements)
+        Operation::AddElements(SetRole::Cut(family).into(), elements)
     });
     Transaction { table: TableFamily::Inet, operations: operations.collect() }
 }
 
 /// The set in which the answers of connections that were cut are barred.
-pub fn barred(family: Family) -> SetName {
-    skeleton::cut(family)
+pub fn barred(family: Family) -> SetId {
+    SetRole::Cut(family).into()
 }
 
 /// The lowest port that systems give to clients by themselves: Linux 32768 to 60999 (`ip_local_port_range`), others
@@ -293,8 +286,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn keyed(set: &str, key: ElementKey) -> (SetName, Vec<(ElementKey, Element)>) {
-        (SetName::new(set), vec![(key, Element::BARE)])
+    fn keyed(set: &str, key: ElementKey) -> (SetId, Vec<(ElementKey, Element)>) {
+        (SetId::read(set), vec![(key, Element::BARE)])
     }
 
     fn add(set: &str, key: ElementKey) -> Operation {
@@ -351,7 +344,7 @@ mod tests {
 
     #[test]
     fn only_what_is_unforeseen_concerns_all() {
-        let chain = || ChainName::new("forward");
+        let chain = || ChainId::read("forward");
         let rule = || Operation::AddRule(chain(), Rule::new([Statement::Counter]));
         let port = ElementKey::ProtocolPort(Protocol::Tcp, 80, 80);
         for operations in [

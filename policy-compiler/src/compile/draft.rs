@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use crate::ruleset::{
-    Chain, ChainName, Difference, Element, ElementKey, Hook, Rule, Ruleset, Set, SetKind, SetName,
-    TableFamily, Transaction,
+    Chain, ChainId, Difference, Element, ElementKey, Hook, Rule, Ruleset, Set, SetId, SetKind, TableFamily,
+    Transaction,
 };
 
 /// The ruleset, and what has happened to it since the last transaction.
@@ -13,11 +13,11 @@ use crate::ruleset::{
 pub(super) struct Draft {
     ruleset: Ruleset,
     /// How many rules and elements lead to a chain, and how many pins hold it.
-    chain_references: HashMap<ChainName, usize>,
+    chain_references: HashMap<ChainId, usize>,
     /// How many rules look into a set.
-    set_references: HashMap<SetName, usize>,
+    set_references: HashMap<SetId, usize>,
     /// Chains whose last reference went away; some may have found a new one since.
-    orphans: Vec<ChainName>,
+    orphans: Vec<ChainId>,
     /// How many elements all sets have: counting them would cost what exists, not what changes.
     elements: usize,
     before: Before,
@@ -26,9 +26,9 @@ pub(super) struct Draft {
 /// What the things touched since the last transaction were before it. `None`: they did not exist.
 #[derive(Default)]
 struct Before {
-    sets: BTreeMap<SetName, Option<Set>>,
-    elements: BTreeMap<SetName, BTreeMap<ElementKey, Option<Element>>>,
-    chains: BTreeMap<ChainName, Option<Chain>>,
+    sets: BTreeMap<SetId, Option<Set>>,
+    elements: BTreeMap<SetId, BTreeMap<ElementKey, Option<Element>>>,
+    chains: BTreeMap<ChainId, Option<Chain>>,
 }
 
 impl Draft {
@@ -50,7 +50,7 @@ impl Draft {
     }
 
     /// Declares a set, if it is not there. It lives as long as a rule looks into it.
-    pub(super) fn put_set(&mut self, name: &SetName, kind: SetKind) {
+    pub(super) fn put_set(&mut self, name: &SetId, kind: SetKind) {
         if !self.ruleset.sets.contains_key(name) {
             self.before.sets.entry(name.clone()).or_insert(None);
             self.ruleset.sets.insert(name.clone(), Set::new(kind));
@@ -58,12 +58,12 @@ impl Draft {
     }
 
     /// Keeps a set although no rule may look into it.
-    pub(super) fn pin_set(&mut self, name: &SetName) {
+    pub(super) fn pin_set(&mut self, name: &SetId) {
         *self.set_references.entry(name.clone()).or_default() += 1;
     }
 
     /// Puts an element into a set, in the place of one with the same key.
-    pub(super) fn put_element(&mut self, set: &SetName, key: ElementKey, element: Element) {
+    pub(super) fn put_element(&mut self, set: &SetId, key: ElementKey, element: Element) {
         if let Some(chain) = &element.target {
             self.refer_to(chain);
         }
@@ -71,17 +71,17 @@ impl Draft {
     }
 
     /// Puts an address into a set that says nothing more about it, or takes it out.
-    pub(super) fn list_address(&mut self, set: &SetName, address: IpAddr, is_in: bool) {
+    pub(super) fn list_address(&mut self, set: &SetId, address: IpAddr, is_in: bool) {
         self.change_element(set, ElementKey::Address(address), is_in.then_some(Element::BARE));
     }
 
     /// Takes an element out of a set, if both are there.
-    pub(super) fn remove_element(&mut self, set: &SetName, key: ElementKey) {
+    pub(super) fn remove_element(&mut self, set: &SetId, key: ElementKey) {
         self.change_element(set, key, None);
     }
 
     /// Makes `elements` all that is in a set.
-    pub(super) fn replace_elements(&mut self, set: &SetName, elements: BTreeMap<ElementKey, Element>) {
+    pub(super) fn replace_elements(&mut self, set: &SetId, elements: BTreeMap<ElementKey, Element>) {
         let gone: Vec<_> = self.ruleset.sets.get(set).map_or_else(Vec::new, |set| {
             set.elements.keys().filter(|key| !elements.contains_key(key)).copied().collect()
         });
@@ -93,11 +93,11 @@ impl Draft {
         }
     }
 
-    pub(super) fn has_elements(&self, set: &SetName) -> bool {
+    pub(super) fn has_elements(&self, set: &SetId) -> bool {
         self.ruleset.sets.get(set).is_some_and(|set| !set.elements.is_empty())
     }
 
-    fn change_element(&mut self, name: &SetName, key: ElementKey, element: Option<Element>) {
+    fn change_element(&mut self, name: &SetId, key: ElementKey, element: Option<Element>) {
         let Some(set) = self.ruleset.sets.get_mut(name) else { return };
         self.elements -= set.elements.len();
         let old = match element {
@@ -114,7 +114,7 @@ impl Draft {
 
     /// Puts a chain in, in the place of one of the same name. It lives as long as something leads to it or
     /// it is pinned.
-    pub(super) fn put_chain(&mut self, name: &ChainName, hook: Option<Hook>, rules: Vec<Rule>) {
+    pub(super) fn put_chain(&mut self, name: &ChainId, hook: Option<Hook>, rules: Vec<Rule>) {
         let chain = Chain { hook, rules };
         if self.ruleset.chains.get(name) == Some(&chain) {
             return;
@@ -132,25 +132,25 @@ impl Draft {
         self.forget_chain(name, old);
     }
 
-    pub(super) fn has_chain(&self, name: &ChainName) -> bool {
+    pub(super) fn has_chain(&self, name: &ChainId) -> bool {
         self.ruleset.chains.contains_key(name)
     }
 
     /// Keeps a chain although nothing may lead to it.
-    pub(super) fn pin(&mut self, chain: &ChainName) {
+    pub(super) fn pin(&mut self, chain: &ChainId) {
         self.refer_to(chain);
     }
 
     /// Takes a pin back.
-    pub(super) fn unpin(&mut self, chain: &ChainName) {
+    pub(super) fn unpin(&mut self, chain: &ChainId) {
         self.release(chain);
     }
 
-    fn refer_to(&mut self, chain: &ChainName) {
+    fn refer_to(&mut self, chain: &ChainId) {
         *self.chain_references.entry(chain.clone()).or_default() += 1;
     }
 
-    fn release(&mut self, chain: &ChainName) {
+    fn release(&mut self, chain: &ChainId) {
         if let Some(references) = self.chain_references.get_mut(chain) {
             *references -= 1;
             if *references == 0 {
@@ -161,7 +161,7 @@ impl Draft {
     }
 
     /// Notes what a chain was, and lets go of what it referred to.
-    fn forget_chain(&mut self, name: &ChainName, old: Option<Chain>) {
+    fn forget_chain(&mut self, name: &ChainId, old: Option<Chain>) {
         for rule in old.iter().flat_map(|chain| &chain.rules) {
             rule.chains().for_each(|chain| self.release(chain));
             rule.sets().for_each(|set| self.release_set(set));
@@ -169,7 +169,7 @@ impl Draft {
         self.before.chains.entry(name.clone()).or_insert(old);
     }
 
-    fn release_set(&mut self, name: &SetName) {
+    fn release_set(&mut self, name: &SetId) {
         let Some(references) = self.set_references.get_mut(name) else { return };
         *references -= 1;
         if *references > 0 {
@@ -191,7 +191,7 @@ impl Draft {
 
     /// Ends the change: drops every chain that nothing leads to, with the sets that only it used, and
     /// returns the names of those chains and the way from the last transaction's ruleset to this one.
-    pub(super) fn finish(&mut self) -> (Vec<ChainName>, Transaction) {
+    pub(super) fn finish(&mut self) -> (Vec<ChainId>, Transaction) {
         let mut collected = Vec::new();
         while let Some(name) = self.orphans.pop() {
             if self.chain_references.contains_key(&name) {

@@ -22,9 +22,9 @@
 mod access;
 mod claims;
 mod connections;
+mod counted;
 mod doors;
 mod draft;
-mod names;
 mod outliving;
 mod peer_set;
 mod pods;
@@ -36,9 +36,7 @@ mod strict;
 mod world;
 
 pub use connections::{Addresses, Concerned, Ends, bar, barred, cut};
-pub use doors::lists_pods_without_door;
-pub use names::{Counted, guards_door};
-pub use strict::holds_pod_ranges;
+pub use counted::Counted;
 
 use std::net::IpAddr;
 use std::sync::Arc;

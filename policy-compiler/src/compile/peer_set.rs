@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::names::{Digest, digest};
 use super::ranges::{self, AddressRanges};
 use super::world::World;
 use crate::model::{IpBlock, LabelSelector, NamespaceScope, Pod, PodPeer, PortNumber, Protocol};
-use crate::ruleset::ChainName;
+use crate::ruleset::{ChainId, Digest};
 
 /// Peers of a rule that are looked up by their addresses: the selectors and blocks of its `from` or `to`.
 pub(super) struct PeerSet {
@@ -67,8 +66,8 @@ impl PeerSet {
         let pods: BTreeSet<_> = pods.collect();
         let ranges = ranges::of_blocks(blocks);
         let content = pods.iter().map(|pods| format!("{pods:?}"));
-        let content: Vec<_> = content.chain(ranges.iter().map(|range| format!("{range:?}"))).collect();
-        let id = PeerSetId(digest(content.iter().map(String::as_str)));
+        let content = content.chain(ranges.iter().map(|range| format!("{range:?}")));
+        let id = PeerSetId(Digest::of(content));
         Some(Self { id, pods, ranges })
     }
 
@@ -136,18 +135,18 @@ pub(super) struct PeerSets {
 /// A set in use.
 struct Used {
     set: Arc<PeerSet>,
-    by: BTreeMap<ChainName, Use>,
+    by: BTreeMap<ChainId, Use>,
     /// How many of these uses are plain.
     plain: usize,
     /// How many of them use each name.
     names: BTreeMap<PortName, usize>,
     /// The identities that have members of the set.
-    identities: BTreeSet<ChainName>,
+    identities: BTreeSet<ChainId>,
 }
 
 impl PeerSets {
     /// Has a rule use a set.
-    pub(super) fn add(&mut self, world: &World, set: &Arc<PeerSet>, rule: &ChainName, usage: Use) {
+    pub(super) fn add(&mut self, world: &World, set: &Arc<PeerSet>, rule: &ChainId, usage: Use) {
         let id = set.id();
         let used = self.sets.entry(id).or_insert_with(|| {
             for (namespace, reaching) in &mut self.reaching {
@@ -159,7 +158,7 @@ impl PeerSets {
     }
 
     /// Has a rule use a set no more. The set stays until [`Self::drop_unused`].
-    pub(super) fn remove(&mut self, id: PeerSetId, rule: &ChainName) {
+    pub(super) fn remove(&mut self, id: PeerSetId, rule: &ChainId) {
         if let Some(used) = self.sets.get_mut(&id) {
             used.remove(rule);
         }
@@ -184,17 +183,17 @@ impl PeerSets {
     }
 
     /// The rules that use a set.
-    pub(super) fn rules(&self, id: PeerSetId) -> impl Iterator<Item = &ChainName> {
+    pub(super) fn rules(&self, id: PeerSetId) -> impl Iterator<Item = &ChainId> {
         self.sets.get(&id).into_iter().flat_map(|used| used.by.keys())
     }
 
     /// The identities that have members of a set.
-    pub(super) fn identities(&self, id: PeerSetId) -> impl Iterator<Item = &ChainName> {
+    pub(super) fn identities(&self, id: PeerSetId) -> impl Iterator<Item = &ChainId> {
         self.sets.get(&id).into_iter().flat_map(|used| &used.identities)
     }
 
     /// Notes that an identity has members of some sets.
-    pub(super) fn note_identity(&mut self, chain: &ChainName, sets: impl Iterator<Item = PeerSetId>) {
+    pub(super) fn note_identity(&mut self, chain: &ChainId, sets: impl Iterator<Item = PeerSetId>) {
         for id in sets {
             if let Some(used) = self.sets.get_mut(&id) {
                 used.identities.insert(chain.clone());
@@ -203,7 +202,7 @@ impl PeerSets {
     }
 
     /// Notes that an identity is gone.
-    pub(super) fn forget_identity(&mut self, chain: &ChainName, sets: impl Iterator<Item = PeerSetId>) {
+    pub(super) fn forget_identity(&mut self, chain: &ChainId, sets: impl Iterator<Item = PeerSetId>) {
         for id in sets {
             if let Some(used) = self.sets.get_mut(&id) {
                 used.identities.remove(chain);
@@ -249,7 +248,7 @@ impl Used {
         Self { set, by, plain: 0, names, identities }
     }
 
-    fn add(&mut self, rule: &ChainName, usage: Use) {
+    fn add(&mut self, rule: &ChainId, usage: Use) {
         self.plain += usize::from(usage.plain);
         for name in &usage.names {
             *self.names.entry(name.clone()).or_default() += 1;
@@ -257,7 +256,7 @@ impl Used {
         self.by.insert(rule.clone(), usage);
     }
 
-    fn remove(&mut self, rule: &ChainName) {
+    fn remove(&mut self, rule: &ChainId) {
         let Some(usage) = self.by.remove(rule) else { return };
         self.plain -= usize::from(usage.plain);
         for name in &usage.names {

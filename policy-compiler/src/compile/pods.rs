@@ -5,10 +5,9 @@
 //! walks all verdict maps of the table (`nft_chain_validate`). In a plain set a pod costs next to nothing.
 
 use super::draft::Draft;
-use super::skeleton::pods;
 use super::world::{Changed, World};
 use crate::model::Family;
-use crate::ruleset::{Element, ElementKey};
+use crate::ruleset::{Element, ElementKey, SetRole};
 
 /// Whether the sets of all pods are in use.
 #[derive(Default)]
@@ -22,7 +21,11 @@ impl AllPods {
         if std::mem::replace(&mut self.listed, named) == named {
             if named {
                 for address in &changed.addresses {
-                    draft.list_address(&pods(Family::of(*address)), *address, world.is_claimed(*address));
+                    draft.list_address(
+                        &SetRole::Pods(Family::of(*address)).into(),
+                        *address,
+                        world.is_claimed(*address),
+                    );
                 }
             }
             return;
@@ -31,7 +34,7 @@ impl AllPods {
             let addresses =
                 world.claimed_addresses().filter(|address| named && Family::of(*address) == family);
             let elements = addresses.map(|address| (ElementKey::Address(address), Element::BARE));
-            draft.replace_elements(&pods(family), elements.collect());
+            draft.replace_elements(&SetRole::Pods(family).into(), elements.collect());
         }
     }
 }

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 
 use super::access::Access;
-use super::names::{digest, of_digest};
 use super::peer_set::{Member, PeerSet, PeerSetId, PortName, Use};
 use crate::model::{
     Direction, Family, IpBlock, LabelSelector, NamespaceScope, ObjectName, Peer, Pod, PodPeer, PortMatch,
     PortNumber, Protocol, Rule,
 };
-use crate::ruleset::ChainName;
+use crate::ruleset::{ChainId, ChainRole, Digest, SetId, SetRole};
 
 /// A rule of a policy that isolates one of the node's pods.
 pub(super) struct ActiveRule {
@@ -85,7 +84,9 @@ impl Membership {
 /// Who is in the same sets of peers; such addresses share one chain.
 #[derive(Debug)]
 pub(super) struct Identity {
-    pub(super) chain: ChainName,
+    pub(super) chain: ChainId,
+    /// For each family, the map of the subjects that it reaches.
+    reached: [SetId; 2],
     pub(super) membership: Membership,
 }
 
@@ -111,8 +112,18 @@ impl Identity {
             content.push("pod".to_owned());
             content.extend(members.iter().map(|member| format!("{member:?}")));
         }
-        let digest = digest(content.iter().map(String::as_str));
-        Self { chain: ChainName::new(of_digest(&format!("{direction}_peer"), digest)), membership }
+        let digest = Digest::of(content);
+        let reached = Family::BOTH.map(|family| SetRole::Reached(direction, digest, family).into());
+        Self { chain: ChainRole::Peer(direction, digest).into(), reached, membership }
+    }
+
+    /// The map of the subjects of a family that it reaches.
+    pub(super) fn reached(&self, family: Family) -> &SetId {
+        let [ipv4, ipv6] = &self.reached;
+        match family {
+            Family::Ipv4 => ipv4,
+            Family::Ipv6 => ipv6,
+        }
     }
 }
 
@@ -201,7 +212,7 @@ impl ActiveRule {
 pub(super) fn access<'a>(
     direction: Direction,
     subject: &Pod,
-    rules: impl Iterator<Item = (&'a ChainName, &'a ActiveRule)>,
+    rules: impl Iterator<Item = (&'a ChainId, &'a ActiveRule)>,
     members: &[Member],
     crowds: &[Crowd],
 ) -> Option<Access> {

@@ -2,57 +2,11 @@
 
 use super::doors::Required;
 use super::draft::Draft;
-use super::names::family_set;
 use super::strict;
 use crate::model::{Direction, Family};
 use crate::ruleset::{
-    ChainName, Fields, Hook, KeyType, LogEvent, LogPrefix, Rule, SetKind, SetName, Statement, Verdict,
+    ChainRole, Fields, Hook, KeyType, LogEvent, LogPrefix, Rule, SetKind, SetRole, Statement, Verdict,
 };
-
-/// Every address that a policy of this node names as a peer and that belongs to a pod.
-pub(super) fn peers(direction: Direction, family: Family) -> SetName {
-    family_set(&format!("{direction}_peers"), family)
-}
-
-/// The address blocks that the policies name, for addresses that belong to no pod.
-pub(super) fn blocks(direction: Direction, family: Family) -> SetName {
-    family_set(&format!("{direction}_blocks"), family)
-}
-
-/// The pods that are isolated.
-pub(super) fn isolated(direction: Direction, family: Family) -> SetName {
-    family_set(&format!("{direction}_isolated"), family)
-}
-
-/// Every isolated pod with itself.
-pub(super) fn itself(direction: Direction, family: Family) -> SetName {
-    family_set(&format!("{direction}_itself"), family)
-}
-
-/// Every address that a pod has, if a rule lets all pods in or out.
-pub(super) fn pods(family: Family) -> SetName {
-    family_set("pods", family)
-}
-
-/// The isolated pods that a rule lets reach their own node, whatever address of it they ask.
-pub(super) fn own_node(family: Family) -> SetName {
-    family_set("egress_own_node", family)
-}
-
-/// The answers of connections that were cut.
-pub(super) fn cut(family: Family) -> SetName {
-    family_set("cut", family)
-}
-
-/// Where a packet goes that no rule has let through: denied if the pod is isolated, else back.
-pub(super) fn unlisted(direction: Direction) -> ChainName {
-    ChainName::new(format!("{direction}_unlisted"))
-}
-
-/// A direction's own chain: it returns for what is allowed.
-fn entry(direction: Direction) -> ChainName {
-    ChainName::new(direction.as_str())
-}
 
 /// The field that holds the subject's address in a direction.
 pub(super) fn subject_field(direction: Direction, family: Family) -> Fields {
@@ -71,7 +25,7 @@ pub(super) fn peer_field(direction: Direction, family: Family) -> Fields {
 
 /// Whether what pods send to their node is judged.
 pub(super) fn judges_own_node(draft: &Draft) -> bool {
-    draft.has_chain(&base(&Hook::Input))
+    draft.has_chain(&ChainRole::Input.into())
 }
 
 /// Sets, base chains and the chains that all packets share; with `strict` those of strict start too.
@@ -79,18 +33,18 @@ pub(super) fn build(draft: &mut Draft, strict: bool) {
     for family in Family::BOTH {
         for direction in Direction::BOTH {
             let pair = SetKind { key: KeyType::AddressPair(family), interval: false, verdicts: false };
-            draft.put_set(&itself(direction, family), pair);
-            draft.pin_set(&itself(direction, family));
+            draft.put_set(&SetRole::Itself(direction, family).into(), pair);
+            draft.pin_set(&SetRole::Itself(direction, family).into());
             let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
-            draft.put_set(&peers(direction, family), address);
-            draft.put_set(&isolated(direction, family), address);
-            draft.put_set(&blocks(direction, family), SetKind { interval: true, ..address });
+            draft.put_set(&SetRole::Peers(direction, family).into(), address);
+            draft.put_set(&SetRole::Isolated(direction, family).into(), address);
+            draft.put_set(&SetRole::Blocks(direction, family).into(), SetKind { interval: true, ..address });
         }
         let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: false };
-        draft.put_set(&pods(family), address);
-        draft.pin_set(&pods(family));
+        draft.put_set(&SetRole::Pods(family).into(), address);
+        draft.pin_set(&SetRole::Pods(family).into());
         let tuple = SetKind { key: KeyType::Tuple(family), interval: false, verdicts: false };
-        draft.put_set(&cut(family), tuple);
+        draft.put_set(&SetRole::Cut(family).into(), tuple);
     }
     build_cut(draft);
     for direction in Direction::BOTH {
@@ -105,7 +59,7 @@ pub(super) fn build(draft: &mut Draft, strict: bool) {
 pub(super) fn build_own_node(draft: &mut Draft) {
     for family in Family::BOTH {
         let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
-        draft.put_set(&own_node(family), address);
+        draft.put_set(&SetRole::OwnNode(family).into(), address);
     }
 }
 
@@ -131,10 +85,10 @@ pub(super) struct BaseChains {
 impl BaseChains {
     /// Puts them in the place of those before.
     pub(super) fn put(self, draft: &mut Draft) {
-        put_base(draft, Hook::Forward, self.forward());
-        put_base(draft, Hook::Output, self.output());
+        put_base(draft, ChainRole::Forward, Hook::Forward, self.forward());
+        put_base(draft, ChainRole::Output, Hook::Output, self.output());
         if self.own_node {
-            put_base(draft, Hook::Input, self.input());
+            put_base(draft, ChainRole::Input, Hook::Input, self.input());
         }
     }
 
@@ -175,8 +129,8 @@ impl BaseChains {
             rules.extend(strict::sources());
         }
         let source = |family| subject_field(Direction::Egress, family);
-        rules.extend(Family::BOTH.map(|family| look_up(source(family), own_node(family))));
-        rules.push(jump(entry(Direction::Egress)));
+        rules.extend(Family::BOTH.map(|family| look_up(source(family), SetRole::OwnNode(family))));
+        rules.push(jump(ChainRole::Direction(Direction::Egress)));
         rules
     }
 
@@ -189,29 +143,25 @@ impl BaseChains {
     fn judged(self) -> Vec<Rule> {
         let mut rules = vec![accept(Statement::NEIGHBOUR_DISCOVERY)];
         if self.strict {
-            rules.push(jump(strict::entry()));
+            rules.push(jump(ChainRole::StrictStart));
         }
-        rules.extend(Direction::BOTH.map(entry).map(jump));
+        rules.extend(Direction::BOTH.map(|direction| jump(ChainRole::Direction(direction))));
         rules
     }
 }
 
-fn put_base(draft: &mut Draft, hook: Hook, rules: Vec<Rule>) {
-    let name = base(&hook);
+fn put_base(draft: &mut Draft, role: ChainRole, hook: Hook, rules: Vec<Rule>) {
+    let name = role.into();
     if !draft.has_chain(&name) {
         draft.pin(&name);
     }
     draft.put_chain(&name, Some(hook), rules);
 }
 
-fn base(hook: &Hook) -> ChainName {
-    ChainName::new(hook.as_str())
-}
-
 fn drop_cut() -> [Rule; 2] {
     Family::BOTH.map(|family| {
-        let is_cut = Statement::InSet(Fields::Tuple(family), cut(family));
-        Rule::new([is_cut, Statement::Verdict(Verdict::Jump(cut_chain()))])
+        let is_cut = Statement::InSet(Fields::Tuple(family), SetRole::Cut(family).into());
+        Rule::new([is_cut, Statement::Verdict(Verdict::Jump(ChainRole::Cut.into()))])
     })
 }
 
@@ -219,17 +169,17 @@ fn accept(packets: Statement) -> Rule {
     Rule::new([packets, Statement::Verdict(Verdict::Accept)])
 }
 
-fn jump(chain: ChainName) -> Rule {
-    Rule::new([Statement::Verdict(Verdict::Jump(chain))])
+fn jump(chain: ChainRole) -> Rule {
+    Rule::new([Statement::Verdict(Verdict::Jump(chain.into()))])
 }
 
-fn look_up(fields: Fields, map: SetName) -> Rule {
-    Rule::new([Statement::VerdictMap(fields, map)])
+fn look_up(fields: Fields, map: SetRole) -> Rule {
+    Rule::new([Statement::VerdictMap(fields, map.into())])
 }
 
 /// To what judges a packet from a pod, not to come back.
 pub(super) fn to_egress() -> Rule {
-    Rule::new([Statement::Verdict(Verdict::Goto(entry(Direction::Egress)))])
+    Rule::new([Statement::Verdict(Verdict::Goto(ChainRole::Direction(Direction::Egress).into()))])
 }
 
 /// Drops answers of connections that were cut, and lets a new connection begin between the same ports.
@@ -239,33 +189,29 @@ fn build_cut(draft: &mut Draft) {
         Rule::new([Statement::SctpInit, Statement::Verdict(Verdict::Return)]),
         Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
     ];
-    draft.put_chain(&cut_chain(), None, rules);
-}
-
-fn cut_chain() -> ChainName {
-    ChainName::new("cut")
+    draft.put_chain(&ChainRole::Cut.into(), None, rules);
 }
 
 fn build_direction(draft: &mut Draft, direction: Direction) {
-    let to_unlisted = Rule::new([Statement::Verdict(Verdict::Goto(unlisted(direction)))]);
+    let to_unlisted = Rule::new([Statement::Verdict(Verdict::Goto(ChainRole::Unlisted(direction).into()))]);
 
     let mut rules = Vec::new();
     for family in Family::BOTH {
-        rules.push(look_up(peer_field(direction, family), peers(direction, family)));
-        rules.push(look_up(peer_field(direction, family), blocks(direction, family)));
+        rules.push(look_up(peer_field(direction, family), SetRole::Peers(direction, family)));
+        rules.push(look_up(peer_field(direction, family), SetRole::Blocks(direction, family)));
     }
     rules.push(to_unlisted);
-    draft.put_chain(&entry(direction), None, rules);
+    draft.put_chain(&ChainRole::Direction(direction).into(), None, rules);
 
-    let isolation =
-        Family::BOTH.map(|family| look_up(subject_field(direction, family), isolated(direction, family)));
-    draft.put_chain(&unlisted(direction), None, isolation.into());
+    let isolation = Family::BOTH
+        .map(|family| look_up(subject_field(direction, family), SetRole::Isolated(direction, family)));
+    draft.put_chain(&ChainRole::Unlisted(direction).into(), None, isolation.into());
 }
 
 /// What happens to packets whose peer is in a set of its family.
-pub(super) fn with_peers(direction: Direction, set: fn(Family) -> SetName, then: &Statement) -> [Rule; 2] {
+pub(super) fn with_peers(direction: Direction, set: fn(Family) -> SetRole, then: &Statement) -> [Rule; 2] {
     Family::BOTH.map(|family| {
-        let is_peer = Statement::InSet(peer_field(direction, family), set(family));
+        let is_peer = Statement::InSet(peer_field(direction, family), set(family).into());
         Rule::new([is_peer, then.clone()])
     })
 }
@@ -274,13 +220,11 @@ pub(super) fn with_peers(direction: Direction, set: fn(Family) -> SetName, then:
 pub(super) fn to_itself(direction: Direction) -> [Rule; 2] {
     Family::BOTH.map(|family| {
         let fields = Fields::SourceAndDestination(family);
-        Rule::new([Statement::InSet(fields, itself(direction, family)), Statement::Verdict(Verdict::Return)])
+        Rule::new([
+            Statement::InSet(fields, SetRole::Itself(direction, family).into()),
+            Statement::Verdict(Verdict::Return),
+        ])
     })
-}
-
-/// Where packets go on that are denied and that conntrack does not track.
-pub(super) fn untracked(direction: Direction) -> ChainName {
-    ChainName::new(format!("{direction}_untracked"))
 }
 
 /// Leads there, and makes sure of the chain.
@@ -293,8 +237,11 @@ pub(super) fn to_untracked(draft: &mut Draft, direction: Direction) -> Rule {
         log(direction, LogEvent::Untracked),
         drop.comment("untracked: conntrack does not tell answers from new connections"),
     ];
-    draft.put_chain(&untracked(direction), None, rules);
-    Rule::new([Statement::InvalidOrUntracked, Statement::Verdict(Verdict::Goto(untracked(direction)))])
+    draft.put_chain(&ChainRole::Untracked(direction).into(), None, rules);
+    Rule::new([
+        Statement::InvalidOrUntracked,
+        Statement::Verdict(Verdict::Goto(ChainRole::Untracked(direction).into())),
+    ])
 }
 
 /// Logs some of the packets that come here.

@@ -7,6 +7,7 @@
 //! reads back unchanged.
 
 mod frame;
+mod id;
 mod log;
 mod packet;
 mod protocol;
@@ -14,6 +15,7 @@ mod text;
 mod transaction;
 
 pub use frame::{EtherType, FrameMatch};
+pub use id::{ChainId, ChainRole, DevicePart, Digest, SetId, SetRole};
 pub use log::{
     ForeignPrefix, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, LogEvent, LogPrefix, SpoofReason,
 };
@@ -26,9 +28,7 @@ pub use protocol::{dhcp_ports, icmp6_type_name, protocol_name};
 pub(crate) use transaction::Difference;
 pub use transaction::{Operation, Transaction, in_steps};
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,56 +62,15 @@ pub const ANSWER_LIFETIME: Duration = Duration::from_secs(180);
 /// The longest comment that nft takes for a rule or an element.
 pub const COMMENT_MAX: usize = 128;
 
-macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// The name, which must be an nft identifier of at most [`NAME_MAX`] bytes.
-            pub fn new(name: impl Into<Arc<str>>) -> Self {
-                Self(name.into())
-            }
-
-            /// The name as the kernel has it.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-    };
-}
-
-name_type! {
-    /// A chain's name.
-    ChainName
-}
-name_type! {
-    /// A set's or map's name.
-    SetName
-}
-
 /// Everything in a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     /// The table.
     pub table: TableFamily,
     /// Sets and maps by name.
-    pub sets: BTreeMap<SetName, Set>,
+    pub sets: BTreeMap<SetId, Set>,
     /// Chains by name.
-    pub chains: BTreeMap<ChainName, Chain>,
+    pub chains: BTreeMap<ChainId, Chain>,
 }
 
 /// A set, or a verdict map.
@@ -196,7 +155,7 @@ pub struct Tuple {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     /// `goto` this chain: in verdict maps, and only there.
-    pub target: Option<ChainName>,
+    pub target: Option<ChainId>,
     /// A word to the reader, at most [`COMMENT_MAX`] bytes without `"`.
     pub comment: Option<Arc<str>>,
 }
@@ -266,9 +225,9 @@ pub enum Statement {
     /// section 3.3.2).
     SctpInit,
     /// The fields are a member of the set.
-    InSet(Fields, SetName),
+    InSet(Fields, SetId),
     /// The verdict that the map has for the fields; the rule goes on where it has none.
-    VerdictMap(Fields, SetName),
+    VerdictMap(Fields, SetId),
     /// `limit rate 50/second burst 100 packets`: [`LOG_RATE`] and [`LOG_BURST`] are not used up. Each rule counts
     /// for itself.
     WithinLogRate,
@@ -279,7 +238,7 @@ pub enum Statement {
     Frame(FrameMatch),
     /// `update @set { ip6 daddr . ip6 saddr . meta l4proto . th dport . th sport timeout 3m }`: for
     /// [`ANSWER_LIFETIME`] the set, of [`KeyType::Answer`], has the tuple of the packets that answer this one.
-    ExpectAnswer(SetName),
+    ExpectAnswer(SetId),
     /// `counter`
     Counter,
     /// The end of the rule.
@@ -313,9 +272,9 @@ pub enum Verdict {
     /// Back to the rule behind the last `jump`.
     Return,
     /// Call a chain.
-    Jump(ChainName),
+    Jump(ChainId),
     /// Go on in a chain, not to come back.
-    Goto(ChainName),
+    Goto(ChainId),
 }
 
 impl From<FrameMatch> for Statement {
@@ -435,7 +394,7 @@ impl Rule {
     }
 
     /// The chains that the rule jumps or goes to, other than through a map.
-    pub fn chains(&self) -> impl Iterator<Item = &ChainName> {
+    pub fn chains(&self) -> impl Iterator<Item = &ChainId> {
         self.statements.iter().filter_map(|statement| match statement {
             Statement::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => Some(chain),
             _ => None,
@@ -443,7 +402,7 @@ impl Rule {
     }
 
     /// The sets and maps that the rule looks into.
-    pub fn sets(&self) -> impl Iterator<Item = &SetName> {
+    pub fn sets(&self) -> impl Iterator<Item = &SetId> {
         self.statements.iter().filter_map(|statement| match statement {
             Statement::InSet(_, set) | Statement::VerdictMap(_, set) | Statement::ExpectAnswer(set) => {
                 Some(set)

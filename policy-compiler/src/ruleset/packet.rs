@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{ChainName, Element, ElementKey, Fields, Hook, Rule, Ruleset, SetName, Statement, Verdict};
+use super::{ChainId, Element, ElementKey, Fields, Hook, Rule, Ruleset, SetId, Statement, Verdict};
 use crate::model::{Family, Protocol};
 
 /// The first packet of a connection, as the node forwards or takes it: after destination NAT, before source NAT.
@@ -51,7 +51,7 @@ impl Ruleset {
     }
 
     /// Whether a chain accepts the packet; `None` if it returns.
-    fn run(&self, name: &ChainName, packet: Passing<'_>, depth: usize) -> Option<bool> {
+    fn run(&self, name: &ChainId, packet: Passing<'_>, depth: usize) -> Option<bool> {
         let Some(chain) = self.chains.get(name).filter(|_| depth < DEPTH) else { return Some(false) };
         for rule in &chain.rules {
             match self.verdict(rule, packet) {
@@ -104,7 +104,7 @@ impl Ruleset {
     }
 
     /// The element that holds the packet's fields.
-    fn look_up(&self, set: &SetName, fields: Fields, packet: &Packet) -> Option<&Element> {
+    fn look_up(&self, set: &SetId, fields: Fields, packet: &Packet) -> Option<&Element> {
         let Packet { source, destination, port } = *packet;
         let is = |family| Family::of(source) == family;
         let elements = &self.sets.get(set)?.elements;
@@ -145,16 +145,16 @@ mod tests {
         };
         let rules = vec![
             Rule::new([
-                Statement::InSet(fields, SetName::new("set")),
+                Statement::InSet(fields, SetId::read("set")),
                 Statement::Counter,
                 Statement::Verdict(Verdict::Accept),
             ]),
             Rule::new([Statement::Verdict(Verdict::Drop)]),
         ];
         Ruleset {
-            sets: [(SetName::new("set"), set)].into(),
+            sets: [(SetId::read("set"), set)].into(),
             table: TableFamily::Inet,
-            chains: [(ChainName::new("forward"), Chain { hook: Some(Hook::Forward), rules })].into(),
+            chains: [(ChainId::read("forward"), Chain { hook: Some(Hook::Forward), rules })].into(),
         }
     }
 
@@ -217,7 +217,7 @@ mod tests {
             hook,
             rules: rules.iter().map(|statements| Rule::new(*statements)).collect(),
         };
-        let jump = |name: &str| Statement::Verdict(Verdict::Jump(ChainName::new(name)));
+        let jump = |name: &str| Statement::Verdict(Verdict::Jump(ChainId::read(name)));
         let accept = Statement::Verdict(Verdict::Accept);
         let forwards = |to: &str, rules: &[&[Statement]]| {
             let chains = [
@@ -227,7 +227,7 @@ mod tests {
             Ruleset {
                 sets: [].into(),
                 table: TableFamily::Inet,
-                chains: chains.into_iter().map(|(name, chain)| (ChainName::new(name), chain)).collect(),
+                chains: chains.into_iter().map(|(name, chain)| (ChainId::read(name), chain)).collect(),
             }
             .forwards(&packet("10.0.0.1", "10.0.0.2", Some((Protocol::Udp, 53))))
         };

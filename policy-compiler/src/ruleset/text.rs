@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::{
     ANSWER_LIFETIME, Chain, Element, ElementKey, Fields, Hook, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE,
-    LOG_SNAP_LENGTH, Rule, Ruleset, Set, SetKind, SetName, Statement, TABLE, TableFamily, Transient, Tuple,
+    LOG_SNAP_LENGTH, Rule, Ruleset, Set, SetId, SetKind, Statement, TABLE, TableFamily, Transient, Tuple,
     Verdict, dhcp_ports, icmp6_type_name, protocol_name,
 };
 use crate::model::{Family, Protocol};
@@ -38,7 +38,7 @@ impl Display for TableFamily {
     }
 }
 
-fn write_set(f: &mut Formatter<'_>, name: &SetName, set: &Set) -> fmt::Result {
+fn write_set(f: &mut Formatter<'_>, name: &SetId, set: &Set) -> fmt::Result {
     let SetKind { key, interval, verdicts } = set.kind;
     writeln!(f, "\t{} {name} {{", if verdicts { "map" } else { "set" })?;
     writeln!(f, "\t\ttype {key}{}", if verdicts { " : verdict" } else { "" })?;

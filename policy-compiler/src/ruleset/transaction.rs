@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Chain, ChainName, Element, ElementKey, Hook, Rule, Ruleset, Set, SetKind, SetName, TableFamily};
+use super::{Chain, ChainId, Element, ElementKey, Hook, Rule, Ruleset, Set, SetId, SetKind, TableFamily};
 
 /// Operations on a table that the kernel must take as one, in an order in which each of them is valid: what is
 /// referred to exists, and what is deleted is referred to no longer.
@@ -25,21 +25,21 @@ pub enum Operation {
     /// Deletes the table with all that is in it.
     DeleteTable,
     /// Declares a set or map that does not exist.
-    AddSet(SetName, SetKind),
+    AddSet(SetId, SetKind),
     /// Creates an empty chain that does not exist.
-    AddChain(ChainName, Option<Hook>),
+    AddChain(ChainId, Option<Hook>),
     /// Deletes every rule of a chain.
-    FlushChain(ChainName),
+    FlushChain(ChainId),
     /// Takes elements out of a set that has them.
-    DeleteElements(SetName, Vec<(ElementKey, Element)>),
+    DeleteElements(SetId, Vec<(ElementKey, Element)>),
     /// Puts elements into a set that does not have their keys.
-    AddElements(SetName, Vec<(ElementKey, Element)>),
+    AddElements(SetId, Vec<(ElementKey, Element)>),
     /// Appends a rule to a chain.
-    AddRule(ChainName, Rule),
+    AddRule(ChainId, Rule),
     /// Deletes an empty chain.
-    DeleteChain(ChainName),
+    DeleteChain(ChainId),
     /// Deletes a set with its elements.
-    DeleteSet(SetName),
+    DeleteSet(SetId),
 }
 
 /// What was and what is to be of one thing; `None` where it is not there.
@@ -49,9 +49,9 @@ type Change<'a, T> = (Option<&'a T>, Option<&'a T>);
 /// `elements`; one that comes or goes comes or goes whole.
 #[derive(Default)]
 pub(crate) struct Difference<'a> {
-    pub(crate) sets: BTreeMap<&'a SetName, Change<'a, Set>>,
-    pub(crate) elements: BTreeMap<&'a SetName, Vec<(ElementKey, Change<'a, Element>)>>,
-    pub(crate) chains: BTreeMap<&'a ChainName, Change<'a, Chain>>,
+    pub(crate) sets: BTreeMap<&'a SetId, Change<'a, Set>>,
+    pub(crate) elements: BTreeMap<&'a SetId, Vec<(ElementKey, Change<'a, Element>)>>,
+    pub(crate) chains: BTreeMap<&'a ChainId, Change<'a, Chain>>,
 }
 
 impl<'a> Difference<'a> {
@@ -203,8 +203,8 @@ pub fn in_steps(
 
 /// What a transaction makes and what it deletes.
 struct Parts {
-    sets: [BTreeSet<SetName>; 2],
-    chains: [BTreeSet<ChainName>; 2],
+    sets: [BTreeSet<SetId>; 2],
+    chains: [BTreeSet<ChainId>; 2],
 }
 
 impl Parts {

@@ -1,6 +1,6 @@
 //! Reads instructions as the kernel lists them.
 
-use policy_compiler::ruleset::{ChainName, SetName, Verdict};
+use policy_compiler::ruleset::{ChainId, SetId, Verdict};
 
 use super::Expression;
 use crate::kernel::netlink::Attributes;
@@ -36,7 +36,7 @@ pub(in crate::kernel) fn parse(name: &str, attributes: Attributes<'_>) -> Option
             (3, Expression::Compare { register: number(1)?, operation: number(2)?, value })
         }
         "lookup" if number(5).unwrap_or(0) == 0 => {
-            let (set, destination) = (SetName::new(attributes.text(1)?), number(3));
+            let (set, destination) = (SetId::read(attributes.text(1)?), number(3));
             let verdict = destination == Some(uapi::NFT_REG_VERDICT);
             if destination.is_some() && !verdict {
                 return None;
@@ -44,7 +44,7 @@ pub(in crate::kernel) fn parse(name: &str, attributes: Attributes<'_>) -> Option
             (5, Expression::Lookup { register: number(2)?, set, verdict })
         }
         "dynset" if number(3)? == uapi::NFT_DYNSET_OP_UPDATE && number(9).unwrap_or(0) == 0 => {
-            let set = SetName::new(attributes.text(1)?);
+            let set = SetId::read(attributes.text(1)?);
             let milliseconds = attributes.number64(6)?;
             (9, Expression::Expect { register: number(4)?, set, milliseconds })
         }
@@ -73,7 +73,7 @@ fn value(attributes: Attributes<'_>, kind: u16) -> Option<Vec<u8>> {
 /// A verdict as it stands in `NFTA_IMMEDIATE_DATA` and in `NFTA_SET_ELEM_DATA`.
 pub(in crate::kernel) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
     let verdict = data.nested(uapi::NFTA_DATA_VERDICT)?;
-    let chain = || verdict.text(uapi::NFTA_VERDICT_CHAIN).map(ChainName::new);
+    let chain = || verdict.text(uapi::NFTA_VERDICT_CHAIN).map(ChainId::read);
     Some(match verdict.number(uapi::NFTA_VERDICT_CODE)? {
         uapi::NF_ACCEPT => Verdict::Accept,
         uapi::NF_DROP => Verdict::Drop,

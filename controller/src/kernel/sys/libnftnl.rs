@@ -233,7 +233,7 @@ impl Instruction {
             Expression::Lookup { register, set, verdict } => {
                 let lookup = Self::new(c"lookup")
                     .number(nft::NFTNL_EXPR_LOOKUP_SREG, *register)
-                    .text(nft::NFTNL_EXPR_LOOKUP_SET, set.as_str())?;
+                    .text(nft::NFTNL_EXPR_LOOKUP_SET, set.name())?;
                 if *verdict {
                     lookup.number(nft::NFTNL_EXPR_LOOKUP_DREG, uapi::NFT_REG_VERDICT)
                 } else {
@@ -244,7 +244,7 @@ impl Instruction {
                 .number(nft::NFTNL_EXPR_DYNSET_SREG_KEY, *register)
                 .number(nft::NFTNL_EXPR_DYNSET_OP, uapi::NFT_DYNSET_OP_UPDATE)
                 .number64(nft::NFTNL_EXPR_DYNSET_TIMEOUT, *milliseconds)
-                .text(nft::NFTNL_EXPR_DYNSET_SET_NAME, set.as_str())?,
+                .text(nft::NFTNL_EXPR_DYNSET_SET_NAME, set.name())?,
             Expression::Limit { rate, unit, burst } => Self::new(c"limit")
                 .number64(nft::NFTNL_EXPR_LIMIT_RATE, *rate)
                 .number64(nft::NFTNL_EXPR_LIMIT_UNIT, *unit)
@@ -270,7 +270,7 @@ impl Instruction {
             .number(nft::NFTNL_EXPR_IMM_DREG, uapi::NFT_REG_VERDICT)
             .number(nft::NFTNL_EXPR_IMM_VERDICT, code);
         match chain {
-            Some(chain) => immediate.text(nft::NFTNL_EXPR_IMM_CHAIN, chain.as_str()),
+            Some(chain) => immediate.text(nft::NFTNL_EXPR_IMM_CHAIN, chain.name()),
             None => Ok(immediate),
         }
     }
@@ -436,7 +436,7 @@ impl SetElement {
             element.number(nft::NFTNL_SET_ELEM_FLAGS, uapi::NFT_SET_ELEM_INTERVAL_END);
         }
         if let Some(chain) = raw.target {
-            let chain = Name::new(chain.as_str())?;
+            let chain = Name::new(chain.name())?;
             element.number(nft::NFTNL_SET_ELEM_VERDICT, uapi::NFT_GOTO);
             // SAFETY: the element is alive, the name ends with a zero byte, and libnftnl copies it.
             unsafe {

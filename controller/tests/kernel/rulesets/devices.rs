@@ -2,7 +2,7 @@
 
 use policy_compiler::model::{Family, LinkAddress, PortNumber, Protocol};
 use policy_compiler::ruleset::{
-    Chain, ChainName, EtherType, Fields, FrameMatch, Hook, KeyType, LogPrefix, Rule, Ruleset, SetName,
+    Chain, ChainId, EtherType, Fields, FrameMatch, Hook, KeyType, LogPrefix, Rule, Ruleset, SetId,
     SpoofReason, Statement, TableFamily, Verdict,
 };
 
@@ -127,12 +127,12 @@ fn combined_rules() -> Vec<Rule> {
     ];
     all.extend([133, 134, 135, 136, 137, 143].map(|kind| vec![icmp6(kind)]));
     all.extend([2, 4, 41, 47, 58].map(|protocol| vec![Statement::Transport(protocol)]));
-    let goto_end = || Statement::Verdict(Verdict::Goto(ChainName::new("end")));
+    let goto_end = || Statement::Verdict(Verdict::Goto(ChainId::read("end")));
     all.into_iter().map(|matches| Rule::new([matches, vec![goto_end()]].concat())).collect()
 }
 
 fn set_rules() -> Vec<Rule> {
-    let expect = Statement::ExpectAnswer(SetName::new("answers"));
+    let expect = Statement::ExpectAnswer(SetId::read("answers"));
     let sender6 = || Statement::from(FrameMatch::Source(ip("fe80::1")));
     let mut rules = vec![
         Rule::new([expect.clone()]),

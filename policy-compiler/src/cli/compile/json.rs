@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use policy_compiler::model::{Family, Protocol};
 use policy_compiler::ruleset::{
-    Chain, ChainName, Element, ElementKey, Fields, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH,
-    Rule, Ruleset, Set, SetName, Statement, TABLE, Transient, Tuple, Verdict, dhcp_ports, icmp6_type_name,
+    Chain, ChainId, Element, ElementKey, Fields, KeyType, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH,
+    Rule, Ruleset, Set, SetId, Statement, TABLE, Transient, Tuple, Verdict, dhcp_ports, icmp6_type_name,
     protocol_name,
 };
 use serde_json::{Value, json};
@@ -27,8 +27,8 @@ pub(super) fn write(ruleset: &Ruleset, output: &mut impl Write) -> io::Result<()
     output.write_all(b"\n]}\n")
 }
 
-fn chain_object(name: &ChainName, chain: &Chain) -> Value {
-    let mut object = json!({ "family": "inet", "table": TABLE, "name": name.as_str() });
+fn chain_object(name: &ChainId, chain: &Chain) -> Value {
+    let mut object = json!({ "family": "inet", "table": TABLE, "name": name.name() });
     if let Some(hook) = &chain.hook {
         object["type"] = json!("filter");
         object["hook"] = json!(hook.as_str());
@@ -41,9 +41,9 @@ fn chain_object(name: &ChainName, chain: &Chain) -> Value {
     json!({ "chain": object })
 }
 
-fn set_object(name: &SetName, set: &Set) -> Value {
+fn set_object(name: &SetId, set: &Set) -> Value {
     let mut object =
-        json!({ "family": "inet", "table": TABLE, "name": name.as_str(), "type": key_type(set.kind.key) });
+        json!({ "family": "inet", "table": TABLE, "name": name.name(), "type": key_type(set.kind.key) });
     if set.kind.interval {
         object["flags"] = json!(["interval"]);
     }
@@ -98,7 +98,7 @@ fn element_value(key: ElementKey, element: &Element) -> Value {
         None => key,
     };
     match &element.target {
-        Some(chain) => json!([key, { "goto": { "target": chain.as_str() } }]),
+        Some(chain) => json!([key, { "goto": { "target": chain.name() } }]),
         None => key,
     }
 }
@@ -111,9 +111,9 @@ fn inet_proto(protocol: Protocol) -> &'static str {
     }
 }
 
-fn rule_object(chain: &ChainName, rule: &Rule) -> Value {
+fn rule_object(chain: &ChainId, rule: &Rule) -> Value {
     let statements: Vec<_> = rule.statements.iter().flat_map(statement).collect();
-    let mut object = json!({ "family": "inet", "table": TABLE, "chain": chain.as_str(), "expr": statements });
+    let mut object = json!({ "family": "inet", "table": TABLE, "chain": chain.name(), "expr": statements });
     if let Some(comment) = &rule.comment {
         object["comment"] = json!(&**comment);
     }
@@ -167,8 +167,8 @@ fn statement(statement: &Statement) -> Vec<Value> {
         Statement::Verdict(Verdict::Accept) => json!({ "accept": null }),
         Statement::Verdict(Verdict::Drop) => json!({ "drop": null }),
         Statement::Verdict(Verdict::Return) => json!({ "return": null }),
-        Statement::Verdict(Verdict::Jump(chain)) => json!({ "jump": { "target": chain.as_str() } }),
-        Statement::Verdict(Verdict::Goto(chain)) => json!({ "goto": { "target": chain.as_str() } }),
+        Statement::Verdict(Verdict::Jump(chain)) => json!({ "jump": { "target": chain.name() } }),
+        Statement::Verdict(Verdict::Goto(chain)) => json!({ "goto": { "target": chain.name() } }),
     };
     vec![one]
 }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn element(target: Option<&str>, comment: Option<&str>) -> Element {
-        Element { target: target.map(ChainName::new), comment: comment.map(Into::into) }
+        Element { target: target.map(ChainId::read), comment: comment.map(Into::into) }
     }
 
     #[test]
@@ -273,19 +273,19 @@ mod tests {
             Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]),
             Rule::new([Statement::InvalidOrUntracked, Statement::Counter]),
             Rule::new([Statement::NEIGHBOUR_DISCOVERY, Statement::Verdict(Verdict::Return)]),
-            Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Jump(ChainName::new("a")))]),
+            Rule::new([Statement::SourceIsLocal, Statement::Verdict(Verdict::Jump(ChainId::read("a")))]),
             Rule::new([Statement::DestinationIsLocal, Statement::Verdict(Verdict::Accept)]),
             Rule::new([Statement::LISTENER_DISCOVERY, Statement::Counter]),
             Rule::new([Statement::LISTENER_REPORT, Statement::Counter]),
             Rule::new([Statement::GROUP_MANAGEMENT, Statement::Counter]),
             Rule::new([Statement::Dhcp(Family::Ipv4), Statement::Counter]),
             Rule::new([Statement::Dhcp(Family::Ipv6), Statement::Counter]),
-            Rule::new([Statement::InSet(Fields::SourceAndDestination(Family::Ipv6), SetName::new("pairs"))]),
+            Rule::new([Statement::InSet(Fields::SourceAndDestination(Family::Ipv6), SetId::read("pairs"))]),
             Rule::new([Statement::TcpSyn, Statement::Counter]),
             Rule::new([Statement::SctpInit, Statement::Counter]),
-            Rule::new([Statement::InSet(Fields::Tuple(family), SetName::new("tuples"))]),
-            Rule::new([Statement::VerdictMap(Fields::Source(family), SetName::new("peers"))]),
-            Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, SetName::new("ports"))]).comment("why"),
+            Rule::new([Statement::InSet(Fields::Tuple(family), SetId::read("tuples"))]),
+            Rule::new([Statement::VerdictMap(Fields::Source(family), SetId::read("peers"))]),
+            Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, SetId::read("ports"))]).comment("why"),
             Rule::new([Statement::WithinLogRate, Statement::Log(prefix)]),
             Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
         ];
@@ -296,8 +296,8 @@ mod tests {
         ];
         let ruleset = Ruleset {
             table: TableFamily::Inet,
-            sets: sets.into_iter().chain([tuples]).map(|(name, set)| (SetName::new(name), set)).collect(),
-            chains: BTreeMap::from(chains.map(|(name, chain)| (ChainName::new(name), chain))),
+            sets: sets.into_iter().chain([tuples]).map(|(name, set)| (SetId::read(name), set)).collect(),
+            chains: BTreeMap::from(chains.map(|(name, chain)| (ChainId::read(name), chain))),
         };
         let mut written = Vec::new();
         write(&ruleset, &mut written).unwrap();

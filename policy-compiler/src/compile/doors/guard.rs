@@ -4,16 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::link::{Isolation, node_link_local};
+use super::device_chain;
+use super::link::Isolation;
+use crate::compile::counted::{comment, spoofed_comment};
 use crate::compile::draft::Draft;
-use crate::compile::names::{comment, device_chain, of_content, spoofed_comment};
 use crate::compile::ranges;
 use crate::compile::world::World;
 use crate::model::{Door, Doors, Family, LinkAddress, Pod, Tunnel};
 use crate::ruleset::{
-    ChainName, Element, EtherType, Fields, FrameMatch, Hook, ICMP6, KeyType, LISTENER_QUERY, LogPrefix,
-    NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION,
-    Rule, SetKind, SetName, SpoofReason, Statement, Verdict,
+    ChainId, DevicePart, Digest, Element, EtherType, Fields, FrameMatch, Hook, ICMP6, KeyType,
+    LISTENER_QUERY, LogPrefix, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, REDIRECT,
+    ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, Rule, SetId, SetKind, SetRole, SpoofReason, Statement,
+    Verdict,
 };
 
 /// A pod's door, and all that decides about what may pass it.
@@ -31,7 +33,7 @@ pub(super) struct AtDoor<'a> {
 }
 
 /// A base chain: its name, its hook and its rules.
-pub(super) type Base = (ChainName, Hook, Vec<Rule>);
+pub(super) type Base = (ChainId, Hook, Vec<Rule>);
 
 impl<'a> AtDoor<'a> {
     pub(super) fn new(
@@ -50,35 +52,35 @@ impl<'a> AtDoor<'a> {
     /// Puts the chains of the door, and returns its base chains.
     pub(super) fn put(&self, draft: &mut Draft) -> Vec<Base> {
         let own = self.put_sources(draft);
-        draft.put_chain(&self.chain("door_rest"), None, self.rest(&own));
+        draft.put_chain(&self.chain(DevicePart::DoorRest), None, self.rest(&own));
         draft.put_chain(&elsewhere_chain(self.door), None, self.elsewhere());
-        draft.put_chain(&self.chain("door_own6"), None, self.own6(&own));
-        draft.put_chain(&self.chain("door_speaks"), None, self.speaks());
-        draft.put_chain(&self.chain("door_discovery"), None, self.discovery());
+        draft.put_chain(&self.chain(DevicePart::DoorOwn6), None, self.own6(&own));
+        draft.put_chain(&self.chain(DevicePart::DoorSpeaks), None, self.speaks());
+        draft.put_chain(&self.chain(DevicePart::DoorDiscovery), None, self.discovery());
         if !self.doors.tunnels.is_empty() {
             let rules = self.drop_spoofed(&[], SpoofReason::Tunnel);
-            draft.put_chain(&self.chain("door_tunnel"), None, rules);
+            draft.put_chain(&self.chain(DevicePart::DoorTunnel), None, rules);
         }
         let device = &self.door.device;
-        let out = (self.chain("door"), Hook::Ingress(device.clone()), self.out(&own));
+        let out = (self.chain(DevicePart::Door), Hook::Ingress(device.clone()), self.out(&own));
         let into = self.isolation.at_entry(self.door, &self.addresses);
-        let into = into.map(|rules| (self.chain("into"), Hook::Egress(device.clone()), rules));
+        let into = into.map(|rules| (self.chain(DevicePart::Into), Hook::Egress(device.clone()), rules));
         std::iter::once(out).chain(into).collect()
     }
 
-    fn chain(&self, kind: &str) -> ChainName {
-        device_chain(kind, &self.door.device)
+    fn chain(&self, part: DevicePart) -> ChainId {
+        device_chain(part, &self.door.device)
     }
 
     /// What every frame that leaves the door meets first; most need no more.
-    fn out(&self, sources: &[(Family, SetName)]) -> Vec<Rule> {
+    fn out(&self, sources: &[(Family, SetId)]) -> Vec<Rule> {
         let mut rules = self.frames_of_others();
         rules.extend(self.doors.tunnels.iter().map(|tunnel| {
             let encapsulated = match *tunnel {
                 Tunnel::Udp(port) => FrameMatch::UdpTo(port).into(),
                 Tunnel::Protocol(number) => Statement::Transport(number),
             };
-            rule([encapsulated], Verdict::Goto(self.chain("door_tunnel")))
+            rule([encapsulated], Verdict::Goto(self.chain(DevicePart::DoorTunnel)))
         }));
         let header = |kind| self.header(kind);
         rules.extend(self.addresses4().map(|address| {
@@ -86,9 +88,9 @@ impl<'a> AtDoor<'a> {
         }));
         rules.extend(self.let_sources_pass(sources, Family::Ipv4));
         let icmp6 = [header(EtherType::Ipv6).into(), Statement::Transport(ICMP6)];
-        rules.push(rule(icmp6, Verdict::Goto(self.chain("door_discovery"))));
-        rules.push(rule([header(EtherType::Ipv6)], Verdict::Goto(self.chain("door_own6"))));
-        let rest = go(Verdict::Goto(self.chain("door_rest")));
+        rules.push(rule(icmp6, Verdict::Goto(self.chain(DevicePart::DoorDiscovery))));
+        rules.push(rule([header(EtherType::Ipv6)], Verdict::Goto(self.chain(DevicePart::DoorOwn6))));
+        let rest = go(Verdict::Goto(self.chain(DevicePart::DoorRest)));
         rules.push(rest.comment(comment(&self.pod.name.to_string())));
         rules
     }
@@ -129,7 +131,7 @@ impl<'a> AtDoor<'a> {
 
     /// What is IPv6 and no discovery: the pod's own sources pass. What comes from a link-local one is judged here if
     /// the pod is isolated, since the other table does not know whose it is.
-    fn own6(&self, sources: &[(Family, SetName)]) -> Vec<Rule> {
+    fn own6(&self, sources: &[(Family, SetId)]) -> Vec<Rule> {
         let own = self.addresses.iter().filter(|address| address.is_ipv6());
         let mut rules: Vec<_> =
             own.map(|address| rule([FrameMatch::Source(*address)], Verdict::Accept)).collect();
@@ -137,13 +139,14 @@ impl<'a> AtDoor<'a> {
             let source = FrameMatch::Source((*address).into());
             rules.push(rule([source.into(), Statement::Dhcp(Family::Ipv6)], Verdict::Accept));
             if !self.own_node_judged {
-                let to_node = Statement::InSet(Fields::Destination(Family::Ipv6), node_link_local());
+                let to_node =
+                    Statement::InSet(Fields::Destination(Family::Ipv6), SetRole::NodeLinkLocal.into());
                 rules.push(rule([source.into(), to_node], Verdict::Accept));
             }
             rules.extend(self.isolation.out_of_door(&source.into()));
         }
         rules.extend(self.let_sources_pass(sources, Family::Ipv6));
-        rules.push(go(Verdict::Goto(self.chain("door_rest"))));
+        rules.push(go(Verdict::Goto(self.chain(DevicePart::DoorRest))));
         rules
     }
 
@@ -151,7 +154,7 @@ impl<'a> AtDoor<'a> {
     /// whatever else is `ICMPv6`.
     fn discovery(&self) -> Vec<Rule> {
         let unspecified = FrameMatch::Source(Ipv6Addr::UNSPECIFIED.into());
-        let speaks = || Verdict::Goto(self.chain("door_speaks"));
+        let speaks = || Verdict::Goto(self.chain(DevicePart::DoorSpeaks));
         let one = |kind| Statement::Icmp6(kind, kind);
         let drop = |matches: &[Statement]| self.drop_spoofed(matches, SpoofReason::NeighbourDiscovery);
         let mut rules = [ROUTER_ADVERTISEMENT, REDIRECT].map(|kind| drop(&[one(kind)])).concat();
@@ -169,14 +172,14 @@ impl<'a> AtDoor<'a> {
         for discovery in [Statement::Icmp6(LISTENER_QUERY, REDIRECT), Statement::LISTENER_REPORT] {
             rules.push(rule([discovery], speaks()));
         }
-        rules.push(go(Verdict::Goto(self.chain("door_own6"))));
+        rules.push(go(Verdict::Goto(self.chain(DevicePart::DoorOwn6))));
         rules
     }
 
     /// Discovery passes from every source that is the pod's.
     fn speaks(&self) -> Vec<Rule> {
         let own = self.targets().map(|own| rule([FrameMatch::Source(own.into())], Verdict::Accept));
-        own.chain([go(Verdict::Goto(self.chain("door_rest")))]).collect()
+        own.chain([go(Verdict::Goto(self.chain(DevicePart::DoorRest)))]).collect()
     }
 
     /// The addresses for which the pod may speak.
@@ -189,7 +192,7 @@ impl<'a> AtDoor<'a> {
     }
 
     /// What few frames are: those of a pod without an address, ARP, and what must not leave the door, by reason.
-    fn rest(&self, sources: &[(Family, SetName)]) -> Vec<Rule> {
+    fn rest(&self, sources: &[(Family, SetId)]) -> Vec<Rule> {
         let mut rules = Vec::new();
         if let Some(address) = self.bridged_link_address() {
             rules.extend(self.drop_spoofed(&[FrameMatch::NotFrom(address).into()], SpoofReason::LinkAddress));
@@ -239,7 +242,7 @@ impl<'a> AtDoor<'a> {
     }
 
     /// Makes sure of the sets of sources that the namespace allows.
-    fn put_sources(&self, draft: &mut Draft) -> Vec<(Family, SetName)> {
+    fn put_sources(&self, draft: &mut Draft) -> Vec<(Family, SetId)> {
         let ranges = ranges::of_networks(self.sources);
         let mut sets = Vec::new();
         for family in Family::BOTH {
@@ -247,8 +250,7 @@ impl<'a> AtDoor<'a> {
             if keys.is_empty() {
                 continue;
             }
-            let content: Vec<_> = keys.iter().map(ToString::to_string).collect();
-            let name = SetName::new(of_content("sources", content.iter().map(String::as_str)));
+            let name = SetRole::Sources(Digest::of(keys.iter().map(ToString::to_string))).into();
             draft.put_set(&name, SetKind { key: KeyType::Address(family), interval: true, verdicts: false });
             draft.replace_elements(&name, keys.into_iter().map(|key| (key, Element::BARE)).collect());
             sets.push((family, name));
@@ -258,7 +260,7 @@ impl<'a> AtDoor<'a> {
 
     /// Lets the sources of the namespace pass, judged where the pod is isolated: the other table takes them for
     /// somebody else's.
-    fn let_sources_pass(&self, sources: &[(Family, SetName)], of: Family) -> Vec<Rule> {
+    fn let_sources_pass(&self, sources: &[(Family, SetId)], of: Family) -> Vec<Rule> {
         let sets = sources.iter().filter(|(family, _)| *family == of);
         sets.flat_map(|(family, set)| {
             let source = Statement::InSet(Fields::Source(*family), set.clone());
@@ -274,8 +276,8 @@ pub(super) fn is_loose(door: &Door) -> bool {
 }
 
 /// Where packets go on that come in elsewhere with the source of the pod that has this door.
-pub(super) fn elsewhere_chain(door: &Door) -> ChainName {
-    device_chain("door_elsewhere", &door.device)
+pub(super) fn elsewhere_chain(door: &Door) -> ChainId {
+    device_chain(DevicePart::DoorElsewhere, &door.device)
 }
 
 /// Drops for a reason what matches, and logs some of it.

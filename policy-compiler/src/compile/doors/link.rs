@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use super::guard::{go, rule};
 use crate::compile::access::Access;
+use crate::compile::counted::isolation_comment;
 use crate::compile::draft::Draft;
-use crate::compile::names::{family_set, isolation_chain, isolation_comment};
 use crate::compile::rule::{Crowd, Membership};
 use crate::compile::side::subjects::Isolated;
 use crate::compile::side::{Regranted, Side};
@@ -18,41 +18,16 @@ use crate::compile::skeleton;
 use crate::compile::world::World;
 use crate::model::{Direction, Door, Doors, Family, ObjectName, Pod};
 use crate::ruleset::{
-    ChainName, Element, ElementKey, EtherType, Fields, FrameMatch, KeyType, LogEvent, Rule, SetKind, SetName,
-    Statement, Verdict,
+    ChainId, ChainRole, Digest, Element, ElementKey, EtherType, Fields, FrameMatch, KeyType, LogEvent, Rule,
+    SetId, SetKind, SetRole, Statement, Verdict,
 };
-
-/// The tuples of answers to packets that have passed.
-fn answers() -> SetName {
-    SetName::new("answers")
-}
-
-/// Where packets go on that pass: the answers to them pass too.
-fn pass() -> ChainName {
-    ChainName::new("link_pass")
-}
-
-/// What passes into every pod, whatever the policies say; it returns for the rest.
-fn always() -> ChainName {
-    ChainName::new("link_always")
-}
-
-/// The node's own link-local addresses at bridges.
-pub(super) fn node_link_local() -> SetName {
-    SetName::new("node_link_local")
-}
-
-/// The addresses of the node's pods, if a rule lets all pods in.
-fn pods(family: Family) -> SetName {
-    family_set("pods", family)
-}
 
 /// What judges the packets of one direction at a door: a chain that returns for what it does not let pass, and one
 /// where what is left goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Judging {
-    admit: ChainName,
-    rest: ChainName,
+    admit: ChainId,
+    rest: ChainId,
 }
 
 /// How a pod is isolated at its door.
@@ -67,13 +42,13 @@ pub(super) struct Isolation {
 struct Group {
     pods: BTreeSet<ObjectName>,
     /// Where packets of each sender that is let in go on.
-    senders: BTreeMap<IpAddr, ChainName>,
+    senders: BTreeMap<IpAddr, ChainId>,
 }
 
 /// The groups for ingress, and who may send to them.
 pub(super) struct Link {
-    groups: BTreeMap<String, Group>,
-    of_pods: BTreeMap<ObjectName, String>,
+    groups: BTreeMap<Digest, Group>,
+    of_pods: BTreeMap<ObjectName, Digest>,
     /// The sets of peers that each address of the node's pods is in, the link-local ones included. Nothing is known as long
     /// as there is no group.
     senders: BTreeMap<IpAddr, Membership>,
@@ -91,29 +66,32 @@ pub(super) struct Renewed<'a> {
 
 impl Link {
     pub(super) fn new(draft: &mut Draft) -> Self {
-        draft.put_set(&answers(), SetKind { key: KeyType::Answer, interval: false, verdicts: false });
+        draft.put_set(
+            &SetRole::Answers.into(),
+            SetKind { key: KeyType::Answer, interval: false, verdicts: false },
+        );
         for family in Family::BOTH {
             let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: false };
-            draft.put_set(&pods(family), address);
-            draft.pin_set(&pods(family));
+            draft.put_set(&SetRole::Pods(family).into(), address);
+            draft.pin_set(&SetRole::Pods(family).into());
         }
         let address = SetKind { key: KeyType::Address(Family::Ipv6), interval: false, verdicts: false };
-        draft.put_set(&node_link_local(), address);
+        draft.put_set(&SetRole::NodeLinkLocal.into(), address);
         let accept = || Statement::Verdict(Verdict::Accept);
         draft.put_chain(
-            &pass(),
+            &ChainRole::LinkPass.into(),
             None,
-            vec![Rule::new([Statement::ExpectAnswer(answers())]), Rule::new([accept()])],
+            vec![Rule::new([Statement::ExpectAnswer(SetRole::Answers.into())]), Rule::new([accept()])],
         );
-        draft.pin(&pass());
+        draft.pin(&ChainRole::LinkPass.into());
         let mut rules = skeleton::LINK_UPKEEP.map(|upkeep| rule([upkeep], Verdict::Accept)).to_vec();
         rules.push(Rule::new([Statement::SourceIsLocal, accept()]));
         // The look-up before does not know to which device a link-local address belongs.
         let source = Fields::Source(Family::Ipv6);
-        rules.push(Rule::new([Statement::InSet(source, node_link_local()), accept()]));
+        rules.push(Rule::new([Statement::InSet(source, SetRole::NodeLinkLocal.into()), accept()]));
         rules.push(Rule::new([is_answer(), accept()]));
-        draft.put_chain(&always(), None, rules);
-        draft.pin(&always());
+        draft.put_chain(&ChainRole::LinkAlways.into(), None, rules);
+        draft.pin(&ChainRole::LinkAlways.into());
         Self {
             groups: BTreeMap::new(),
             of_pods: BTreeMap::new(),
@@ -138,23 +116,23 @@ impl Link {
                 doors.of_pods.get(name).is_some_and(|door| is_judged(world, &subject.pod, door))
             });
             let key = subject.map(|subject| ingress.group_key(subject));
-            self.join(name, key.clone());
+            self.join(name, key);
             groups.extend(key);
         }
         let changed = self.update_senders(world, ingress, doors, renewed, draft);
         let keys: Vec<_> = if changed.is_empty() {
-            groups.iter().cloned().collect()
+            groups.iter().copied().collect()
         } else {
-            self.groups.keys().cloned().collect()
+            self.groups.keys().copied().collect()
         };
         for key in keys {
             let all = groups.contains(&key);
-            self.update_group(&key, ingress, if all { None } else { Some(&changed) }, draft);
+            self.update_group(key, ingress, if all { None } else { Some(&changed) }, draft);
         }
     }
 
     /// Puts a pod into a group, out of the one that it was in.
-    fn join(&mut self, pod: &ObjectName, key: Option<String>) {
+    fn join(&mut self, pod: &ObjectName, key: Option<Digest>) {
         if let Some(before) = self.of_pods.remove(pod)
             && let Some(group) = self.groups.get_mut(&before)
         {
@@ -164,7 +142,7 @@ impl Link {
             }
         }
         if let Some(key) = key {
-            self.groups.entry(key.clone()).or_default().pods.insert(pod.clone());
+            self.groups.entry(key).or_default().pods.insert(pod.clone());
             self.of_pods.insert(pod.clone(), key);
         }
     }
@@ -204,7 +182,11 @@ impl Link {
             |(address, before): &(IpAddr, Option<Membership>)| before.as_ref() != self.senders.get(address);
         let changed: BTreeSet<_> = before.into_iter().filter(differs).map(|(address, _)| address).collect();
         for address in &changed {
-            draft.list_address(&pods(Family::of(*address)), *address, self.senders.contains_key(address));
+            draft.list_address(
+                &SetRole::Pods(Family::of(*address)).into(),
+                *address,
+                self.senders.contains_key(address),
+            );
         }
         changed
     }
@@ -223,16 +205,16 @@ impl Link {
     /// Looks at the given senders of a group anew, or at all of them.
     fn update_group(
         &mut self,
-        key: &str,
+        key: Digest,
         ingress: &Side,
         changed: Option<&BTreeSet<IpAddr>>,
         draft: &mut Draft,
     ) {
-        let Some(group) = self.groups.get_mut(key) else { return };
+        let Some(group) = self.groups.get_mut(&key) else { return };
         let Some(subject) = group.pods.first().and_then(|pod| ingress.isolated_pod(pod)) else { return };
         for family in Family::BOTH {
             let kind = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
-            draft.put_set(&family_set(key, family), kind);
+            draft.put_set(&senders(key, family), kind);
         }
         let addresses: BTreeSet<_> = match changed {
             Some(changed) => changed.clone(),
@@ -242,7 +224,7 @@ impl Link {
             let membership = self.senders.get(&address);
             let access = membership.and_then(|membership| ingress.granted(subject, membership));
             let chain = access.map(|access| put_access(ingress, draft, &access));
-            let (set, element) = (family_set(key, Family::of(address)), ElementKey::Address(address));
+            let (set, element) = (senders(key, Family::of(address)), ElementKey::Address(address));
             if let Some(chain) = chain {
                 draft.put_element(&set, element, Element { target: Some(chain.clone()), comment: None });
                 group.senders.insert(address, chain);
@@ -268,11 +250,11 @@ impl Link {
         }
         if let Some(subject) = egress.isolated_pod(&pod.name) {
             let key = egress.group_key(subject);
-            let admit = put_admitting(egress, draft, &key, subject, false);
+            let admit = put_admitting(egress, draft, key, subject, false);
             isolation.egress = Some(Judging { admit, rest: put_rest(egress, draft, subject) });
         }
         if let Some((subject, key)) = ingress.isolated_pod(&pod.name).zip(self.of_pods.get(&pod.name)) {
-            let admit = put_admitting(ingress, draft, key, subject, true);
+            let admit = put_admitting(ingress, draft, *key, subject, true);
             isolation.ingress = Some(Judging { admit, rest: put_rest(ingress, draft, subject) });
         }
         isolation
@@ -284,12 +266,17 @@ fn is_judged(world: &World, pod: &Pod, door: &Door) -> bool {
     door.bridged || !world.allowed_sources(&pod.name.namespace).is_empty()
 }
 
+/// The senders that a group lets in.
+fn senders(group: Digest, family: Family) -> SetId {
+    SetRole::Link(Direction::Ingress, group, family).into()
+}
+
 fn is_answer() -> Statement {
-    Statement::InSet(Fields::Tuple(Family::Ipv6), answers())
+    Statement::InSet(Fields::Tuple(Family::Ipv6), SetRole::Answers.into())
 }
 
 /// Makes sure of a chain that passes what `access` allows and returns for the rest.
-fn put_access(side: &Side, draft: &mut Draft, access: &Access) -> ChainName {
+fn put_access(side: &Side, draft: &mut Draft, access: &Access) -> ChainId {
     match access {
         Access::Everything(rule) => {
             put_rule(draft, rule);
@@ -299,8 +286,8 @@ fn put_access(side: &Side, draft: &mut Draft, access: &Access) -> ChainName {
             for port in ports {
                 put_rule(draft, port.rule());
             }
-            let map = side.put_ports(draft, ports);
-            let chain = ChainName::new(map.as_str());
+            let (content, map) = side.put_ports(draft, ports);
+            let chain = ChainRole::Ports(side.direction(), content).into();
             draft.put_chain(
                 &chain,
                 None,
@@ -312,18 +299,19 @@ fn put_access(side: &Side, draft: &mut Draft, access: &Access) -> ChainName {
 }
 
 /// Makes sure of a rule's chain, which counts what the rule lets pass.
-fn put_rule(draft: &mut Draft, rule: &ChainName) {
-    let count = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Goto(pass()))]);
+fn put_rule(draft: &mut Draft, rule: &ChainId) {
+    let count =
+        Rule::new([Statement::Counter, Statement::Verdict(Verdict::Goto(ChainRole::LinkPass.into()))]);
     draft.put_chain(rule, None, vec![count]);
 }
 
 /// Makes sure of the chain that looks who is at the other end, a pod of the node or an address in a block.
-fn put_admitting(side: &Side, draft: &mut Draft, key: &str, subject: &Isolated, pods: bool) -> ChainName {
+fn put_admitting(side: &Side, draft: &mut Draft, key: Digest, subject: &Isolated, pods: bool) -> ChainId {
     let mut rules = Vec::new();
     for family in Family::BOTH {
         let peer = skeleton::peer_field(side.direction(), family);
         if pods {
-            rules.push(Rule::new([Statement::VerdictMap(peer, family_set(key, family))]));
+            rules.push(Rule::new([Statement::VerdictMap(peer, senders(key, family))]));
         }
         let blocks = side.granted_blocks(subject, family);
         if blocks.is_empty() {
@@ -336,18 +324,18 @@ fn put_admitting(side: &Side, draft: &mut Draft, key: &str, subject: &Isolated, 
                 (ElementKey::AddressRange(first, last), Element { target, comment: None })
             })
             .collect();
-        let map = family_set(&format!("{key}_blocks"), family);
+        let map = SetRole::LinkBlocks(side.direction(), key, family).into();
         draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: true, verdicts: true });
         draft.replace_elements(&map, elements);
         rules.push(Rule::new([Statement::VerdictMap(peer, map)]));
     }
-    let chain = ChainName::new(key);
+    let chain = ChainRole::Link(side.direction(), key).into();
     draft.put_chain(&chain, None, rules);
     chain
 }
 
 /// Makes sure of the chain where packets go on whose other end no rule names: what is open to all, and the denial.
-fn put_rest(side: &Side, draft: &mut Draft, subject: &Isolated) -> ChainName {
+fn put_rest(side: &Side, draft: &mut Draft, subject: &Isolated) -> ChainId {
     let mut open = |crowd| {
         side.crowd_access(subject, crowd).map(|access| match access {
             Access::Everything(rule) => {
@@ -358,7 +346,7 @@ fn put_rest(side: &Side, draft: &mut Draft, subject: &Isolated) -> ChainName {
                 for port in &ports {
                     put_rule(draft, port.rule());
                 }
-                Statement::VerdictMap(Fields::ProtocolAndPort, side.put_ports(draft, &ports))
+                Statement::VerdictMap(Fields::ProtocolAndPort, side.put_ports(draft, &ports).1)
             }
         })
     };
@@ -367,18 +355,21 @@ fn put_rest(side: &Side, draft: &mut Draft, subject: &Isolated) -> ChainName {
     if side.direction() == Direction::Ingress
         && let Some(open) = open(Crowd::Pods)
     {
-        rules.extend(skeleton::with_peers(side.direction(), pods, &open));
+        rules.extend(skeleton::with_peers(side.direction(), SetRole::Pods, &open));
     }
     let audited = subject.audited;
-    let (event, verdict) =
-        if audited { (LogEvent::Audited, Verdict::Goto(pass())) } else { (LogEvent::Denied, Verdict::Drop) };
+    let (event, verdict) = if audited {
+        (LogEvent::Audited, Verdict::Goto(ChainRole::LinkPass.into()))
+    } else {
+        (LogEvent::Denied, Verdict::Drop)
+    };
     rules.push(skeleton::log(side.direction(), event));
     let rest = Rule::new([Statement::Counter, Statement::Verdict(verdict)]);
     let policies = || subject.policies.iter().map(|policy| &policy.name);
     rules.push(rest.comment(isolation_comment(audited, policies())));
     let policies = policies().map(ToString::to_string);
-    let content: Vec<String> = rules.iter().map(ToString::to_string).chain(policies).collect();
-    let name = isolation_chain(side.direction(), audited, content.iter().map(String::as_str));
+    let group = Digest::of(rules.iter().map(ToString::to_string).chain(policies));
+    let name = ChainRole::Isolation { direction: side.direction(), audited, group }.into();
     draft.put_chain(&name, None, rules);
     name
 }
@@ -389,7 +380,7 @@ impl Isolation {
         let go = |verdict| Rule::new([source.clone(), Statement::Verdict(verdict)]);
         match (&self.egress, &self.ingress) {
             (None, None) => vec![go(Verdict::Accept)],
-            (None, Some(_)) => vec![go(Verdict::Goto(pass()))],
+            (None, Some(_)) => vec![go(Verdict::Goto(ChainRole::LinkPass.into()))],
             (Some(Judging { admit, rest }), _) => {
                 let answer = Rule::new([source.clone(), is_answer(), Statement::Verdict(Verdict::Accept)]);
                 vec![answer, go(Verdict::Jump(admit.clone())), go(Verdict::Goto(rest.clone()))]
@@ -413,13 +404,13 @@ impl Isolation {
             // A bridge that has forgotten where somebody is asks at all of its ports.
             rules.push(rule([FrameMatch::NotTo(own), FrameMatch::Unicast], Verdict::Drop));
         }
-        rules.push(go(Verdict::Jump(always())));
+        rules.push(go(Verdict::Jump(ChainRole::LinkAlways.into())));
         match &self.ingress {
             Some(Judging { admit, rest }) => {
                 rules.push(go(Verdict::Jump(admit.clone())));
                 rules.push(go(Verdict::Goto(rest.clone())));
             }
-            None => rules.push(go(Verdict::Goto(pass()))),
+            None => rules.push(go(Verdict::Goto(ChainRole::LinkPass.into()))),
         }
         Some(rules)
     }

@@ -18,32 +18,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::counted::comment;
 use super::draft::Draft;
-use super::names::{comment, device_chain, family_set};
 use super::side::{Regranted, Side};
 use super::world::{Changed, World};
 use crate::model::{Doors, Family, ObjectName, Pod};
 use crate::ruleset::{
-    ChainName, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, SetKind, SetName, Statement,
-    TableFamily, Transaction,
+    ChainId, ChainRole, DevicePart, Element, ElementKey, Fields, Hook, KeyType, Rule, Ruleset, SetId,
+    SetKind, SetRole, Statement, TableFamily, Transaction,
 };
 use guard::Base;
 use link::{Link, Renewed};
-
-/// The addresses of the pods that have a door on this node.
-fn behind_doors(family: Family) -> SetName {
-    family_set("behind_doors", family)
-}
-
-/// The addresses of the node's pods whose doors are unknown.
-fn without_door(family: Family) -> SetName {
-    family_set("without_door", family)
-}
-
-/// Whether a set lists the node's pods whose doors are unknown. The comments of its elements name them.
-pub fn lists_pods_without_door(set: &SetName) -> bool {
-    Family::BOTH.map(without_door).contains(set)
-}
 
 /// The table, and what it was made of.
 pub(super) struct DoorTable {
@@ -61,7 +46,7 @@ pub(super) struct DoorTable {
     /// The pods whose doors have changed since.
     moved: BTreeSet<ObjectName>,
     /// The base chains of each device.
-    guarded: BTreeMap<Arc<str>, BTreeSet<ChainName>>,
+    guarded: BTreeMap<Arc<str>, BTreeSet<ChainId>>,
     listed: Listed,
 }
 
@@ -70,7 +55,7 @@ pub(super) struct DoorTable {
 pub(super) struct Listed(BTreeMap<ObjectName, Vec<Listing>>);
 
 /// A set, the address that it has, and where packets go on whose address it is.
-type Listing = (SetName, IpAddr, Option<ChainName>);
+type Listing = (SetId, IpAddr, Option<ChainId>);
 
 impl Listed {
     /// Lists some pods anew: `now` says in which sets their addresses are.
@@ -102,7 +87,10 @@ impl DoorTable {
     pub(super) fn new() -> Self {
         let mut draft = Draft::new(TableFamily::Netdev);
         for family in Family::BOTH {
-            for (set, verdicts) in [(behind_doors(family), true), (without_door(family), false)] {
+            for (set, verdicts) in
+                [(SetRole::BehindDoors(family), true), (SetRole::WithoutDoor(family), false)]
+            {
+                let set = set.into();
                 draft.put_set(&set, SetKind { key: KeyType::Address(family), interval: false, verdicts });
                 draft.pin_set(&set);
             }
@@ -151,7 +139,7 @@ impl DoorTable {
         let tunnels = old.tunnels != self.doors.tunnels;
         let own = self.doors.node_link_local.iter();
         let own = own.map(|address| (ElementKey::Address(IpAddr::V6(*address)), Element::BARE)).collect();
-        self.draft.replace_elements(&link::node_link_local(), own);
+        self.draft.replace_elements(&SetRole::NodeLinkLocal.into(), own);
         self.moved.extend(names.filter(|name| tunnels || is_new(name)).cloned());
     }
 
@@ -200,9 +188,9 @@ impl DoorTable {
             // Where a pod of another node shows the address too, its packets come in elsewhere.
             let listed = listed
                 .filter(|address| door.is_none() || world.claimants(*address).all(|pod| world.is_local(pod)));
-            let set = if door.is_some() { behind_doors } else { without_door };
+            let set = if door.is_some() { SetRole::BehindDoors } else { SetRole::WithoutDoor };
             let target = || door.map(guard::elsewhere_chain);
-            listed.map(|address| (set(Family::of(address)), address, target())).collect()
+            listed.map(|address| (set(Family::of(address)).into(), address, target())).collect()
         });
         let relabelled =
             !(changed.policies.is_empty() && changed.namespaces.is_empty() && concerned.is_empty());
@@ -223,7 +211,7 @@ impl DoorTable {
             if !self
                 .guarded
                 .get(device)
-                .is_some_and(|chains| chains.contains(&device_chain("elsewhere", device)))
+                .is_some_and(|chains| chains.contains(&device_chain(DevicePart::Elsewhere, device)))
             {
                 bases.insert(device.clone(), vec![base_elsewhere(device)]);
             }
@@ -276,9 +264,14 @@ fn stands_for(world: &World, address: IpAddr, has_door: impl Fn(&ObjectName) -> 
 /// the only honest one is a pod's own, to a load balancer that sends it back to this node and leaves the source as it
 /// is, and nothing tells that one from a borrowed source.
 fn base_elsewhere(device: &Arc<str>) -> Base {
-    let fields = Family::BOTH.map(|family| (Fields::Source(family), behind_doors(family)));
-    let arp = (Fields::ArpSource, behind_doors(Family::Ipv4));
+    let fields = Family::BOTH.map(|family| (Fields::Source(family), SetRole::BehindDoors(family)));
+    let arp = (Fields::ArpSource, SetRole::BehindDoors(Family::Ipv4));
     let rules = fields.into_iter().chain([arp]);
-    let rules = rules.map(|(fields, map)| Rule::new([Statement::VerdictMap(fields, map)]));
-    (device_chain("elsewhere", device), Hook::Ingress(device.clone()), rules.collect())
+    let rules = rules.map(|(fields, map)| Rule::new([Statement::VerdictMap(fields, map.into())]));
+    (device_chain(DevicePart::Elsewhere, device), Hook::Ingress(device.clone()), rules.collect())
+}
+
+/// The chain of a part of what happens at a device.
+fn device_chain(part: DevicePart, device: &Arc<str>) -> ChainId {
+    ChainRole::Device(part, device.clone()).into()
 }

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use super::subjects::{Isolated, SubjectName};
 use super::{Regranted, Side};
 use crate::compile::access::Access;
-use crate::compile::names::of_content;
 use crate::compile::peer_set::PeerSetId;
 use crate::compile::ranges::{self, AddressMap};
 use crate::compile::rule::{Crowd, Membership};
 use crate::model::{Direction, Family, ObjectName};
+use crate::ruleset::Digest;
 
 impl Side {
     pub(in crate::compile) fn direction(&self) -> Direction {
@@ -32,13 +32,12 @@ impl Side {
         std::mem::take(&mut self.regranted)
     }
 
-    /// A name for all subjects to which the rules allow the same.
-    pub(in crate::compile) fn group_key(&self, subject: &Isolated) -> String {
+    /// What stands for all subjects to which the rules allow the same.
+    pub(in crate::compile) fn group_key(&self, subject: &Isolated) -> Digest {
         let policies = subject.policies.iter().map(|policy| policy.name.to_string());
         let rules = subject.rules.iter().filter_map(|chain| self.rules.get(chain));
         let numbers = rules.map(|rule| format!("{:?}", rule.resolve(&subject.pod)));
-        let content: Vec<_> = policies.chain(numbers).collect();
-        of_content(&format!("{}_link", self.direction), content.iter().map(String::as_str))
+        Digest::of(policies.chain(numbers))
     }
 
     /// What the subject's rules allow between it and whoever is in these sets of peers.

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use super::subjects::{Isolated, Subject};
 use super::{Pass, Side};
 use crate::compile::access::Access;
+use crate::compile::counted::{comment, isolation_comment};
 use crate::compile::draft::Draft;
-use crate::compile::names::{comment, isolation_chain, isolation_comment};
 use crate::compile::rule::{Crowd, Membership};
 use crate::compile::skeleton;
 use crate::model::Family;
-use crate::ruleset::{ChainName, Element, ElementKey, LogEvent, Rule, SetName, Statement, Verdict};
+use crate::ruleset::{
+    ChainId, ChainRole, Digest, Element, ElementKey, LogEvent, Rule, SetId, SetRole, Statement, Verdict,
+};
 
 impl Side {
     pub(super) fn update_isolation(&self, draft: &mut Draft, pass: &Pass) {
@@ -38,7 +40,7 @@ impl Side {
 
     /// Makes sure of the chain of a subject's group: the pods that the same policies isolate and that have
     /// the same ports open to everybody and to all pods.
-    fn put_isolation(&self, draft: &mut Draft, subject: &Subject) -> ChainName {
+    fn put_isolation(&self, draft: &mut Draft, subject: &Subject) -> ChainId {
         let mut body = Vec::new();
         if let Some(open) = self.opening(draft, subject, Crowd::Everybody) {
             body.push(Rule::new([open]));
@@ -49,7 +51,7 @@ impl Side {
             }
         }
         if let Some(open) = self.opening(draft, subject, Crowd::Pods) {
-            body.extend(skeleton::with_peers(self.direction, skeleton::pods, &open));
+            body.extend(skeleton::with_peers(self.direction, SetRole::Pods, &open));
         }
         body.extend(skeleton::to_itself(self.direction));
         let audited = subject.is_audited();
@@ -64,8 +66,8 @@ impl Side {
         body.push(rest.comment(isolation_comment(audited, policies())));
 
         let policies = policies().map(ToString::to_string);
-        let content: Vec<String> = body.iter().map(ToString::to_string).chain(policies).collect();
-        let name = isolation_chain(self.direction, audited, content.iter().map(String::as_str));
+        let group = Digest::of(body.iter().map(ToString::to_string).chain(policies));
+        let name = ChainRole::Isolation { direction: self.direction, audited, group }.into();
         draft.put_chain(&name, None, body);
         name
     }
@@ -91,11 +93,11 @@ impl Side {
         self.access(pod, &Membership::none(), &[crowd])
     }
 
-    fn isolated(&self, address: IpAddr) -> SetName {
-        skeleton::isolated(self.direction, Family::of(address))
+    fn isolated(&self, address: IpAddr) -> SetId {
+        SetRole::Isolated(self.direction, Family::of(address)).into()
     }
 
-    fn itself(&self, address: IpAddr) -> SetName {
-        skeleton::itself(self.direction, Family::of(address))
+    fn itself(&self, address: IpAddr) -> SetId {
+        SetRole::Itself(self.direction, Family::of(address)).into()
     }
 }

@@ -23,7 +23,7 @@ use super::ranges::{AddressMap, AddressRanges};
 use super::rule::{ActiveRule, Crowd, Identity, Membership, access};
 use super::world::{Changed, World};
 use crate::model::{Direction, NetworkPolicy, ObjectName};
-use crate::ruleset::{ChainName, Element};
+use crate::ruleset::{ChainId, Element};
 use peers::Known;
 use subjects::{Isolated, Subject, SubjectName};
 
@@ -35,7 +35,7 @@ pub(super) struct Side {
     /// The policies that isolate any of it.
     active: BTreeMap<ObjectName, Active>,
     /// The rules of the active policies.
-    rules: BTreeMap<ChainName, ActiveRule>,
+    rules: BTreeMap<ChainId, ActiveRule>,
     /// Whether one of them names every pod of the cluster.
     names_all_pods: bool,
     /// The peers that those rules name.
@@ -45,7 +45,7 @@ pub(super) struct Side {
     /// The identity of every address in a block of a rule, if it belongs to no pod.
     pieces: AddressMap<Arc<Identity>>,
     /// Every identity in use, by its chain.
-    identities: HashMap<ChainName, Known>,
+    identities: HashMap<ChainId, Known>,
     /// The isolated pods that came, went or changed in the last update.
     changed_subjects: BTreeSet<ObjectName>,
     /// What the last update looked at anew.
@@ -94,7 +94,7 @@ struct InQuestion {
     /// What rules asked of its members before.
     before: Option<Use>,
     /// The identities that had members of it.
-    identities: BTreeSet<ChainName>,
+    identities: BTreeSet<ChainId>,
 }
 
 /// What one update has found out so far.
@@ -103,7 +103,7 @@ struct Pass {
     /// Subjects that came, went or changed, with what they were before.
     subjects: BTreeMap<SubjectName, Option<Subject>>,
     /// The rules of policies that became inactive or have other contents now, with the peers that they had.
-    rules: HashMap<ChainName, Option<PeerSetId>>,
+    rules: HashMap<ChainId, Option<PeerSetId>>,
     /// The sets of peers that rules use otherwise now.
     peer_sets: BTreeMap<PeerSetId, InQuestion>,
     /// Identities that no address had before.
@@ -151,7 +151,7 @@ impl Side {
     }
 
     /// Forgets identities whose chains nothing leads to any more.
-    pub(super) fn forget(&mut self, collected: &[ChainName]) {
+    pub(super) fn forget(&mut self, collected: &[ChainId]) {
         for chain in collected {
             if let Some(Known { identity, .. }) = self.identities.remove(chain) {
                 self.peer_sets.forget_identity(chain, identity.membership.sets());
@@ -171,6 +171,6 @@ impl Side {
 }
 
 /// An element of a verdict map.
-fn goto(chain: &ChainName) -> Element {
+fn goto(chain: &ChainId) -> Element {
     Element { target: Some(chain.clone()), comment: None }
 }

@@ -2,11 +2,10 @@
 
 use super::{Pass, Side, goto};
 use crate::compile::draft::Draft;
-use crate::compile::names::of_content;
 use crate::compile::rule::Crowd;
 use crate::compile::skeleton;
 use crate::model::{Direction, Family};
-use crate::ruleset::{ChainName, ElementKey, Rule, Statement};
+use crate::ruleset::{ChainRole, Digest, ElementKey, Rule, SetRole, Statement};
 
 impl Side {
     pub(super) fn update_own_node(&self, draft: &mut Draft, pass: &Pass) {
@@ -15,16 +14,18 @@ impl Side {
         }
         // All removals come first: an address may have moved from one subject to another.
         for address in pass.subjects.values().flatten().flat_map(|old| &old.addresses) {
-            draft.remove_element(&skeleton::own_node(Family::of(*address)), ElementKey::Address(*address));
+            draft.remove_element(
+                &SetRole::OwnNode(Family::of(*address)).into(),
+                ElementKey::Address(*address),
+            );
         }
         for subject in pass.subjects.keys().filter_map(|name| self.subjects.get(name)) {
             let Some(open) = self.opening(draft, subject, Crowd::OwnNode) else { continue };
             let body = vec![Rule::new([Statement::DestinationIsLocal, open]), skeleton::to_egress()];
-            let content: Vec<String> = body.iter().map(ToString::to_string).collect();
-            let chain = ChainName::new(of_content("egress_own_node", content.iter().map(String::as_str)));
+            let chain = ChainRole::OwnNode(Digest::of(body.iter().map(ToString::to_string))).into();
             draft.put_chain(&chain, None, body);
             for address in &subject.addresses {
-                let map = skeleton::own_node(Family::of(*address));
+                let map = SetRole::OwnNode(Family::of(*address)).into();
                 draft.put_element(&map, ElementKey::Address(*address), goto(&chain));
             }
         }

@@ -7,12 +7,14 @@ use super::subjects::{Subject, SubjectName};
 use super::{Pass, Side, goto};
 use crate::compile::access::{Access, Opening, port_map};
 use crate::compile::draft::Draft;
-use crate::compile::names::{family_set, of_content};
 use crate::compile::peer_set::PeerSetId;
 use crate::compile::rule::{Crowd, Identity};
 use crate::compile::skeleton;
 use crate::model::Family;
-use crate::ruleset::{ChainName, ElementKey, Fields, KeyType, Rule, SetKind, SetName, Statement, Verdict};
+use crate::ruleset::{
+    ChainId, ChainRole, Digest, ElementKey, Fields, KeyType, Rule, SetId, SetKind, SetRole, Statement,
+    Verdict,
+};
 
 impl Side {
     pub(super) fn update_pairs(&self, draft: &mut Draft, pass: &Pass) {
@@ -21,7 +23,7 @@ impl Side {
             // All removals come first: an address may have moved from one subject to another.
             let old = subjects.iter().filter_map(|name| pass.subjects.get(*name)?.as_ref());
             for address in old.flat_map(|subject| &subject.addresses) {
-                draft.remove_element(&reached(identity, Family::of(*address)), ElementKey::Address(*address));
+                draft.remove_element(&identity.reached(Family::of(*address)), ElementKey::Address(*address));
             }
             for subject in subjects.iter().filter_map(|name| self.subjects.get(*name)) {
                 self.put_pair(draft, identity, subject);
@@ -30,8 +32,8 @@ impl Side {
         }
     }
 
-    fn pairs_in_question<'a>(&'a self, pass: &'a Pass) -> BTreeMap<&'a ChainName, BTreeSet<&'a SubjectName>> {
-        let mut pairs: BTreeMap<&ChainName, BTreeSet<&SubjectName>> = BTreeMap::new();
+    fn pairs_in_question<'a>(&'a self, pass: &'a Pass) -> BTreeMap<&'a ChainId, BTreeSet<&'a SubjectName>> {
+        let mut pairs: BTreeMap<&ChainId, BTreeSet<&SubjectName>> = BTreeMap::new();
         for identity in &pass.identities {
             let subjects = pairs.entry(&identity.chain).or_default();
             let rules = identity.membership.sets().flat_map(|set| self.peer_sets.rules(set));
@@ -54,7 +56,7 @@ impl Side {
     }
 
     /// The peers that a rule had before this update.
-    fn peers_before(&self, chain: &ChainName, pass: &Pass) -> Option<PeerSetId> {
+    fn peers_before(&self, chain: &ChainId, pass: &Pass) -> Option<PeerSetId> {
         match pass.rules.get(chain) {
             Some(peers) => *peers,
             None => self.rules.get(chain)?.peers,
@@ -71,7 +73,7 @@ impl Side {
         let Some(chain) = chain else { return };
         for address in &subject.addresses {
             let family = Family::of(*address);
-            let map = reached(identity, family);
+            let map = identity.reached(family);
             draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
             draft.put_element(&map, ElementKey::Address(*address), goto(&chain));
         }
@@ -79,7 +81,7 @@ impl Side {
 
     /// Makes sure of a chain that returns for what the policies of all pods allow that show one address; `None` if that
     /// is nothing. What one pod's rules open to a crowd another's may open to the identity, so both count here.
-    fn put_shared(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) -> Option<ChainName> {
+    fn put_shared(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) -> Option<ChainId> {
         // It is one address, so the other end's is of its family.
         let family = Family::of(*subject.addresses.first()?);
         let open = |crowds: &[Crowd]| {
@@ -91,7 +93,7 @@ impl Side {
         let mut rules = Vec::new();
         if let Some(open) = to_pods {
             let open = self.let_through(draft, &open);
-            rules.extend(skeleton::with_peers(self.direction, skeleton::pods, &open));
+            rules.extend(skeleton::with_peers(self.direction, SetRole::Pods, &open));
         }
         if let Some(open) = to_anybody {
             rules.push(Rule::new([self.let_through(draft, &open)]));
@@ -100,9 +102,8 @@ impl Side {
             return None;
         }
         rules.push(self.to_unlisted());
-        let content: Vec<String> = rules.iter().map(ToString::to_string).collect();
-        let name = of_content(&format!("{}_shared", self.direction), content.iter().map(String::as_str));
-        let chain = ChainName::new(name);
+        let content = Digest::of(rules.iter().map(ToString::to_string));
+        let chain = ChainRole::Shared(self.direction, content).into();
         if !draft.has_chain(&chain) {
             draft.put_chain(&chain, None, rules);
         }
@@ -114,14 +115,14 @@ impl Side {
         match access {
             Access::Everything(rule) => Statement::Verdict(Verdict::Goto(rule.clone())),
             Access::Ports(ports) => {
-                Statement::VerdictMap(Fields::ProtocolAndPort, self.put_ports(draft, ports))
+                Statement::VerdictMap(Fields::ProtocolAndPort, self.put_ports(draft, ports).1)
             }
         }
     }
 
     /// Puts an identity's chain, which looks only into maps that have something in them.
     fn put_identity(&self, draft: &mut Draft, identity: &Identity) {
-        let maps = Family::BOTH.into_iter().map(|family| (family, reached(identity, family)));
+        let maps = Family::BOTH.into_iter().map(|family| (family, identity.reached(family).clone()));
         let filled = maps.filter(|(_, map)| draft.has_elements(map));
         let look_ups = filled.map(|(family, map)| {
             Rule::new([Statement::VerdictMap(skeleton::subject_field(self.direction, family), map)])
@@ -131,12 +132,12 @@ impl Side {
     }
 
     /// Makes sure of a chain that returns for what `access` allows; its name.
-    fn put_access(&self, draft: &mut Draft, access: &Access) -> ChainName {
+    fn put_access(&self, draft: &mut Draft, access: &Access) -> ChainId {
         match access {
             Access::Everything(rule) => rule.clone(),
             Access::Ports(ports) => {
-                let map = self.put_ports(draft, ports);
-                let chain = ChainName::new(map.as_str());
+                let (content, map) = self.put_ports(draft, ports);
+                let chain = ChainRole::Ports(self.direction, content).into();
                 if !draft.has_chain(&chain) {
                     let look_up = Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, map)]);
                     draft.put_chain(&chain, None, vec![look_up, self.to_unlisted()]);
@@ -146,25 +147,19 @@ impl Side {
         }
     }
 
-    /// Makes sure of the map from ports to the rules that open them; its name.
-    pub(in crate::compile) fn put_ports(&self, draft: &mut Draft, ports: &[Opening]) -> SetName {
-        let content: Vec<String> = ports.iter().map(ToString::to_string).collect();
-        let name = of_content(&format!("{}_ports", self.direction), content.iter().map(String::as_str));
-        let name = SetName::new(name);
+    /// Makes sure of the map from ports to the rules that open them; what stands for its content, and the map.
+    pub(in crate::compile) fn put_ports(&self, draft: &mut Draft, ports: &[Opening]) -> (Digest, SetId) {
+        let content = Digest::of(ports.iter().map(ToString::to_string));
+        let name = SetRole::Ports(self.direction, content).into();
         if !draft.has_elements(&name) {
             let (kind, elements) = port_map(ports);
             draft.put_set(&name, kind);
             draft.replace_elements(&name, elements);
         }
-        name
+        (content, name)
     }
 
     fn to_unlisted(&self) -> Rule {
-        Rule::new([Statement::Verdict(Verdict::Goto(skeleton::unlisted(self.direction)))])
+        Rule::new([Statement::Verdict(Verdict::Goto(ChainRole::Unlisted(self.direction).into()))])
     }
-}
-
-/// The map of the subjects that an identity reaches.
-fn reached(identity: &Identity, family: Family) -> SetName {
-    family_set(identity.chain.as_str(), family)
 }

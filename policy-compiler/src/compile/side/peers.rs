@@ -9,10 +9,9 @@ use crate::compile::draft::Draft;
 use crate::compile::peer_set::{Member, PeerSetId};
 use crate::compile::ranges::{self, AddressRanges};
 use crate::compile::rule::{Identity, Membership};
-use crate::compile::skeleton;
 use crate::compile::world::{Changed, World};
 use crate::model::{Family, Pod};
-use crate::ruleset::ElementKey;
+use crate::ruleset::{ElementKey, SetRole};
 
 /// An identity in use.
 pub(super) struct Known {
@@ -110,7 +109,7 @@ impl Side {
         if self.peers.get(&address) == identity.as_ref() {
             return;
         }
-        let set = skeleton::peers(self.direction, Family::of(address));
+        let set = SetRole::Peers(self.direction, Family::of(address)).into();
         let key = ElementKey::Address(address);
         let old = match identity {
             Some(identity) => {
@@ -167,7 +166,7 @@ impl Side {
                 let around = ranges::with_neighbours(range);
                 let before: Vec<_> = pieces.overlapping(&around).map(|(piece, _)| piece.clone()).collect();
                 for piece in before {
-                    let blocks = skeleton::blocks(self.direction, Family::of(*piece.start()));
+                    let blocks = SetRole::Blocks(self.direction, Family::of(*piece.start())).into();
                     draft.remove_element(&blocks, ElementKey::AddressRange(*piece.start(), *piece.end()));
                     touched.insert(piece);
                 }
@@ -187,7 +186,7 @@ impl Side {
         }
         for range in touched.iter() {
             for (piece, identity) in self.pieces.overlapping(range) {
-                let blocks = skeleton::blocks(self.direction, Family::of(*piece.start()));
+                let blocks = SetRole::Blocks(self.direction, Family::of(*piece.start())).into();
                 let key = ElementKey::AddressRange(*piece.start(), *piece.end());
                 draft.put_element(&blocks, key, goto(&identity.chain));
             }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use super::{InQuestion, Pass, Side};
 use crate::compile::draft::Draft;
-use crate::compile::names::rule_chain;
 use crate::compile::peer_set::PeerSet;
 use crate::compile::rule::{ActiveRule, Crowd};
 use crate::compile::world::{Changed, World};
 use crate::model::{Direction, NetworkPolicy, ObjectName, Pod};
-use crate::ruleset::{ChainName, Rule, Statement, Verdict};
+use crate::ruleset::{ChainId, ChainRole, Rule, Statement, Verdict};
 
 /// An isolated pod.
 #[derive(Clone)]
@@ -21,7 +20,7 @@ pub(in crate::compile) struct Isolated {
     /// Whether all of them are in audit mode.
     pub(in crate::compile) audited: bool,
     /// The chains of all rules of `policies`, sorted.
-    pub(super) rules: Vec<ChainName>,
+    pub(super) rules: Vec<ChainId>,
 }
 
 /// What a subject is known by.
@@ -100,7 +99,7 @@ impl Subject {
     }
 
     /// The chains of all rules of those.
-    pub(super) fn rules(&self) -> impl Iterator<Item = &ChainName> {
+    pub(super) fn rules(&self) -> impl Iterator<Item = &ChainId> {
         self.pods.iter().flat_map(|pod| &pod.rules)
     }
 
@@ -194,7 +193,7 @@ impl Side {
         draft: &mut Draft,
         pass: &mut Pass,
     ) {
-        let mut gone: BTreeSet<ChainName> = BTreeSet::new();
+        let mut gone: BTreeSet<ChainId> = BTreeSet::new();
         for chain in old.into_iter().flat_map(|policy| rule_chains(policy, self.direction)) {
             let Some(rule) = self.rules.remove(&chain) else { continue };
             if let Some(set) = rule.peers.and_then(|id| self.peer_sets.get(id)).cloned() {
@@ -245,7 +244,8 @@ impl Side {
 }
 
 /// The chains of a policy's rules, in the order of the rules.
-fn rule_chains(policy: &NetworkPolicy, direction: Direction) -> impl Iterator<Item = ChainName> {
+fn rule_chains(policy: &NetworkPolicy, direction: Direction) -> impl Iterator<Item = ChainId> {
     let rules = policy.rules(direction).unwrap_or_default();
-    (0..rules.len()).map(move |index| rule_chain(direction, &policy.name, index))
+    (0..rules.len())
+        .map(move |index| ChainRole::Rule { direction, policy: policy.name.clone(), index }.into())
 }

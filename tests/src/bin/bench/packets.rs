@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use controller::kernel::Kernel;
 use lab::{Lab, Node, Pod, Topology, Underlay};
 use policy_compiler::compile::Compiler;
-use policy_compiler::ruleset::{Chain, ChainName, Hook, Rule, Ruleset, Statement, Transaction, Verdict};
+use policy_compiler::ruleset::{Chain, ChainId, Hook, Rule, Ruleset, Statement, Transaction, Verdict};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrV4, SocketType, ipproto, sendto, socket};
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ struct Router {
 fn conntrack_alone() -> Ruleset {
     let rule = Rule::new([Statement::EstablishedOrRelated, Statement::Verdict(Verdict::Accept)]);
     let chain = Chain { hook: Some(Hook::Forward), rules: vec![rule] };
-    Ruleset { chains: [(ChainName::new("forward"), chain)].into(), ..Ruleset::default() }
+    Ruleset { chains: [(ChainId::read("forward"), chain)].into(), ..Ruleset::default() }
 }
 
 impl Router {
