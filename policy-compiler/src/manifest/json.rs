@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::error::SyntaxError;
 use super::meter::Meter;
 use super::scalar::Scalar;
+use super::surrogates::Surrogates;
 use super::text::Text;
 use super::tree::{Entry, Node, Part, Sink, Value, mark_repeated};
 
@@ -18,7 +19,7 @@ pub(super) fn read<R: Read>(
     sink: Sink<'_>,
 ) -> Result<(), SyntaxError> {
     // It takes no byte more than it has to, so that the meter knows the line of every value.
-    let mut source = serde_json::Deserializer::from_reader(text);
+    let mut source = serde_json::Deserializer::from_reader(Surrogates::new(text));
     read_document(&mut source, meter, sink).map_err(|error| {
         let message = error.to_string();
         // The place is that in this value alone.

@@ -41,6 +41,20 @@ impl Scalar {
             _ => Resolved::String(text),
         }
     }
+
+    /// What it is as the key of an object: `kubectl` makes a string of what it stands for.
+    pub(super) fn into_key(self) -> Box<str> {
+        match self.resolve() {
+            Resolved::Bool(value) => value.to_string().into(),
+            Resolved::Integer(Some(number)) => number.to_string().into(),
+            Resolved::Float => match self.text.replace('_', "").parse::<f32>() {
+                // Others become powers of ten, which no name of a label is.
+                Ok(number) if (1e-4..1e6).contains(&number.abs()) => number.to_string().into(),
+                _ => self.text,
+            },
+            _ => self.text,
+        }
+    }
 }
 
 fn number(text: &str) -> Resolved<'_> {

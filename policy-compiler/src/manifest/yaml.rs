@@ -10,6 +10,7 @@ use granit_parser::{
 };
 
 use super::error::SyntaxError;
+use super::flow::Flow;
 use super::meter::Meter;
 use super::scalar::Scalar;
 use super::text::Text;
@@ -26,7 +27,7 @@ pub(super) fn read<R: Read>(
 ) -> Result<(), SyntaxError> {
     let lines_before = meter.line() - 1;
     let parser = Parser::with_options(
-        Characters { text, window: 0 },
+        Characters { text, window: 0, flow: Flow::default() },
         options! { bom_inside_document_as_content: true },
     );
     let mut builder = Builder { meter, sink, open: Vec::new(), anchors: HashMap::new() };
@@ -45,9 +46,22 @@ struct Characters<'t, 'm, R> {
     text: &'t mut Text<'m, R>,
     /// How many characters the parser looks ahead.
     window: usize,
+    flow: Flow,
 }
 
 impl<R: Read> Characters<'_, '_, R> {
+    /// What the parser is shown as the next character.
+    #[inline]
+    fn next(&self) -> Option<char> {
+        match self.text.next() {
+            // The parser refuses tabs that might indent.
+            Some('\t') if self.flow.ignores_indentation() => Some(' '),
+            // The parser does not know this escape.
+            Some('\\') if self.flow.has_escapes() && self.text.rest().starts_with("\\'") => Some('\''),
+            next => next,
+        }
+    }
+
     fn take(&mut self, bytes: usize) {
         self.text.take(bytes);
         self.text.fill(self.window);
@@ -81,17 +95,18 @@ impl<R: Read> Input for Characters<'_, '_, R> {
     }
 
     fn raw_read_ch(&mut self) -> char {
-        self.text.fill(1);
-        let next = self.text.next();
-        self.take(next.map_or(0, char::len_utf8));
-        next.unwrap_or_default()
+        self.text.fill(2);
+        let Some(next) = self.next() else { return char::default() };
+        let is_escaped = next == '\'' && self.text.next() == Some('\\');
+        self.flow.take(next);
+        self.take(next.len_utf8() + usize::from(is_escaped));
+        next
     }
 
     fn raw_read_non_breakz_ch(&mut self) -> Option<char> {
         self.text.fill(1);
-        let next = self.text.next().filter(|c| !matches!(c, '\n' | '\r'))?;
-        self.take(next.len_utf8());
-        Some(next)
+        self.text.next().filter(|c| !matches!(c, '\n' | '\r'))?;
+        Some(self.raw_read_ch())
     }
 
     fn skip(&mut self) {
@@ -105,7 +120,7 @@ impl<R: Read> Input for Characters<'_, '_, R> {
     }
 
     fn peek(&self) -> char {
-        self.text.next().unwrap_or_default()
+        self.next().unwrap_or_default()
     }
 
     fn peek_nth(&self, n: usize) -> char {
@@ -118,6 +133,7 @@ impl<R: Read> Input for Characters<'_, '_, R> {
     }
 
     fn fetch_plain_scalar_chunk(&mut self, out: &mut String, count: usize, in_flow: bool) -> (bool, usize) {
+        self.flow.take_plain();
         self.with_slice(|slice| slice.fetch_plain_scalar_chunk(out, count, in_flow))
     }
 
@@ -283,10 +299,11 @@ impl Builder<'_> {
 impl Key {
     fn new(node: Node) -> Result<Self, SyntaxError> {
         let line = node.line;
-        match node.value {
-            Value::Scalar(Scalar { text, plain }) => Ok(Self { merge: plain && &*text == "<<", text, line }),
-            _ => Err(SyntaxError::new(line, "a key must be a string")),
-        }
+        let Value::Scalar(scalar) = node.value else {
+            return Err(SyntaxError::new(line, "a key must be a string"));
+        };
+        let merge = scalar.plain && &*scalar.text == "<<";
+        Ok(Self { text: scalar.into_key(), line, merge })
     }
 }
 

@@ -128,6 +128,21 @@ fn what_kubectl_reads_is_read() {
         // Tabs wherever they do not indent.
         ("a:\tb\t\nc:\t\n  d: e\tf\t# g\nh\t: {\"i\":\tj}\t\n", r#"1{a:"b",c:3{d:"e\tf"},h:4{i:"j"}}"#),
         ("---\n{\n\t\"a\":\t[\n\t\t1,\n\t\t2\n\t]\n}\n", "2{a:3[1,2]}"),
+        // And where they indent what has no indentation: the lines of flow collections.
+        ("a:\n  b: [\n\t1,\n \t2, # [\n\t\"x\ty\"\n\t]\nc: 3\n", r#"1{a:2{b:2[1,2,"x\ty"]},c:3}"#),
+        ("a:\n- {\n\tb: \"[\",\n\t'c': '[',\n\td: x\t(}\n- e\n", r#"1{a:2[2{b:"[",c:"[",d:"x\t("},"e"]}"#),
+        ("a: [&x [\n\t1],\n\t*x ]\n", "1{a:1[1[1],1[1]]}"),
+        ("a:\n  b: [[\r\n\t1],\r\n\r\n\t{}]\r\n", "1{a:2{b:2[2[1],5{}]}}"),
+        ("a: it's [\n  {\n  \"x\nb: [\n\t1]\n", r#"1{a:"it's [ { \"x",b:4[1]}"#),
+        ("a: |\n  [\nb: !x [\n\t1]\n", r#"1{a:"[\n",b:3[1]}"#),
+        // An escape that YAML does not have.
+        (r#"a: ["\'", "it\'s\\\'\"", '\', \']"#, r#"1{a:1["'","it's\\'\"","\\","\\'"]}"#),
+        ("\"\\'a\": x \"\\'y\"\nb: \"c\n  \\'d\"\n", r#"1{'a:"x \"\\'y\"",b:"c 'd"}"#),
+        // Keys are what they stand for.
+        (
+            "y: 1\nOff: 2\n0x1F: 3\n1_000: 4\n1.10: 5\n'2.0': 6\n\"no\": 7\n1.2.3: 8\n",
+            "1{true:1,false:2,31:3,1000:4,1.1:5,2.0:6,no:7,1.2.3:8}",
+        ),
         // Lines end in several ways.
         ("a: 1\r\nb: |\r\n  x\r\n  y\r\n", r#"1{a:1,b:"x\ny\n"}"#),
         ("a: 1\rb:\r- c\r", r#"1{a:1,b:3["c"]}"#),
@@ -148,6 +163,12 @@ fn what_kubectl_reads_is_read() {
         (
             r#"{"a":"\u0061\/\ud83e\udd80\\ud83e\n","b":-1.5,"c":1e3,"d":true}"#,
             "1{a:\"a/\u{1f980}\\\\ud83e\\n\",b:-1.5,c:1000.0,d:true}",
+        ),
+        // Halves of surrogate pairs.
+        (r#"{"a":"\ud800","\uDC00":"\ud800x"}"#, "1{a:\"\u{fffd}\",\u{fffd}:\"\u{fffd}x\"}"),
+        (
+            r#"{"a":"\ud800\ud83e\udd80\udd80\n","b":"\\ud800\\\ud800"}"#,
+            "1{a:\"\u{fffd}\u{1f980}\u{fffd}\\n\",b:\"\\\\ud800\\\\\u{fffd}\"}",
         ),
         // JSON after a kind, YAML all the same.
         ("{a: 1, 'b': \"c\"}\n---\n[1]\n", r#"1{a:1,b:"c"} 3[1]"#),
@@ -224,6 +245,19 @@ fn what_is_no_yaml_is_refused_with_its_line() {
         (
             b"{\"a\": 1,\n\"b\": ${C}}\n",
             "f:2: `\\\"b\\\": ${C}}` is not filled in: a template with `${…}` in it: fill it in (`envsubst`, `oc process`) and give it as `-f -`",
+        ),
+        // A bracket that opens nothing does not let a tab indent.
+        (
+            b"a: x [ y\nb:\n\tc: 1\n",
+            "f:3: not valid YAML: tabs disallowed within this context (block indentation)",
+        ),
+        (
+            b"a: !x '['\nb: &y \"[\" # [\nc:\n\td: 1\n",
+            "f:4: not valid YAML: tabs disallowed within this context (block indentation)",
+        ),
+        (
+            b"a: |\n  [\nb: []\nc:\n\td: 1\n",
+            "f:5: not valid YAML: tabs disallowed within this context (block indentation)",
         ),
         (b"<<: x\n", "f:1: `<<` must be followed by an object or a list of objects"),
     ] {
