@@ -134,6 +134,7 @@ fn read(printed: impl Read) -> Result<Reading, Problem> {
 fn without_origin(object: Object) -> Object {
     let resource = match object.resource {
         Resource::NetworkPolicy(policy) => Resource::NetworkPolicy(policy.without_origins()),
+        Resource::ClusterNetworkPolicy(policy) => Resource::ClusterNetworkPolicy(policy.without_origins()),
         Resource::Service(service) => Resource::Service(Service { origin: None, ..service }),
         Resource::Workload(mut workload) => {
             workload.pod = Pod { origin: None, ..workload.pod };

@@ -113,6 +113,8 @@ impl ActiveRule {
                 Peer::Pods(peer) => new.pods.push((peer.namespaces.clone(), Arc::new(peer.pods.clone()))),
                 Peer::Block(block) => new.blocks.push(block.clone()),
                 Peer::OwnNode => new.own_node = true,
+                // Only a ClusterNetworkPolicy names them.
+                Peer::Nodes(_) | Peer::Domains(_) => {}
             }
         }
         if new.crowd == Some(Crowd::Pods) {

@@ -95,6 +95,7 @@ impl<'a> World<'a> {
                 }
                 Peer::Block(block) => resolved.blocks.push(block),
                 Peer::OwnNode => resolved.own_node = true,
+                Peer::Nodes(_) | Peer::Domains(_) => {}
             }
         }
         resolved

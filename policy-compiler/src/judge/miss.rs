@@ -117,6 +117,7 @@ pub(super) fn of<'a>(
             .map(|peer| match peer {
                 Peer::Pods(peer) => selectors_miss(judge.cluster, &rule.policy.name.namespace, peer, other),
                 Peer::Block(block) => block_miss(block, other, connection),
+                Peer::Nodes(_) | Peer::Domains(_) => None,
                 Peer::OwnNode => (!judge.is_own_node(subject, other)).then_some(PeerMiss::NotOwnNode),
             })
             .collect::<Option<Vec<_>>>()
