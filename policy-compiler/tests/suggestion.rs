@@ -117,7 +117,7 @@ fn connections<'a>(judge: &Judge<'a>) -> Vec<Connection<'a>> {
     let pairs = ends.iter().flat_map(|from| ends.iter().map(move |to| (*from, *to)));
     let families = pairs.flat_map(|(from, to)| from.families_with(&to).iter().map(move |it| (from, to, *it)));
     let all = families.flat_map(|(from, to, family)| {
-        traffic.iter().map(move |&traffic| Connection { from, to, family, traffic })
+        traffic.iter().map(move |&traffic| Connection { from, to, family, traffic, through_service: false })
     });
     all.collect()
 }
@@ -188,7 +188,7 @@ proptest! {
             let end = |name: &str| *ends.iter().find(|end| end.to_string() == name).unwrap();
             let (from, to) = (end(&said.from), end(&said.to));
             let opens = from.families_with(&to).iter().any(|&family| {
-                let connection = Connection { from, to, family, traffic: said.traffic.example() };
+                let connection = Connection { from, to, family, traffic: said.traffic.example(), through_service: false };
                 !judge.verdict(&connection).allowed() && after.verdict(&after.translate(&connection)).allowed()
             });
             prop_assert!(opens, "{said:?} is no news: {suggestion:?}");
@@ -214,7 +214,13 @@ fn what_has_no_label_gets_no_policy_that_selects_everything() {
     let judge = Judge::new(&cluster);
     let [from, to] = ["other", "bare"]
         .map(|name| judge.party(Endpoint::Pod(&cluster.pods()[&ObjectName::new("shop", name)])));
-    let connection = Connection { from, to, family: None, traffic: Traffic::Port(Protocol::Tcp, port(80)) };
+    let connection = Connection {
+        from,
+        to,
+        family: None,
+        traffic: Traffic::Port(Protocol::Tcp, port(80)),
+        through_service: false,
+    };
     let suggestion = Suggestion::new(&judge, &[Denied { connection, family: None, block: None }]);
     assert_eq!((suggestion.policies, suggestion.obstacles), (vec![], vec![Obstacle::NoLabels(bare)]));
 }

@@ -46,9 +46,6 @@ fn not_judged(read: &Manifests) -> Vec<Problem> {
             inside.entry(unread.kind.as_str()).or_default().add(&unread.origin, unread.policies_inside);
         }
     }
-    for origin in read.cluster.cluster_policies().values().filter_map(|policy| policy.origin.as_ref()) {
-        of_others.entry("ClusterNetworkPolicy").or_default().add(origin, 1);
-    }
     for document in read.passed_over.iter().filter(|document| document.policies > 0) {
         inside.entry("what is no object").or_default().add(&document.origin, document.policies);
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::isolation::{Isolation, Isolations, ResolvedRule, members};
 use super::pod_set::Member;
-use super::{Judge, Party, is_inside};
+use super::resolve::{ResolvedRule, is_inside, members};
+use super::{Judge, Party};
 use crate::model::{ContainerPort, Family, ObjectName, Pod};
 
 /// All that verdicts depend on. Where a pod runs is not among it: only ends in the network of a node make that count.
@@ -12,6 +12,8 @@ use crate::model::{ContainerPort, Family, ObjectName, Pod};
 struct Kind<'a> {
     /// The policies that isolate it, for egress and for ingress.
     isolated_by: [Vec<&'a ObjectName>; 2],
+    /// The ClusterNetworkPolicies that apply to it, and whether that is certain, likewise.
+    applied: [Vec<(&'a str, bool)>; 2],
     /// For each rule, whether its selectors match it, and whether its blocks have it in each family.
     covered_by: Vec<[bool; 3]>,
     families: [bool; 2],
@@ -26,9 +28,7 @@ impl<'a> Judge<'a> {
     /// A number for each pod that policies can isolate. A connection between two different pods, or within a workload,
     /// has the verdict of any other whose ends have the same two numbers.
     pub fn kinds(&self) -> HashMap<&'a ObjectName, usize> {
-        let rules = [&self.egress, &self.ingress].map(policies);
-        let rules: Vec<_> =
-            rules.iter().flat_map(BTreeMap::values).flat_map(|policy| &policy.rules).collect();
+        let rules = self.rules_of_somebody();
         let mut numbers = HashMap::new();
         members(self.cluster)
             .map(|(member, pod)| {
@@ -49,8 +49,13 @@ impl<'a> Judge<'a> {
                 .map(|family| rule.blocks.iter().any(|block| is_inside(&party, block, Some(family))));
             [rule.pods.contains(member), ipv4, ipv6]
         };
+        let applied = self.applied.each_ref().map(|applications| {
+            let applications = applications.get(member).into_iter().flatten();
+            applications.map(|it| (&*it.policy.name, it.applies_certainly_to(member))).collect()
+        });
         Kind {
             isolated_by,
+            applied,
             covered_by: rules.iter().map(covered).collect(),
             families: Family::BOTH.map(|family| party.addresses_of(family).next().is_some()),
             ports: pod.ports.iter().collect(),
@@ -58,9 +63,21 @@ impl<'a> Judge<'a> {
             exempt_from_itself: pod.workload.is_none(),
         }
     }
-}
 
-/// Every policy that isolates somebody, once.
-fn policies<'j, 'a>(isolations: &'j Isolations<'a>) -> BTreeMap<&'a ObjectName, &'j Isolation<'a>> {
-    isolations.iter().flatten().map(|isolation| (&isolation.policy.name, &**isolation)).collect()
+    /// The rules of every policy that has a say about somebody, once.
+    fn rules_of_somebody(&self) -> Vec<&ResolvedRule<'a>> {
+        let isolations = [&self.egress, &self.ingress].map(|isolations| {
+            let all = isolations.iter().flatten().map(|isolation| (&isolation.policy.name, &**isolation));
+            all.collect::<BTreeMap<_, _>>()
+        });
+        let applications = self.applied.each_ref().map(|applications| {
+            let all = applications.iter().flatten().map(|applied| (&*applied.policy.name, &**applied));
+            all.collect::<BTreeMap<_, _>>()
+        });
+        let of_isolations =
+            isolations.into_iter().flat_map(BTreeMap::into_values).flat_map(|isolation| &isolation.rules);
+        let of_tiers = applications.into_iter().flat_map(BTreeMap::into_values);
+        let of_tiers = of_tiers.flat_map(|applied| &applied.effects).map(|effect| &effect.covered);
+        of_isolations.chain(of_tiers).collect()
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
-use policy_compiler::explain::{Policy, Rule, Side};
+use policy_compiler::explain::{Policy, Rule, Side, TierRule};
 use policy_compiler::judge::TrafficRange;
 
 use super::report::{Effects, Explained, Heading, Report};
@@ -152,6 +152,7 @@ fn write_side(direction: &str, side: &Side, output: &mut Output) -> io::Result<(
     let style = output.styles.verdict(allowed);
     let word = if allowed { "allowed" } else { "denied" };
     writeln!(output, "  {direction:<8} {style}{word:<8}{style:#} {}", side.reason)?;
+    side.tiers.iter().try_for_each(|rule| write_tier_rule(rule, output))?;
     for (policy, rules, hidden) in side.shown() {
         write_policy(direction, policy, output)?;
         rules.into_iter().try_for_each(|rule| write_rule(rule, output))?;
@@ -160,6 +161,14 @@ fn write_side(direction: &str, side: &Side, output: &mut Output) -> io::Result<(
         }
     }
     Ok(())
+}
+
+fn write_tier_rule(rule: &TierRule, output: &mut Output) -> io::Result<()> {
+    let heading = output.styles.heading;
+    writeln!(output, "    {heading}{}{heading:#}", rule.policy_in_words())?;
+    write!(output, "      {}", rule.rule_in_words())?;
+    write_origin(rule.origin.as_deref(), output)?;
+    writeln!(output, "  {}", rule.effect_in_words())
 }
 
 fn write_policy(direction: &str, policy: &Policy, output: &mut Output) -> io::Result<()> {
