@@ -105,7 +105,10 @@ impl<'a> Judge<'a> {
         for Effect { rule, action, .. } in effects.filter(|it| it.covered.covers(self, ends, connection)) {
             match action {
                 Action::Accept => return Some(Outcome::Accepted(*rule)),
-                Action::Deny if rule.policy.audited => note(Step::Audited(*rule)),
+                // A Pass of which it is not known whether it covers denies in audit mode too: what it skips is not known.
+                Action::Deny if rule.policy.audited && rule.rule.action == Action::Deny => {
+                    note(Step::Audited(*rule));
+                }
                 Action::Deny => return Some(Outcome::Denied(*rule)),
                 Action::Pass => {
                     note(Step::Passed(*rule));
