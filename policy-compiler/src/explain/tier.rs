@@ -6,7 +6,7 @@ use crate::judge::{ClusterRule, Decision, Ruling, Step};
 use crate::model::{Action, Direction, Origin};
 
 /// A rule of a ClusterNetworkPolicy that covers the connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "cli", derive(serde::Serialize))]
 pub struct TierRule {
     /// `Admin` or `Baseline`
@@ -30,7 +30,7 @@ pub struct TierRule {
 }
 
 /// What a rule does to a connection that it covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "cli", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Effect {
     /// It allows it.
@@ -44,7 +44,8 @@ pub enum Effect {
 }
 
 impl TierRule {
-    fn new(of: &ClusterRule<'_>, direction: Direction, effect: Effect) -> Self {
+    /// A rule, and what it does.
+    pub fn new(of: &ClusterRule<'_>, direction: Direction, effect: Effect) -> Self {
         let ClusterRule { policy, index, rule } = of;
         Self {
             tier: policy.tier.as_str(),

@@ -55,13 +55,20 @@ pub(super) fn applications<'a>(world: &World<'a>, direction: Direction) -> Appli
 fn effects<'a>(world: &World<'a>, policy: &'a ClusterNetworkPolicy, direction: Direction) -> Vec<Effect<'a>> {
     let rules = policy.rules(direction).iter().enumerate();
     let effects = rules.flat_map(|(index, rule)| {
-        let certain = (Certainty::Certain, Some(rule.action));
-        let perhaps = (Certainty::Perhaps, rule.action.in_doubt());
-        [certain, perhaps].into_iter().filter_map(move |(certainty, action)| {
-            let rule = ClusterRule { policy, index, rule };
-            let covered = world.resolve(None, &rule.rule.rule, certainty);
-            Some(Effect { rule, action: action?, covered, certainty })
-        })
+        // A Deny does the same whether it is certain or not.
+        let certain = Some(rule.action).filter(|action| action.in_doubt() != Some(*action));
+        let perhaps = rule.action.in_doubt();
+        [(Certainty::Certain, certain), (Certainty::Perhaps, perhaps)].into_iter().filter_map(
+            move |(certainty, action)| {
+                let covered = world.resolve(None, &rule.rule, certainty);
+                Some(Effect {
+                    rule: ClusterRule { policy, index, rule },
+                    action: action?,
+                    covered,
+                    certainty,
+                })
+            },
+        )
     });
     effects.collect()
 }
