@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::pod_set::Member;
+use super::number_set::{Member, NumberSet};
 use super::resolve::{ResolvedRule, is_inside, members};
+use super::tiers::Tiers;
 use super::{Judge, Party};
 use crate::model::{ContainerPort, Family, ObjectName, Pod};
 
 /// All that verdicts depend on. Where a pod runs is not among it: only ends in the network of a node make that count.
 #[derive(PartialEq, Eq, Hash)]
-struct Kind<'a> {
+struct Kind<'j, 'a> {
     /// The policies that isolate it, for egress and for ingress.
     isolated_by: [Vec<&'a ObjectName>; 2],
-    /// The ClusterNetworkPolicies that apply to it, and whether that is certain, likewise.
-    applied: [Vec<(&'a str, bool)>; 2],
+    /// What rules of ClusterNetworkPolicies do to it, likewise.
+    tiers: [Option<&'j NumberSet>; 2],
     /// For each rule, whether its selectors match it, and whether its blocks have it in each family.
     covered_by: Vec<[bool; 3]>,
     families: [bool; 2],
@@ -38,7 +39,7 @@ impl<'a> Judge<'a> {
             .collect()
     }
 
-    fn kind(&self, member: Member, pod: &'a Pod, rules: &[&ResolvedRule<'a>]) -> Kind<'a> {
+    fn kind(&self, member: Member, pod: &'a Pod, rules: &[&ResolvedRule<'a>]) -> Kind<'_, 'a> {
         let isolated_by = [&self.egress, &self.ingress].map(|isolations| {
             let isolations = isolations.get(member).into_iter().flatten();
             isolations.map(|isolation| &isolation.policy.name).collect()
@@ -49,13 +50,9 @@ impl<'a> Judge<'a> {
                 .map(|family| rule.blocks.iter().any(|block| is_inside(&party, block, Some(family))));
             [rule.pods.contains(member), ipv4, ipv6]
         };
-        let applied = self.applied.each_ref().map(|applications| {
-            let applications = applications.get(member).into_iter().flatten();
-            applications.map(|it| (&*it.policy.name, it.applies_certainly_to(member))).collect()
-        });
         Kind {
             isolated_by,
-            applied,
+            tiers: self.tiers.each_ref().map(|tiers| tiers.numbers_on(member)),
             covered_by: rules.iter().map(covered).collect(),
             families: Family::BOTH.map(|family| party.addresses_of(family).next().is_some()),
             ports: pod.ports.iter().collect(),
@@ -70,14 +67,9 @@ impl<'a> Judge<'a> {
             let all = isolations.iter().flatten().map(|isolation| (&isolation.policy.name, &**isolation));
             all.collect::<BTreeMap<_, _>>()
         });
-        let applications = self.applied.each_ref().map(|applications| {
-            let all = applications.iter().flatten().map(|applied| (&*applied.policy.name, &**applied));
-            all.collect::<BTreeMap<_, _>>()
-        });
         let of_isolations =
             isolations.into_iter().flat_map(BTreeMap::into_values).flat_map(|isolation| &isolation.rules);
-        let of_tiers = applications.into_iter().flat_map(BTreeMap::into_values);
-        let of_tiers = of_tiers.flat_map(|applied| &applied.effects).map(|effect| &effect.covered);
+        let of_tiers = self.tiers.iter().flat_map(Tiers::effects).map(|effect| &effect.covered);
         of_isolations.chain(of_tiers).collect()
     }
 }

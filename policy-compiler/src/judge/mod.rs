@@ -57,9 +57,9 @@ mod allowed;
 mod isolation;
 mod kinds;
 mod miss;
+mod number_set;
 mod outcome;
 mod party;
-mod pod_set;
 mod resolve;
 mod tiers;
 mod traffic;
@@ -77,10 +77,10 @@ use std::sync::Arc;
 
 use crate::model::{Cluster, Direction, Family, ObjectName, Pod, PodsToNode, PortNumber, Protocol};
 use isolation::{Isolation, Isolations, isolations};
+use number_set::Member;
 use outcome::{Outcome, policies};
-use pod_set::Member;
 use resolve::{World, members};
-use tiers::{Applications, Applied, applications};
+use tiers::Tiers;
 
 /// What a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,7 +124,7 @@ pub struct Judge<'a> {
     egress: Isolations<'a>,
     ingress: Isolations<'a>,
     /// The ClusterNetworkPolicies, for egress and for ingress.
-    applied: [Applications<'a>; 2],
+    tiers: [Tiers<'a>; 2],
     /// Whose an address is: the pods that live and show it, or else those that have finished.
     claimants: HashMap<IpAddr, Vec<&'a Pod>>,
     /// The addresses of each node: the Node object's, and those of its `hostNetwork` pods.
@@ -151,7 +151,7 @@ impl<'a> Judge<'a> {
             members: members(cluster).map(|(member, pod)| (&pod.name, member)).collect(),
             egress: isolations(&world, Direction::Egress),
             ingress: isolations(&world, Direction::Ingress),
-            applied: Direction::BOTH.map(|direction| applications(&world, direction)),
+            tiers: Direction::BOTH.map(|direction| Tiers::new(&world, direction)),
             claimants: claimants(cluster),
             node_addresses: of_nodes.chain(of_host_network_pods).collect(),
             pods_to_node: PodsToNode::default(),
@@ -319,14 +319,12 @@ impl<'a> Judge<'a> {
         subject.member.and_then(|member| isolations.get(member)).map_or(&[], Vec::as_slice)
     }
 
-    /// The ClusterNetworkPolicies that apply to the subject, in the order in which they are asked.
-    fn applying(&self, direction: Direction, subject: &Party<'a>) -> &[Arc<Applied<'a>>] {
-        let [egress, ingress] = &self.applied;
-        let applications = match direction {
+    fn tiers(&self, direction: Direction) -> &Tiers<'a> {
+        let [egress, ingress] = &self.tiers;
+        match direction {
             Direction::Egress => egress,
             Direction::Ingress => ingress,
-        };
-        subject.member.and_then(|member| applications.get(member)).map_or(&[], Vec::as_slice)
+        }
     }
 
     fn allowing(

@@ -100,8 +100,8 @@ impl<'a> Judge<'a> {
     ) -> Option<Outcome<'_, 'a>> {
         let ends = connection.subject_and_peer(direction);
         let member = ends.0.member?;
-        let applied = self.applying(direction, ends.0).iter().filter(|applied| applied.policy.tier == tier);
-        let effects = applied.flat_map(|applied| applied.effects_on(member));
+        let effects = self.tiers(direction).between(member, ends.1.member);
+        let effects = effects.filter(|effect| effect.rule.policy.tier == tier);
         for Effect { rule, action, .. } in effects.filter(|it| it.covered.covers(self, ends, connection)) {
             match action {
                 Action::Accept => return Some(Outcome::Accepted(*rule)),

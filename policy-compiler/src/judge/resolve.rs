@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pod_set::{Member, PodSet};
+use super::number_set::{Member, NumberSet};
 use super::{Connection, Judge, Party, Traffic};
 use crate::model::{
     Cluster, Family, IpBlock, LabelSelector, Namespace, NamespaceScope, Node, Peer, Pod, PodPeer, PortMatch,
@@ -13,7 +13,7 @@ use crate::model::{
 #[derive(Debug)]
 pub(super) struct ResolvedRule<'a> {
     pub(super) rule: &'a Rule,
-    pub(super) pods: PodSet,
+    pub(super) pods: NumberSet,
     pub(super) blocks: Vec<&'a IpBlock>,
     nodes: Vec<&'a Node>,
     own_node: bool,
@@ -83,7 +83,7 @@ impl<'a> World<'a> {
     ) -> ResolvedRule<'a> {
         let mut resolved = ResolvedRule {
             rule,
-            pods: PodSet::default(),
+            pods: NumberSet::default(),
             blocks: Vec::new(),
             nodes: Vec::new(),
             own_node: false,
@@ -109,6 +109,11 @@ impl<'a> World<'a> {
 }
 
 impl<'a> ResolvedRule<'a> {
+    /// Whether it covers others than pods by their labels.
+    pub(super) fn has_other_peers(&self) -> bool {
+        self.rule.peers.is_none() || self.own_node || !self.blocks.is_empty() || !self.nodes.is_empty()
+    }
+
     /// Whether the rule covers a connection of a subject with a peer.
     pub(super) fn covers(
         &self,

@@ -1,20 +1,9 @@
-//! The ClusterNetworkPolicies that apply to each pod.
+//! What the rules of ClusterNetworkPolicies do to each pod.
 
-use std::sync::Arc;
-
-use super::pod_set::{Member, PodSet};
+use super::number_set::{Member, NumberSet};
 use super::resolve::{Certainty, ResolvedRule, World, members};
 use super::verdict::ClusterRule;
-use crate::model::{Action, ClusterNetworkPolicy, Direction};
-
-/// A policy that applies to pods in one direction.
-#[derive(Debug)]
-pub(super) struct Applied<'a> {
-    pub(super) policy: &'a ClusterNetworkPolicy,
-    pub(super) effects: Vec<Effect<'a>>,
-    /// The pods that it certainly applies to; to the others it may.
-    certain: PodSet,
-}
+use crate::model::{Action, ClusterNetworkPolicy, Direction, TierRule};
 
 /// What a rule does to the connections that it covers.
 #[derive(Debug)]
@@ -22,66 +11,102 @@ pub(super) struct Effect<'a> {
     pub(super) rule: ClusterRule<'a>,
     pub(super) action: Action,
     pub(super) covered: ResolvedRule<'a>,
-    certainty: Certainty,
 }
 
-/// What applies to each member in one direction, in the order in which it is asked.
-pub(super) type Applications<'a> = Vec<Vec<Arc<Applied<'a>>>>;
+/// The effects of all rules of one direction, in the order in which they are asked.
+#[derive(Debug)]
+pub(super) struct Tiers<'a> {
+    effects: Vec<Effect<'a>>,
+    /// Those on each member as the subject.
+    of_subjects: Vec<NumberSet>,
+    /// Those of rules whose pod peers match each member.
+    of_peers: Vec<NumberSet>,
+    /// Those of rules that have other peers too.
+    of_others: NumberSet,
+}
 
-/// Finds what applies to each member in `direction`.
-pub(super) fn applications<'a>(world: &World<'a>, direction: Direction) -> Applications<'a> {
-    let mut applications: Applications<'_> = members(world.cluster).map(|_| Vec::new()).collect();
-    let policies = world.cluster.cluster_policies().values();
-    let mut policies: Vec<_> = policies.filter(|policy| !policy.rules(direction).is_empty()).collect();
-    policies.sort_by_key(|policy| policy.precedence());
-    for policy in policies {
-        let subjects = |certainty| {
-            let (namespaces, pods) = (&policy.subject.namespaces, &policy.subject.pods);
-            world.select(None, namespaces, pods, certainty).map(|(member, _)| member)
+impl<'a> Tiers<'a> {
+    pub(super) fn new(world: &World<'a>, direction: Direction) -> Self {
+        let nothing: Vec<_> = members(world.cluster).map(|_| NumberSet::default()).collect();
+        let mut tiers = Self {
+            effects: Vec::new(),
+            of_subjects: nothing.clone(),
+            of_peers: nothing,
+            of_others: NumberSet::default(),
         };
-        let mut certain = PodSet::default();
-        certain.extend(subjects(Certainty::Certain));
-        let applied = Arc::new(Applied { policy, effects: effects(world, policy, direction), certain });
-        for subject in subjects(Certainty::Perhaps) {
-            if let Some(applying) = applications.get_mut(subject) {
-                applying.push(Arc::clone(&applied));
+        let mut policies: Vec<_> = world.cluster.cluster_policies().values().collect();
+        policies.sort_by_key(|policy| policy.precedence());
+        for policy in policies {
+            let subjects = |certainty| subjects(world, policy, certainty);
+            let (certain, perhaps) = (subjects(Certainty::Certain), subjects(Certainty::Perhaps));
+            for (index, rule) in policy.rules(direction).iter().enumerate() {
+                for (certainty, action) in effects(rule) {
+                    let subjects = if certainty == Certainty::Certain { &certain } else { &perhaps };
+                    let covered = world.resolve(None, &rule.rule, certainty);
+                    tiers
+                        .add(Effect { rule: ClusterRule { policy, index, rule }, action, covered }, subjects);
+                }
             }
         }
+        tiers
     }
-    applications
+
+    fn add(&mut self, effect: Effect<'a>, subjects: &[Member]) {
+        if subjects.is_empty() {
+            return;
+        }
+        let number = self.effects.len();
+        insert(number, &mut self.of_subjects, subjects.iter().copied());
+        insert(number, &mut self.of_peers, effect.covered.pods.iter());
+        if effect.covered.has_other_peers() {
+            self.of_others.insert(number);
+        }
+        self.effects.push(effect);
+    }
+
+    /// All that have subjects.
+    pub(super) fn effects(&self) -> &[Effect<'a>] {
+        &self.effects
+    }
+
+    /// The numbers of those on a subject.
+    pub(super) fn numbers_on(&self, subject: Member) -> Option<&NumberSet> {
+        self.of_subjects.get(subject)
+    }
+
+    /// Those on a subject.
+    pub(super) fn on(&self, subject: Member) -> impl Iterator<Item = &Effect<'a>> {
+        let numbers = self.numbers_on(subject).into_iter().flat_map(NumberSet::iter);
+        numbers.filter_map(|number| self.effects.get(number))
+    }
+
+    /// Those on a subject that can cover its connections with a peer.
+    pub(super) fn between(&self, subject: Member, peer: Option<Member>) -> impl Iterator<Item = &Effect<'a>> {
+        let of_peer = peer.and_then(|peer| self.of_peers.get(peer)).unwrap_or(&self.of_others);
+        let numbers =
+            self.numbers_on(subject).into_iter().flat_map(|set| set.in_either(of_peer, &self.of_others));
+        numbers.filter_map(|number| self.effects.get(number))
+    }
 }
 
-/// What the rules of a policy do, in their order: to what they certainly cover, and then to what they may cover.
-fn effects<'a>(world: &World<'a>, policy: &'a ClusterNetworkPolicy, direction: Direction) -> Vec<Effect<'a>> {
-    let rules = policy.rules(direction).iter().enumerate();
-    let effects = rules.flat_map(|(index, rule)| {
-        // A Deny does the same whether it is certain or not.
-        let certain = Some(rule.action).filter(|action| action.in_doubt() != Some(*action));
-        let perhaps = rule.action.in_doubt();
-        [(Certainty::Certain, certain), (Certainty::Perhaps, perhaps)].into_iter().filter_map(
-            move |(certainty, action)| {
-                let covered = world.resolve(None, &rule.rule, certainty);
-                Some(Effect {
-                    rule: ClusterRule { policy, index, rule },
-                    action: action?,
-                    covered,
-                    certainty,
-                })
-            },
-        )
-    });
-    effects.collect()
+/// Puts a number into the sets of these members.
+fn insert(number: usize, sets: &mut [NumberSet], members: impl Iterator<Item = Member>) {
+    for member in members {
+        if let Some(set) = sets.get_mut(member) {
+            set.insert(number);
+        }
+    }
 }
 
-impl<'a> Applied<'a> {
-    /// What the rules do to connections of a pod that the policy applies to.
-    pub(super) fn effects_on(&self, subject: Member) -> impl Iterator<Item = &Effect<'a>> {
-        let is_certain = self.applies_certainly_to(subject);
-        self.effects.iter().filter(move |effect| is_certain || effect.certainty == Certainty::Perhaps)
-    }
+fn subjects(world: &World<'_>, policy: &ClusterNetworkPolicy, certainty: Certainty) -> Vec<Member> {
+    let (namespaces, pods) = (&policy.subject.namespaces, &policy.subject.pods);
+    world.select(None, namespaces, pods, certainty).map(|(member, _)| member).collect()
+}
 
-    /// Whether it is known that the policy applies to a pod.
-    pub(super) fn applies_certainly_to(&self, subject: Member) -> bool {
-        self.certain.contains(subject)
-    }
+/// What a rule does to what it certainly covers, and then to what it may cover. A Deny does the same to both.
+fn effects(rule: &TierRule) -> impl Iterator<Item = (Certainty, Action)> {
+    let perhaps = rule.action.in_doubt();
+    let certain = Some(rule.action).filter(|action| perhaps != Some(*action));
+    let of = |certainty, action: Option<Action>| action.map(|action| (certainty, action));
+    of(Certainty::Certain, certain).into_iter().chain(of(Certainty::Perhaps, perhaps))
 }

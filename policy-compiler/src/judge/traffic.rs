@@ -123,7 +123,7 @@ impl<'a> Judge<'a> {
             rules.extend(
                 self.isolating(direction, &subject).iter().flat_map(|by| &by.rules).map(|by| by.rule),
             );
-            let effects = self.applying(direction, &subject).iter().flat_map(|by| &by.effects);
+            let effects = subject.member.into_iter().flat_map(|member| self.tiers(direction).on(member));
             rules.extend(effects.map(|effect| effect.covered.rule));
         }
         rules.into_iter().flat_map(|rule| rule.ports.iter().flatten()).collect()

@@ -204,6 +204,11 @@ impl<'j, 'g, 'a> Explanations<'j, 'g, 'a> {
         let word = if side.verdict.allows() { "allowed" } else { "denied" };
         let direction = side.direction();
         let mut lines = vec![Line(0, format!("{direction} {word}: {}", side.reason), None)];
+        for rule in &side.tiers {
+            lines.push(Line(1, rule.policy_in_words(), None));
+            let words = format!("{} {}", rule.rule_in_words(), rule.effect_in_words());
+            lines.push(Line(2, words, rule.origin.clone()));
+        }
         for (policy, rules, hidden) in side.shown() {
             lines.push(Line(1, policy.name.clone(), policy.origin.clone()));
             if policy.rules.is_empty() {
