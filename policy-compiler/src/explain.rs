@@ -27,7 +27,8 @@ pub struct Side {
     pub audited: bool,
     /// The verdict's reason in a sentence.
     pub reason: String,
-    /// The rules of ClusterNetworkPolicies that cover the connection, in the order in which they are asked.
+    /// The rules of ClusterNetworkPolicies that cover the connection, and where one denies it those that come nearest to
+    /// sparing it, in the order in which they are asked.
     #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Vec::is_empty"))]
     pub tiers: Vec<TierRule>,
     /// The NetworkPolicies that isolate, the nearest to allowing the connection first. None if they have no say.
@@ -121,7 +122,7 @@ impl Side {
             verdict: Word::of(allowed),
             audited: !audits.is_empty(),
             reason,
-            tiers: TierRule::all(&ruling, direction),
+            tiers: TierRule::all(judge, &ruling, direction, connection),
             policies,
         }
     }
@@ -312,26 +313,36 @@ impl Rule {
         direction: Direction,
         connection: &Connection<'_>,
     ) -> Self {
-        let field = match direction {
-            Direction::Egress => "to",
-            Direction::Ingress => "from",
-        };
-        let peers = match miss.and_then(|miss| miss.peers.as_deref()) {
-            None => Vec::new(),
-            Some([]) => vec![format!("{field}: covers nobody")],
-            Some(peers) => {
-                peers.iter().enumerate().map(|(index, miss)| format!("{field}[{index}]: {miss}")).collect()
-            }
-        };
+        let (peers, ports) = miss.map(|miss| lacks(miss, direction, connection)).unwrap_or_default();
         Self {
             path,
             origin: origin.map(Origin::to_string),
             covers: miss.is_none(),
             peers,
-            ports: miss.and_then(|miss| miss.ports).map(|ports| uncovered(ports, &connection.to)),
+            ports,
             distance: miss.map_or(0, RuleMiss::distance),
         }
     }
+}
+
+/// Why no peer of a rule covers the other end, peer by peer, and why no port covers the connection's.
+fn lacks(
+    miss: &RuleMiss<'_>,
+    direction: Direction,
+    connection: &Connection<'_>,
+) -> (Vec<String>, Option<String>) {
+    let field = match direction {
+        Direction::Egress => "to",
+        Direction::Ingress => "from",
+    };
+    let peers = match miss.peers.as_deref() {
+        None => Vec::new(),
+        Some([]) => vec![format!("{field}: covers nobody")],
+        Some(peers) => {
+            peers.iter().enumerate().map(|(index, miss)| format!("{field}[{index}]: {miss}")).collect()
+        }
+    };
+    (peers, miss.ports.map(|ports| uncovered(ports, &connection.to)))
 }
 
 /// What a rule's ports cover instead.

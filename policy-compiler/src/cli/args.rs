@@ -211,8 +211,9 @@ JSON:
                      protocol is TCP, UDP, SCTP or other (ICMP and what else has no ports);
                      endPort where it is more than one port; family where the two differ
     replicasOf       the workload that both ends are pods of
-    egress, ingress  verdict, reason, the policies with their rules and what each lacks; tiers:
-                     the rules of ClusterNetworkPolicies that cover it, in their order
+    egress, ingress  verdict, reason, and the policies with their rules and what each lacks;
+                     tiers: the rules of ClusterNetworkPolicies that cover it, and those that
+                     come nearest to sparing it what they deny
     suggestions      NetworkPolicies, which together allow it
   effects            what the suggested policies open and isolate besides
   obstacles          why no policy is suggested

@@ -75,7 +75,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Cluster, Direction, Family, ObjectName, Pod, PodsToNode, PortNumber, Protocol};
+use crate::model::{
+    Action, Cluster, Direction, Family, ObjectName, Pod, PodsToNode, PortNumber, Protocol, Tier,
+};
 use isolation::{Isolation, Isolations, isolations};
 use number_set::Member;
 use outcome::{Outcome, policies};
@@ -270,14 +272,32 @@ impl<'a> Judge<'a> {
         miss::of(self, direction, own, rule, &self.deciding(direction, connection))
     }
 
-    /// The same of a rule of a ClusterNetworkPolicy that applies to the subject.
-    pub fn cluster_miss(
+    /// The rules that would have kept a rule of a tier from denying the connection, if they covered it: the Accepts and
+    /// Passes that were asked before it. In their order, with what each lacks.
+    pub fn missed(
         &self,
         direction: Direction,
-        ClusterRule { rule, .. }: ClusterRule<'a>,
         connection: &Connection<'a>,
-    ) -> Option<RuleMiss<'a>> {
-        miss::of(self, direction, None, &rule.rule, &self.deciding(direction, connection))
+    ) -> Vec<(ClusterRule<'a>, RuleMiss<'a>)> {
+        let connection = &self.deciding(direction, connection);
+        let Ruling { way, decision: Decision::Denied(denying) } = self.ruling(direction, connection) else {
+            return Vec::new();
+        };
+        // A tier is asked up to the rule that decides or passes the connection on.
+        let last = |rule: &ClusterRule<'a>| *rule == denying || way.contains(&Step::Passed(*rule));
+        let (subject, _) = connection.subject_and_peer(direction);
+        let effects = subject.member.into_iter().flat_map(|member| self.tiers(direction).on(member));
+        let rules: Vec<_> = effects.map(|effect| effect.rule).collect();
+        let mut missed: Vec<(ClusterRule<'a>, _)> = Vec::new();
+        for tier in Tier::ALL.into_iter().filter(|tier| *tier <= denying.policy.tier) {
+            let asked = rules.iter().filter(|rule| rule.policy.tier == tier).take_while(|rule| !last(rule));
+            for rule in asked.filter(|rule| rule.rule.action != Action::Deny) {
+                let is_new = missed.last().is_none_or(|(before, _)| before != rule);
+                let miss = miss::of(self, direction, None, &rule.rule.rule, connection);
+                missed.extend(miss.filter(|_| is_new).map(|miss| (*rule, miss)));
+            }
+        }
+        missed
     }
 
     /// Whether one direction of a connection is allowed, and why.
