@@ -47,7 +47,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Whether NetworkPolicies leave a connection alone that the tiers judge.
-    fn is_left_alone(&self, direction: Direction, connection: &Connection<'a>) -> Option<Exemption> {
+    fn left_alone(&self, direction: Direction, connection: &Connection<'a>) -> Option<Exemption> {
         let (subject, peer) = connection.subject_and_peer(direction);
         let to_node = direction == Direction::Egress && self.is_own_node(subject, peer);
         if is_itself(subject, peer) {
@@ -74,7 +74,7 @@ impl<'a> Judge<'a> {
         let (subject, peer) = connection.subject_and_peer(direction);
         let isolating = self.isolating(direction, subject);
         if !isolating.is_empty() {
-            if let Some(exemption) = self.is_left_alone(direction, connection) {
+            if let Some(exemption) = self.left_alone(direction, connection) {
                 return Outcome::Exempt(exemption);
             }
             let allowed = self.allowing(direction, connection).next().is_some();
