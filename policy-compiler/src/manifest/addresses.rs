@@ -86,7 +86,7 @@ fn read_block(field: &Field<'_>) -> Read<(IpNet, bool)> {
 
 /// Whether the text is just another spelling of the same IPv6 block (`2001:DB8:0::/32`).
 fn is_same_text(text: &str, block: IpNet) -> bool {
-    matches!(block, IpNet::V6(_)) && text.parse() == Ok(block) && !text.contains('.')
+    matches!(block, IpNet::V6(_)) && text.parse() == Ok(block)
 }
 
 fn unmapped(block: IpNet) -> IpNet {

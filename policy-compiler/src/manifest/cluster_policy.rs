@@ -53,17 +53,28 @@ fn read_spec(spec: &Mapping<'_>, policy: &mut ClusterNetworkPolicy) -> Read<()> 
     subject.and(known).and(complete)
 }
 
-/// Reports every `null`: the API server takes none in a custom resource.
+/// Reports every `null` that is not as if it were not there: the API server refuses one in a list, and drops a label
+/// whose value is one, so that the selector selects more.
 fn without_null(field: &Field<'_>) -> Read<()> {
+    let not_null = |field: &Field<'_>, message: &str| {
+        if field.node().is_null() { Err(field.problem(message)) } else { without_null(field) }
+    };
     match &field.node().value {
         Value::Mapping(_) => {
             let object = field.mapping()?;
-            object.entries().map(|(_, value)| without_null(&value)).fold(Ok(()), Read::and)
+            let read = object.entries().map(|(key, value)| match &value.node().value {
+                Value::Mapping(_) if key == "matchLabels" => {
+                    let labels = value.mapping()?;
+                    let message = "is empty: the API server drops the label, and selects more; write \"\"";
+                    labels.entries().map(|(_, value)| not_null(&value, message)).fold(Ok(()), Read::and)
+                }
+                _ => without_null(&value),
+            });
+            read.fold(Ok(()), Read::and)
         }
-        Value::Sequence(_) => field.items(without_null)?.into_iter().fold(Ok(()), Read::and),
-        _ if field.node().is_null() => {
-            Err(field
-                .problem("is empty: the API server refuses that here; leave the field out, or write `{}`"))
+        Value::Sequence(_) => {
+            let items = field.items(|item| not_null(item, "is empty: the API server refuses that here"))?;
+            items.into_iter().fold(Ok(()), Read::and)
         }
         _ => Ok(()),
     }
@@ -119,7 +130,7 @@ fn pods(field: &Field<'_>) -> Read<PodPeer> {
 /// The only field of an object, one of these.
 fn exactly_one<'m>(object: &'m Mapping<'_>, known: &[&str]) -> Read<(&'m str, Field<'m>)> {
     object.only(known)?;
-    let mut entries = object.entries();
+    let mut entries = object.entries().filter(|(_, value)| !value.node().is_null());
     match (entries.next(), entries.next()) {
         (Some(entry), None) => Ok(entry),
         (None, _) => Err(object.field().problem(format!("is empty: give {}", known.join(" or ")))),

@@ -52,6 +52,13 @@ fn subjects_rules_peers_and_protocols_have_every_form_of_the_api() {
         ),
         (
             &format!(
+                "{SUBJECT}ingress: null\negress: [{{action: Deny, protocols: null, name: , to: [{{namespaces: {{matchLabels: \
+                 null}}, pods: null}}, {{networks: ['64:ff9b::1.2.3.0/120', '2001:DB8:0::/32']}}]}}]"
+            ),
+            "Admin 5 (*)/(*); egress [Deny (*)/(*), 64:ff9b::102:300/120, 2001:db8::/32 : any]",
+        ),
+        (
+            &format!(
                 "{SUBJECT}ingress: [{{action: Deny, from: [{{namespaces: {{}}}}], protocols: [{{tcp: \
                  {{destinationPort: {{number: 80}}}}}}, {{udp: {{destinationPort: {{range: {{start: 1, end: \
                  65535}}}}}}}}, {{sctp: {{destinationPort: {{number: 1}}}}}}, {{destinationNamedPort: http}}]}}]"
@@ -144,7 +151,7 @@ fn what_is_wrong_besides_the_rules_leaves_them_in_doubt() {
         ),
         (
             "tier: Baseline\npriority: 5\nsubject: {namespaces: {matchLabels: {a: null}}}",
-            "8: spec.subject.namespaces.matchLabels.a: is empty: the API server refuses that here; leave the field out, or write `{}`",
+            "8: spec.subject.namespaces.matchLabels.a: is empty: the API server drops the label, and selects more; write \"\"",
             "(a=)/(*)",
         ),
         (
@@ -290,6 +297,12 @@ fn an_action_that_is_unknown_denies_what_the_rule_covers() {
         assert_problems(&text, &[problem]);
         assert_eq!(read(&text), "Admin 5 (*)/(*); ingress [Deny (a=b)/(*) : any]");
     }
+    let text = rules_text("ingress: [null]");
+    assert_eq!(
+        said(&reading(&text).problems)[0],
+        "7: spec.ingress[0]: is empty: the API server refuses that here"
+    );
+    assert_eq!(read(&text), "Admin 0 (*)/(*); ingress [Deny any : any]");
     let text = rules_text("ingress: {}");
     assert_problems(&text, &["7: spec.ingress: must be a list, but is an object"]);
     assert_eq!(read(&text), "Admin 5 (*)/(*); ingress [Deny any : any]");
