@@ -24,7 +24,7 @@ pub(crate) fn warnings(cluster: &Cluster) -> Vec<Problem> {
                 idle.push(warning(policy.origin(), format!("{policy} selects no pod")));
             }
         } else if subjects.all(|pod| pod.host_network) {
-            let message = format!("{policy} selects only hostNetwork pods, which no policy isolates");
+            let message = format!("{policy} selects only hostNetwork pods, which no policy judges");
             host_network.push(warning(policy.origin(), message));
         } else {
             peers.extend(pods.idle_peers(policy));
