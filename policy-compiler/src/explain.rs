@@ -1,11 +1,15 @@
 //! Why a connection is allowed or denied, in the words of `podfence explain`.
 
+mod tier;
+
+pub use tier::{Effect, TierRule};
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::judge::{Connection, Exemption, Judge, Party, PolicyRule, RuleMiss, Ruling};
-use crate::model::{Direction, NetworkPolicy, Origin, PortMatch};
+use crate::judge::{Connection, Decision, Exemption, Judge, Party, PolicyRule, RuleMiss, Ruling, Step};
+use crate::model::{Direction, NetworkPolicy, Origin, PortMatch, Tier};
 
 /// More rules of one direction than this are counted.
 const RULES_SHOWN: usize = 6;
@@ -18,12 +22,16 @@ pub struct Side {
     direction: Direction,
     /// Whether the direction allows the connection.
     pub verdict: Word,
-    /// Whether it is allowed only because all policies that isolate are in audit mode.
+    /// Whether it is allowed only because policies are in audit mode.
     #[cfg_attr(feature = "cli", serde(skip_serializing_if = "std::ops::Not::not"))]
     pub audited: bool,
     /// The verdict's reason in a sentence.
     pub reason: String,
-    /// The policies that isolate, the nearest to allowing the connection first. None if they have no say.
+    /// The rules of ClusterNetworkPolicies that cover the connection, and where one denies it those that come nearest to
+    /// sparing it, in the order in which they are asked.
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub tiers: Vec<TierRule>,
+    /// The NetworkPolicies that isolate, the nearest to allowing the connection first. None if they have no say.
     pub policies: Vec<Policy>,
 }
 
@@ -92,31 +100,31 @@ impl Side {
         let (subject, _) = connection.subject_and_peer(direction);
         let ruling = judge.ruling(direction, connection);
         let allowed = ruling.allowed();
-        let mut audited = false;
-        let (reason, policies) = match ruling {
-            Ruling::Exempt(exemption) => (exempt(exemption, subject, direction), Vec::new()),
-            Ruling::Isolated { by, allowed_by, .. } => {
-                let isolated = match by.len() {
-                    1 => format!("a policy isolates {subject}"),
-                    several => format!("{several} policies isolate {subject}"),
-                };
-                audited = allowed && allowed_by.is_empty();
-                let outcome = match (allowed, audited) {
-                    (true, true) => but_audited(&by),
-                    (true, false) => "and a rule covers this".to_owned(),
-                    (false, _) => "and no rule covers this".to_owned(),
-                };
-                let mut policies: Vec<_> =
-                    by.iter().map(|policy| Policy::new(judge, direction, policy, connection)).collect();
-                policies.sort_by_key(|policy| policy.rules.first().map_or(usize::MAX, |rule| rule.distance));
-                (format!("{isolated}, {outcome}"), policies)
+        let mut policies: Vec<_> = isolating(&ruling)
+            .iter()
+            .map(|policy| Policy::new(judge, direction, policy, connection))
+            .collect();
+        policies.sort_by_key(|policy| policy.rules.first().map_or(usize::MAX, |rule| rule.distance));
+        let audits = if allowed { audits(&ruling) } else { Vec::new() };
+        let reason = match audits.as_slice() {
+            [] => reason(judge, &ruling, subject, direction),
+            audits => {
+                let reason = reason(judge, &ruling, subject, direction);
+                format!("{reason}: it would be denied, but for the audit of {}", audits.join(", "))
             }
         };
         let reason = match shared.as_slice() {
             [] => reason,
             _ => format!("{reason} ({})", several_show(&shared, connection)),
         };
-        Self { direction, verdict: Word::of(allowed), audited, reason, policies }
+        Self {
+            direction,
+            verdict: Word::of(allowed),
+            audited: !audits.is_empty(),
+            reason,
+            tiers: TierRule::all(judge, &ruling, direction, connection),
+            policies,
+        }
     }
 
     /// Which direction this is.
@@ -124,10 +132,18 @@ impl Side {
         self.direction
     }
 
-    /// The policies that matter, each with the rules that do and how many more there are: where the connection is
-    /// allowed those that cover it, where it is denied, or would be but for audit mode, those that come nearest to it.
+    /// The names of the policies that deny the connection, or would but for audit mode.
+    pub fn denying(&self) -> impl Iterator<Item = &str> {
+        let tiers = self.tiers.iter().filter(|rule| matches!(rule.effect, Effect::Deny | Effect::Audit));
+        let is_covered = self.policies.iter().flat_map(|policy| &policy.rules).any(|rule| rule.covers);
+        let policies = self.policies.iter().filter(move |_| !is_covered);
+        tiers.map(|rule| &*rule.policy).chain(policies.map(|policy| &*policy.name))
+    }
+
+    /// The policies that matter, each with the rules that do and how many more there are: those that cover the connection,
+    /// or else those that come nearest to it.
     pub fn shown(&self) -> impl Iterator<Item = (&Policy, Vec<&Rule>, usize)> {
-        let allowed = self.verdict.allows() && !self.audited;
+        let allowed = self.policies.iter().flat_map(|policy| &policy.rules).any(|rule| rule.covers);
         let mut room = RULES_SHOWN;
         self.policies.iter().filter_map(move |policy| {
             let mut rules: Vec<_> = policy.rules.iter().filter(|rule| rule.covers || !allowed).collect();
@@ -146,6 +162,7 @@ impl Side {
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
+        self.tiers.iter().try_for_each(|rule| write!(f, "; {rule}"))?;
         for (policy, rules, hidden) in self.shown() {
             write!(f, "; {}", policy.name)?;
             if policy.rules.is_empty() {
@@ -184,10 +201,61 @@ fn several_show(addresses: &[IpAddr], connection: &Connection<'_>) -> String {
     )
 }
 
-/// Why a connection passes that no rule covers.
-fn but_audited(policies: &[&NetworkPolicy]) -> String {
-    let names: Vec<_> = policies.iter().map(|policy| policy.name.to_string()).collect();
-    format!("and no rule covers this: it would be denied, but for the audit of {}", names.join(", "))
+/// The NetworkPolicies that decide, or would but for audit mode.
+fn isolating<'r, 'a>(ruling: &'r Ruling<'a>) -> &'r [&'a NetworkPolicy] {
+    let audited = ruling.way.iter().find_map(|step| match step {
+        Step::AuditedIsolation(by) => Some(&**by),
+        Step::Passed(_) | Step::Audited(_) => None,
+    });
+    match &ruling.decision {
+        Decision::Isolated { by, .. } => by,
+        _ => audited.unwrap_or_default(),
+    }
+}
+
+/// The policies in audit mode that would deny the connection.
+fn audits(ruling: &Ruling<'_>) -> Vec<String> {
+    let audits = ruling.way.iter().flat_map(|step| match step {
+        Step::Passed(_) => Vec::new(),
+        Step::Audited(rule) => vec![rule.policy.name.to_string()],
+        Step::AuditedIsolation(by) => by.iter().map(|policy| policy.name.to_string()).collect(),
+    });
+    audits.collect()
+}
+
+/// What decides, in a sentence.
+fn reason(judge: &Judge<'_>, ruling: &Ruling<'_>, subject: &Party<'_>, direction: Direction) -> String {
+    let by = isolating(ruling);
+    let isolated = match by.len() {
+        1 => format!("a policy isolates {subject}"),
+        several => format!("{several} policies isolate {subject}"),
+    };
+    match &ruling.decision {
+        Decision::Exempt(exemption) => exempt(*exemption, subject, direction),
+        Decision::Accepted(rule) => format!("{} policy allows this", a(rule.policy.tier)),
+        Decision::Denied(rule) => format!("{} policy denies this", a(rule.policy.tier)),
+        Decision::Isolated { allowed_by, .. } if allowed_by.is_empty() => {
+            format!("{isolated}, and no rule covers this")
+        }
+        Decision::Isolated { .. } => format!("{isolated}, and a rule covers this"),
+        Decision::Undecided if !by.is_empty() => format!("{isolated}, and no rule covers this"),
+        Decision::Undecided if judge.cluster().cluster_policies().is_empty() => {
+            format!("no policy isolates {subject} for {direction}")
+        }
+        Decision::Undecided => {
+            format!(
+                "no policy isolates {subject} for {direction}, and no ClusterNetworkPolicy decides about this"
+            )
+        }
+    }
+}
+
+/// A tier with its article.
+fn a(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Admin => "an Admin",
+        Tier::Baseline => "a Baseline",
+    }
 }
 
 fn exempt(exemption: Exemption, subject: &Party<'_>, direction: Direction) -> String {
@@ -202,7 +270,6 @@ fn exempt(exemption: Exemption, subject: &Party<'_>, direction: Direction) -> St
             )
         }
         Exemption::NotSubject => format!("no policy judges {subject}, an address outside the cluster"),
-        Exemption::NotIsolated => format!("no policy isolates {subject} for {direction}"),
         Exemption::OwnNode => match direction {
             Direction::Egress => format!("{subject} always reaches its own node"),
             Direction::Ingress => format!("its own node always reaches {subject}"),
@@ -246,26 +313,36 @@ impl Rule {
         direction: Direction,
         connection: &Connection<'_>,
     ) -> Self {
-        let field = match direction {
-            Direction::Egress => "to",
-            Direction::Ingress => "from",
-        };
-        let peers = match miss.and_then(|miss| miss.peers.as_deref()) {
-            None => Vec::new(),
-            Some([]) => vec![format!("{field}: covers nobody")],
-            Some(peers) => {
-                peers.iter().enumerate().map(|(index, miss)| format!("{field}[{index}]: {miss}")).collect()
-            }
-        };
+        let (peers, ports) = miss.map(|miss| lacks(miss, direction, connection)).unwrap_or_default();
         Self {
             path,
             origin: origin.map(Origin::to_string),
             covers: miss.is_none(),
             peers,
-            ports: miss.and_then(|miss| miss.ports).map(|ports| uncovered(ports, &connection.to)),
+            ports,
             distance: miss.map_or(0, RuleMiss::distance),
         }
     }
+}
+
+/// Why no peer of a rule covers the other end, peer by peer, and why no port covers the connection's.
+fn lacks(
+    miss: &RuleMiss<'_>,
+    direction: Direction,
+    connection: &Connection<'_>,
+) -> (Vec<String>, Option<String>) {
+    let field = match direction {
+        Direction::Egress => "to",
+        Direction::Ingress => "from",
+    };
+    let peers = match miss.peers.as_deref() {
+        None => Vec::new(),
+        Some([]) => vec![format!("{field}: covers nobody")],
+        Some(peers) => {
+            peers.iter().enumerate().map(|(index, miss)| format!("{field}[{index}]: {miss}")).collect()
+        }
+    };
+    (peers, miss.ports.map(|ports| uncovered(ports, &connection.to)))
 }
 
 /// What a rule's ports cover instead.

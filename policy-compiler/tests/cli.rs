@@ -69,6 +69,7 @@ fn commands_print_what_the_transcripts_say() {
         "default-deny.txt",
         "own-node.txt",
         "audit.txt",
+        "tiers.txt",
         "input.txt",
     ] {
         let path = folder().join(name);

@@ -20,8 +20,8 @@ const OBJECTS: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
 ]}"#;
 
 /// The kinds that are asked for.
-const KINDS: &str =
-    "namespaces,nodes,pods,services,endpointslices.discovery.k8s.io,networkpolicies.networking.k8s.io";
+const KINDS: &str = "namespaces,nodes,pods,services,endpointslices.discovery.k8s.io,networkpolicies.networking.k8s.io,\
+     clusternetworkpolicies.policy.networking.k8s.io";
 
 /// A directory with a `kubectl` and the plugin, which are all that is in `PATH`.
 struct Machine(PathBuf);
@@ -120,6 +120,7 @@ fn every_command_reads_a_cluster_and_manifests_are_added_to_it() {
 fn what_cannot_be_read_is_said() {
     let nodes = complaining(&forbidden("nodes"));
     let policies = complaining(&forbidden("networkpolicies.networking.k8s.io"));
+    let cluster_policies = complaining(&forbidden("clusternetworkpolicies.policy.networking.k8s.io"));
     let explain = "podfence explain --cluster --from web --to db";
     for (name, kubectl, command, code, words) in [
         ("none", None, explain, 2, "kubectl, which is not in PATH"),
@@ -136,6 +137,13 @@ fn what_cannot_be_read_is_said() {
             explain,
             2,
             "no right to list networkpolicies.networking.k8s.io in all namespaces",
+        ),
+        (
+            "cluster-policies",
+            Some(cluster_policies.as_str()),
+            explain,
+            1,
+            "warning: no right to list clusternetworkpolicies.policy.networking.k8s.io: the answer leaves",
         ),
         (
             "context",
@@ -161,6 +169,21 @@ fn what_cannot_be_read_is_said() {
         assert_eq!(output.status.code(), Some(code), "{name}: {stderr}");
         assert!(stderr.contains(words), "{name}: {stderr}");
     }
+}
+
+/// `kubectl` lists nothing if one of the resources does not exist, and a cluster need not have this one.
+#[test]
+fn a_cluster_without_cluster_network_policies_is_read_by_a_second_call() {
+    let absent = "error: the server doesn't have a resource type \"clusternetworkpolicies\"";
+    let kubectl = format!(
+        "case \"$*\" in *clusternetworkpolicies*) echo '{}' >&2; exit 1;; *) /bin/cat objects.json;; esac",
+        absent.replace('\'', "'\\''")
+    );
+    let machine = Machine::new("absent", Some(&kubectl));
+    let output = machine.run("podfence explain --cluster --from web --to db");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(1), ""));
+    assert_eq!(machine.calls().lines().count(), 2);
 }
 
 /// Most people may read no more than their own namespace.

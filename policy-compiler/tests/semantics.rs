@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use policy_compiler::judge::{Connection, Endpoint, Judge, Party, PolicyRule, Ruling, Traffic};
+use policy_compiler::judge::{Connection, Decision, Endpoint, Judge, Party, PolicyRule, Ruling, Traffic};
 use policy_compiler::manifest::{self, Input};
 use policy_compiler::model::{Cluster, Direction, Family, ObjectName, Pod, PodsToNode, Protocol};
 
@@ -63,7 +63,7 @@ fn check_misses<'a>(
     connection: &Connection<'a>,
     ruling: &Ruling<'a>,
 ) {
-    let Ruling::Isolated { by, allowed_by, .. } = ruling else { return };
+    let Decision::Isolated { by, allowed_by } = &ruling.decision else { return };
     for policy in by {
         for (index, rule) in policy.rules(direction).unwrap().iter().enumerate() {
             let rule = PolicyRule { policy, index, rule };
@@ -90,7 +90,7 @@ fn disagreements(file: &Path) -> Vec<String> {
             None => from.families_with(&to).to_vec(),
         };
         for family in families {
-            let connection = Connection { from, to, family, traffic };
+            let connection = Connection { from, to, family, traffic, through_service: false };
             let verdict = judge.verdict(&connection);
             let denies = |direction: &Direction| !verdict.ruling(*direction).allowed();
             let found: Vec<_> = Direction::BOTH.into_iter().filter(denies).map(Direction::as_str).collect();
@@ -131,7 +131,7 @@ fn verdicts(judge: &Judge<'_>, from: &Pod, to: &Pod) -> Vec<(Option<Family>, Tra
     families
         .flat_map(|&family| traffic.map(|traffic| (family, traffic)))
         .map(|(family, traffic)| {
-            let connection = Connection { from, to, family, traffic };
+            let connection = Connection { from, to, family, traffic, through_service: false };
             (family, traffic, judge.verdict(&connection).allowed())
         })
         .collect()

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use policy_compiler::judge::{Connection, Endpoint, Judge, Party, Traffic, TrafficRange};
 use policy_compiler::model::{
-    Cluster, IpBlock, LabelSelector, Labels, NamespaceScope, NetworkPolicy, ObjectName, Operator, Peer, Pod,
-    PodPeer, PortMatch, PortNumber, PortRange, Protocol, Requirement, Rule,
+    Action, Cluster, ClusterNetworkPolicy, IpBlock, LabelSelector, Labels, NamespaceScope, NetworkPolicy,
+    ObjectName, Operator, Peer, Pod, PodPeer, PortMatch, PortNumber, PortRange, Protocol, Requirement, Rule,
+    Tier, TierRule,
 };
 use policy_compiler::suggestion::{Denied, Obstacle, Opened, Suggestion};
 use proptest::collection::{btree_map, vec};
@@ -65,6 +66,29 @@ fn rule() -> impl Strategy<Value = Rule> {
     })
 }
 
+/// A ClusterNetworkPolicy with a rule for each direction. Its pod peers look into every namespace.
+fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
+    let everywhere =
+        |pods| PodPeer { namespaces: NamespaceScope::Matching(LabelSelector::everything()), pods };
+    let tier_rule = move |(action, rule): (_, Rule)| {
+        let peers = rule.peers.iter().flatten().map(|peer| match peer {
+            Peer::Pods(peer) => Peer::Pods(everywhere(peer.pods.clone())),
+            other => other.clone(),
+        });
+        TierRule { name: None, action, rule: Rule { peers: Some(peers.collect()), ..rule.clone() } }
+    };
+    let rules = || vec((select(Action::ALL.to_vec()), rule()).prop_map(tier_rule), 0..3);
+    (select(Tier::ALL.to_vec()), selector(), rules(), rules()).prop_map(
+        move |(tier, pods, ingress, egress)| ClusterNetworkPolicy {
+            tier,
+            subject: everywhere(pods),
+            ingress,
+            egress,
+            ..ClusterNetworkPolicy::unreadable("".into())
+        },
+    )
+}
+
 fn cluster() -> impl Strategy<Value = Cluster> {
     let pod =
         (select(NAMESPACES.to_vec()), labels(), prop::bool::weighted(0.1), any::<bool>(), any::<bool>());
@@ -74,7 +98,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         option::of(vec(rule(), 0..3)),
         option::of(vec(rule(), 0..3)),
     );
-    (vec(pod, 2..8), vec(policy, 0..5)).prop_map(|(pods, policies)| {
+    (vec(pod, 2..8), vec(policy, 0..5), vec(cluster_policy(), 0..3)).prop_map(|(pods, policies, tiers)| {
         let mut cluster = Cluster::new();
         for (index, (namespace, labels, host_network, workload, addressed)) in pods.into_iter().enumerate() {
             let addresses = [format!("10.0.0.{}", index + 1), format!("fd00::{}", index + 1)];
@@ -97,6 +121,9 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 origin: None,
             });
         }
+        for (index, policy) in tiers.into_iter().enumerate() {
+            cluster.insert_cluster_policy(ClusterNetworkPolicy { name: index.to_string().into(), ..policy });
+        }
         cluster
     })
 }
@@ -117,7 +144,7 @@ fn connections<'a>(judge: &Judge<'a>) -> Vec<Connection<'a>> {
     let pairs = ends.iter().flat_map(|from| ends.iter().map(move |to| (*from, *to)));
     let families = pairs.flat_map(|(from, to)| from.families_with(&to).iter().map(move |it| (from, to, *it)));
     let all = families.flat_map(|(from, to, family)| {
-        traffic.iter().map(move |&traffic| Connection { from, to, family, traffic })
+        traffic.iter().map(move |&traffic| Connection { from, to, family, traffic, through_service: false })
     });
     all.collect()
 }
@@ -188,7 +215,7 @@ proptest! {
             let end = |name: &str| *ends.iter().find(|end| end.to_string() == name).unwrap();
             let (from, to) = (end(&said.from), end(&said.to));
             let opens = from.families_with(&to).iter().any(|&family| {
-                let connection = Connection { from, to, family, traffic: said.traffic.example() };
+                let connection = Connection { from, to, family, traffic: said.traffic.example(), through_service: false };
                 !judge.verdict(&connection).allowed() && after.verdict(&after.translate(&connection)).allowed()
             });
             prop_assert!(opens, "{said:?} is no news: {suggestion:?}");
@@ -214,7 +241,13 @@ fn what_has_no_label_gets_no_policy_that_selects_everything() {
     let judge = Judge::new(&cluster);
     let [from, to] = ["other", "bare"]
         .map(|name| judge.party(Endpoint::Pod(&cluster.pods()[&ObjectName::new("shop", name)])));
-    let connection = Connection { from, to, family: None, traffic: Traffic::Port(Protocol::Tcp, port(80)) };
+    let connection = Connection {
+        from,
+        to,
+        family: None,
+        traffic: Traffic::Port(Protocol::Tcp, port(80)),
+        through_service: false,
+    };
     let suggestion = Suggestion::new(&judge, &[Denied { connection, family: None, block: None }]);
     assert_eq!((suggestion.policies, suggestion.obstacles), (vec![], vec![Obstacle::NoLabels(bare)]));
 }

@@ -118,6 +118,44 @@ pub fn policy(random: &mut Random, index: usize, blocks: &[Value]) -> Value {
     })
 }
 
+/// A ClusterNetworkPolicy with every kind of rule; its networks are among the `cidr`s of `blocks`.
+pub fn cluster_policy(random: &mut Random, index: usize, blocks: &[Value]) -> Value {
+    let subject = match random.below(3) {
+        0 => json!({"namespaces": namespace_selector(random)}),
+        1 => json!({"pods": {"podSelector": selector(random)}}),
+        _ => {
+            json!({"pods": {"namespaceSelector": namespace_selector(random), "podSelector": selector(random)}})
+        }
+    };
+    let mut spec = json!({
+        "tier": random.pick(&["Admin", "Baseline"]),
+        "priority": random.pick(&[0, 1, 7, 7, 500, 1000]),
+        "subject": subject,
+    });
+    for direction in ["ingress", "egress"] {
+        if random.percent(60) {
+            spec[direction] = (0..random.below(4)).map(|_| tier_rule(random, direction, blocks)).collect();
+        }
+    }
+    json!({
+        "apiVersion": random.pick(&["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"]),
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": format!("cluster-policy-{index}"), "annotations": audit(random, 10)},
+        "spec": spec,
+    })
+}
+
+/// A node with random labels and these addresses.
+pub fn node(random: &mut Random, name: &str, addresses: &[&str]) -> Value {
+    let addresses: Vec<_> =
+        addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": labels(random)},
+        "status": {"addresses": addresses},
+    })
+}
+
 fn labels(random: &mut Random) -> Value {
     let mut labels = json!({});
     for (key, values) in LABELS {
@@ -162,6 +200,48 @@ fn peer(random: &mut Random, blocks: &[Value]) -> Value {
         1 => json!({"namespaceSelector": namespace_selector(random)}),
         2 => json!({"namespaceSelector": namespace_selector(random), "podSelector": selector(random)}),
         _ => json!({"ipBlock": random.pick(blocks)}),
+    }
+}
+
+/// A rule of a ClusterNetworkPolicy.
+fn tier_rule(random: &mut Random, direction: &str, blocks: &[Value]) -> Value {
+    let mut rule = json!({"action": random.pick(&["Accept", "Deny", "Pass"])});
+    if random.percent(30) {
+        rule["name"] = json!(random.pick(&["first", "a rule"]));
+    }
+    let peers_key = if direction == "ingress" { "from" } else { "to" };
+    let peers: Vec<_> = (0..=random.below(2)).map(|_| tier_peer(random, direction, blocks)).collect();
+    let have_names = peers.iter().all(|peer| peer.get("networks").or(peer.get("nodes")).is_none());
+    rule[peers_key] = json!(peers);
+    if random.percent(60) {
+        rule["protocols"] = (0..=random.below(2)).map(|_| tier_protocol(random, have_names)).collect();
+    }
+    rule
+}
+
+fn tier_peer(random: &mut Random, direction: &str, blocks: &[Value]) -> Value {
+    match random.below(if direction == "ingress" { 3 } else { 5 }) {
+        0 => json!({"namespaces": namespace_selector(random)}),
+        1 => json!({"pods": {"podSelector": selector(random)}}),
+        2 => {
+            json!({"pods": {"namespaceSelector": namespace_selector(random), "podSelector": selector(random)}})
+        }
+        3 => json!({"networks": [random.pick(blocks)["cidr"]]}),
+        _ => json!({"nodes": selector(random)}),
+    }
+}
+
+fn tier_protocol(random: &mut Random, have_names: bool) -> Value {
+    let first = *random.pick(&PORTS);
+    let port = match first.checked_add(*random.pick(&[1, 10, 60000])) {
+        Some(last) if random.percent(40) => json!({"range": {"start": first, "end": last}}),
+        _ => json!({"number": first}),
+    };
+    match random.below(4) {
+        0 if have_names => json!({"destinationNamedPort": random.pick(&NAMED).0}),
+        1 => json!({"udp": {"destinationPort": port}}),
+        2 => json!({"sctp": {"destinationPort": port}}),
+        _ => json!({"tcp": {"destinationPort": port}}),
     }
 }
 

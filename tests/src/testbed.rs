@@ -213,6 +213,7 @@ fn connection<'a>(judge: &Judge<'a>, probe: &Probe) -> Result<Connection<'a>> {
             Some((protocol, port)) => Traffic::Port(protocol, port),
             None => Traffic::Other,
         },
+        through_service: false,
     })
 }
 

@@ -14,7 +14,7 @@ use lab::interpreter::apply;
 use lab::random::{self, PORTS, PodPlace, Random};
 use policy_compiler::compile::{Compiler, Concerned, compile};
 use policy_compiler::explain::Side;
-use policy_compiler::judge::{Connection, Endpoint, Exemption, Judge, Ruling, Traffic};
+use policy_compiler::judge::{Connection, Decision, Endpoint, Exemption, Judge, Traffic};
 use policy_compiler::manifest;
 use policy_compiler::model::{
     Cluster, DefaultDeny, Direction, Family, Pod, PodsToNode, PortNumber, Protocol,
@@ -163,6 +163,8 @@ fn connection<'a>(judge: &Judge<'a>, packet: &Packet) -> Connection<'a> {
         traffic: packet.port.map_or(Traffic::Other, |(protocol, port)| {
             Traffic::Port(protocol, PortNumber::new(port).expect("not 0"))
         }),
+        // Where a pod reaches itself without one, its packets do not leave it.
+        through_service: true,
     }
 }
 
@@ -180,8 +182,8 @@ fn compiled_rulesets_and_judge_agree_on_every_packet() {
                 continue; // Of some of the pods it is the node, of others not.
             }
             let verdict = judge.verdict(&connection);
-            let own_node = Ruling::Exempt(Exemption::OwnNode);
-            if [&verdict.egress, &verdict.ingress].contains(&&own_node) {
+            let own_node = Decision::Exempt(Exemption::OwnNode);
+            if [&verdict.egress, &verdict.ingress].iter().any(|ruling| ruling.decision == own_node) {
                 continue; // Between a pod and its node packets take other hooks than `forward`.
             }
             assert_eq!(ruleset.forwards(&packet), verdict.allowed(), "seed {seed}: {packet:?}: {verdict:#?}");

@@ -162,6 +162,45 @@ fn the_plugin_answers_about_the_cluster() -> Result<()> {
     )
 }
 
+/// A cluster need not know the resource, and may be taught it.
+#[test]
+fn cluster_network_policies_are_read_once_the_cluster_has_them() -> Result<()> {
+    let Some(scene) = Scene::new()? else { return Ok(()) };
+    let administrator = scene.plane.kubeconfig(User::Administrator)?;
+    let explain = "podfence explain --from web-5d9c-1 --to db --port 8080";
+    scene.expect(&administrator, explain, 0, "a policy isolates shop/db, and a rule covers this", "")?;
+
+    let group = "policy.networking.k8s.io";
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let version = |name| json!({"name": name, "served": true, "storage": name == "v1beta1", "schema": {"openAPIV3Schema": schema}});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("clusternetworkpolicies.{group}"),
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+        },
+        "spec": {
+            "group": group, "scope": "Cluster", "versions": [version("v1alpha2"), version("v1beta1")],
+            "names": {"kind": "ClusterNetworkPolicy", "plural": "clusternetworkpolicies", "singular": "clusternetworkpolicy"},
+        },
+    });
+    let guard = json!({
+        "apiVersion": format!("{group}/v1beta1"), "kind": "ClusterNetworkPolicy", "metadata": {"name": "guard"},
+        "spec": {
+            "tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+            "ingress": [{"action": "Deny", "from": [{"namespaces": {"matchLabels": {"team": "web"}}}]}],
+        },
+    });
+    for (object, wait) in [(definition, Some("crd --all --for condition=Established")), (guard, None)] {
+        std::fs::write(scene.folder.path().join("object.json"), object.to_string())?;
+        scene.expect(&administrator, "create -f object.json", 0, "created", "")?;
+        if let Some(wait) = wait {
+            scene.expect(&administrator, &format!("wait {wait}"), 0, "condition met", "")?;
+        }
+    }
+    scene.expect(&administrator, explain, 1, "Admin policy guard (priority 1)", "")
+}
+
 #[test]
 fn people_with_fewer_rights_are_told_what_is_missing() -> Result<()> {
     let Some(scene) = Scene::new()? else { return Ok(()) };

@@ -67,7 +67,9 @@ impl Explanation {
             return Self { words, ..named };
         }
         let family = Some(Family::of(flow.source));
-        let connection = Connection { from, to, family, traffic: flow.traffic() };
+        // Where a pod reaches itself without one, its packets do not leave it.
+        let through_service = true;
+        let connection = Connection { from, to, family, traffic: flow.traffic(), through_service };
         let side = |direction| Side::new(&judge, direction, &connection);
         let decided = side(direction);
         let other = side(match direction {
@@ -88,7 +90,8 @@ impl Explanation {
             words = format!("{words}. {} is denied too: {other}", other.direction());
         }
         let denying = [decided, other].into_iter().filter(objects);
-        let policies = denying.flat_map(|side| side.policies).map(|policy| policy.name).collect();
+        let policies =
+            denying.flat_map(|side| side.denying().map(str::to_owned).collect::<Vec<_>>()).collect();
         Self { policies, words, ..named }
     }
 

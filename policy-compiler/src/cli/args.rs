@@ -69,8 +69,8 @@ pub(crate) struct Manifests {
     /// Manifests to read: a file, a directory with all below it, or `-` for standard input; repeatable
     ///
     /// YAML or JSON, several documents in a file, Lists. Pods, all that has a pod template (each stands for
-    /// its pods), Namespaces, Nodes, Services, Endpoints and NetworkPolicies count; other kinds, and what is
-    /// no Kubernetes object, are passed over.
+    /// its pods), Namespaces, Nodes, Services, Endpoints, NetworkPolicies and ClusterNetworkPolicies count;
+    /// other kinds, and what is no Kubernetes object, are passed over.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) inputs: Vec<Input>,
@@ -211,7 +211,9 @@ JSON:
                      protocol is TCP, UDP, SCTP or other (ICMP and what else has no ports);
                      endPort where it is more than one port; family where the two differ
     replicasOf       the workload that both ends are pods of
-    egress, ingress  verdict, reason, and the policies with their rules and what each lacks
+    egress, ingress  verdict, reason, and the policies with their rules and what each lacks;
+                     tiers: the rules of ClusterNetworkPolicies that cover it, and those that
+                     come nearest to sparing it what they deny
     suggestions      NetworkPolicies, which together allow it
   effects            what the suggested policies open and isolate besides
   obstacles          why no policy is suggested

@@ -31,14 +31,18 @@ const fn kind(name: &'static str, is_namespaced: bool, without: Option<&'static 
     Kind { name, is_namespaced, without }
 }
 
+/// The only custom resource: not every cluster has it.
+const CLUSTER_POLICIES: &str = "clusternetworkpolicies.policy.networking.k8s.io";
+
 /// What decides about connections. Workloads do not: their pods are there.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     kind("namespaces", false, Some("namespaces are taken to have no labels but their names")),
     kind("nodes", false, Some("the addresses of nodes are taken to be outside the cluster")),
     kind("pods", true, None),
     kind("services", true, Some("Services cannot be asked about")),
     kind("endpointslices.discovery.k8s.io", true, Some("Services without a selector have no backends")),
     kind("networkpolicies.networking.k8s.io", true, None),
+    kind(CLUSTER_POLICIES, false, Some("the answer leaves the ClusterNetworkPolicies out")),
 ];
 
 /// A cluster to read.
@@ -54,12 +58,20 @@ struct Printed {
     reading: Reading,
     /// The resources that the user has no right to list.
     forbidden: BTreeSet<String>,
+    /// A resource that the cluster does not know: then `kubectl` lists nothing at all.
+    absent: Option<&'static str>,
 }
 
 impl LiveCluster<'_> {
     /// Reads the objects, and says on standard error which of them could not be read.
     pub(crate) fn read(&self) -> anyhow::Result<Reading> {
-        let Printed { reading, forbidden } = self.get(None)?;
+        let mut kinds: Vec<&Kind> = KINDS.iter().collect();
+        let mut printed = self.get(&kinds, None)?;
+        if let Some(absent) = printed.absent {
+            kinds.retain(|kind| kind.name != absent);
+            printed = self.get(&kinds, None)?;
+        }
+        let Printed { reading, forbidden, .. } = printed;
         let Some(missing) = needed(&forbidden) else {
             warn(&forbidden);
             return Ok(reading);
@@ -67,7 +79,7 @@ impl LiveCluster<'_> {
         let Some(namespace) = self.namespace else {
             bail!("no right to list {missing} in all namespaces: give -n NAMESPACE to read that one alone")
         };
-        let Printed { reading, forbidden: in_namespace } = self.get(Some(namespace))?;
+        let Printed { reading, forbidden: in_namespace, .. } = self.get(&kinds, Some(namespace))?;
         if let Some(missing) = needed(&in_namespace) {
             bail!("no right to list {missing}, in namespace {namespace} neither")
         }
@@ -76,14 +88,14 @@ impl LiveCluster<'_> {
             io::stderr(),
             "warning: no right to list {missing} in all namespaces: only namespace {namespace} is read"
         );
-        let of_cluster = KINDS.iter().filter(|kind| !kind.is_namespaced).map(|kind| kind.name.to_owned());
+        let of_cluster = kinds.iter().filter(|kind| !kind.is_namespaced).map(|kind| kind.name.to_owned());
         warn(&in_namespace.into_iter().chain(of_cluster).collect());
         Ok(reading)
     }
 
     /// Has `kubectl` list the objects of all namespaces, or of one.
-    fn get(&self, namespace: Option<&str>) -> anyhow::Result<Printed> {
-        let mut kubectl = self.spawn(namespace).map_err(|error| match error.kind() {
+    fn get(&self, kinds: &[&Kind], namespace: Option<&str>) -> anyhow::Result<Printed> {
+        let mut kubectl = self.spawn(kinds, namespace).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 anyhow!(
                     "the cluster is read by kubectl, which is not in PATH: install it, or give manifests (-f)"
@@ -103,15 +115,17 @@ impl LiveCluster<'_> {
         let forbidden = forbidden(&complaints);
         // A signal ends kubectl where the reader stops at what it cannot read; then that is what to report.
         let is_cut_off = status.code().is_none() && matches!(printed, Some(Err(_)));
-        if !status.success() && forbidden.is_empty() && !is_cut_off {
+        let absent = absent(&complaints);
+        if !status.success() && forbidden.is_empty() && absent.is_none() && !is_cut_off {
             bail!("kubectl cannot read the cluster ({status})")
         }
-        Ok(Printed { reading: printed.transpose()?.unwrap_or_default(), forbidden })
+        let reading = if absent.is_some() { None } else { printed.transpose()? };
+        Ok(Printed { reading: reading.unwrap_or_default(), forbidden, absent })
     }
 
     /// Starts `kubectl`. It keeps standard input: a log-in may ask for something.
-    fn spawn(&self, namespace: Option<&str>) -> io::Result<Child> {
-        let kinds = KINDS.iter().filter(|kind| kind.is_namespaced || namespace.is_none());
+    fn spawn(&self, kinds: &[&Kind], namespace: Option<&str>) -> io::Result<Child> {
+        let kinds = kinds.iter().filter(|kind| kind.is_namespaced || namespace.is_none());
         let kinds: Vec<_> = kinds.map(|kind| kind.name).collect();
         let mut command = Command::new("kubectl");
         command.args(["get", &kinds.join(","), "--output=json", REQUEST_TIMEOUT]);
@@ -134,6 +148,7 @@ fn read(printed: impl Read) -> Result<Reading, Problem> {
 fn without_origin(object: Object) -> Object {
     let resource = match object.resource {
         Resource::NetworkPolicy(policy) => Resource::NetworkPolicy(policy.without_origins()),
+        Resource::ClusterNetworkPolicy(policy) => Resource::ClusterNetworkPolicy(policy.without_origins()),
         Resource::Service(service) => Resource::Service(Service { origin: None, ..service }),
         Resource::Workload(mut workload) => {
             workload.pod = Pod { origin: None, ..workload.pod };
@@ -145,13 +160,17 @@ fn without_origin(object: Object) -> Object {
 }
 
 /// Passes on what `kubectl` and its log-in programs write to standard error, at once because they may ask something, and
-/// returns it.
+/// returns it. That a resource is [absent] is no complaint.
 fn pass_on(mut stderr: impl Read, progress: &Progress) -> String {
     let mut all = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = stderr.read(&mut buffer) {
         let bytes = buffer.get(..length).unwrap_or_default();
-        progress.interrupt(bytes);
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if absent(&String::from_utf8_lossy(line)).is_none() {
+                progress.interrupt(line);
+            }
+        }
         all.extend_from_slice(bytes);
     }
     String::from_utf8_lossy(&all).into_owned()
@@ -164,11 +183,20 @@ fn forbidden(complaints: &str) -> BTreeSet<String> {
         let (resource, rest) = rest.split_once('"')?;
         let group = rest.strip_prefix(" in API group \"").and_then(|rest| rest.split_once('"'));
         Some(match group {
-            Some((group @ ("discovery.k8s.io" | "networking.k8s.io"), _)) => format!("{resource}.{group}"),
+            Some((group @ ("discovery.k8s.io" | "networking.k8s.io" | "policy.networking.k8s.io"), _)) => {
+                format!("{resource}.{group}")
+            }
             _ => resource.to_owned(),
         })
     });
     quoted.collect()
+}
+
+/// The custom resource in `… the server doesn't have a resource type "…"`.
+fn absent(complaints: &str) -> Option<&'static str> {
+    let (_, rest) = complaints.split_once("the server doesn't have a resource type \"")?;
+    let (resource, _) = rest.split_once('"')?;
+    CLUSTER_POLICIES.strip_prefix(resource)?.starts_with('.').then_some(CLUSTER_POLICIES)
 }
 
 /// The forbidden resources without which nothing can be said.

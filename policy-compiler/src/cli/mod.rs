@@ -16,6 +16,7 @@ mod pod_addresses;
 mod problems;
 mod progress;
 mod query;
+mod ties;
 mod warnings;
 
 use std::io::Write;

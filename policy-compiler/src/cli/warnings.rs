@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::idle;
+use super::{idle, ties};
 use policy_compiler::manifest::{Manifests, PassedOver, PassedOverKind, Problem};
-use policy_compiler::model::{Cluster, LabelSelector, NamespaceScope, Origin, Peer, PodPeer};
+use policy_compiler::model::{Cluster, LabelSelector, NamespaceScope, Origin, Peer};
 
 /// All of it, what weighs most first.
 pub(crate) fn all(read: &Manifests, default_deny: Option<&LabelSelector>) -> Vec<Problem> {
     let mut warnings = not_judged(read);
     warnings.extend(passed_over(&read.passed_over));
     warnings.extend(undeclared(read, default_deny));
+    warnings.extend(ties::warning(&read.cluster));
     warnings.extend(idle::warnings(&read.cluster));
     warnings.extend(read.warnings.iter().cloned());
     warnings
@@ -105,10 +106,16 @@ fn undeclared(read: &Manifests, default_deny: Option<&LabelSelector>) -> Option<
 fn namespace_selectors(cluster: &Cluster) -> impl Iterator<Item = &LabelSelector> {
     let policies = cluster.policies().values();
     let rules = policies.flat_map(|policy| [&policy.ingress, &policy.egress]).flatten().flatten();
-    let peers = rules.flat_map(|rule| rule.peers.iter().flatten());
-    peers.filter_map(|peer| match peer {
-        Peer::Pods(PodPeer { namespaces: NamespaceScope::Matching(selector), .. }) => Some(selector),
+    let tier_policies = cluster.cluster_policies().values();
+    let tier_rules = tier_policies.clone().flat_map(|policy| policy.ingress.iter().chain(&policy.egress));
+    let peers = rules.chain(tier_rules.map(|rule| &rule.rule)).flat_map(|rule| rule.peers.iter().flatten());
+    let peers = peers.filter_map(|peer| match peer {
+        Peer::Pods(peer) => Some(peer),
         _ => None,
+    });
+    peers.chain(tier_policies.map(|policy| &policy.subject)).filter_map(|peer| match &peer.namespaces {
+        NamespaceScope::Matching(selector) => Some(selector),
+        NamespaceScope::Own => None,
     })
 }
 

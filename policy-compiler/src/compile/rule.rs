@@ -144,6 +144,8 @@ impl ActiveRule {
                 }
                 Peer::Block(block) => blocks.push(block.clone()),
                 Peer::OwnNode => new.crowds.push(Crowd::OwnNode),
+                // Only a ClusterNetworkPolicy names them.
+                Peer::Nodes(_) | Peer::Domains(_) => {}
             }
         }
         if rule.peers.is_none() {

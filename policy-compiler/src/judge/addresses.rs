@@ -40,6 +40,10 @@ impl Judge<'_> {
         let rules = policies.flat_map(|policy: &NetworkPolicy| {
             Direction::BOTH.into_iter().filter_map(|direction| policy.rules(direction)).flatten()
         });
+        let policies = self.cluster.cluster_policies().values();
+        let tier_rules = policies
+            .flat_map(|policy| Direction::BOTH.into_iter().flat_map(|direction| policy.rules(direction)));
+        let rules = rules.chain(tier_rules.map(|rule| &rule.rule));
         let of_rules =
             rules.flat_map(Rule::blocks).flat_map(|block| block.except.iter().chain([&block.cidr]));
         let of_pods = self.cluster.pods().values().flat_map(|pod| &pod.addresses);

@@ -13,7 +13,8 @@ impl<'a> Judge<'a> {
         family: Option<Family>,
     ) -> Vec<TrafficRange> {
         let allowed = |part: &TrafficRange| {
-            let connection = Connection { from: *from, to: *to, family, traffic: part.example() };
+            let traffic = part.example();
+            let connection = Connection { from: *from, to: *to, family, traffic, through_service: false };
             Direction::BOTH.into_iter().all(|direction| self.allows(direction, &connection))
         };
         let mut ranges: Vec<TrafficRange> = Vec::new();

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Connection, Judge, Party, PolicyRule, covers_port, is_inside};
+use super::resolve::{covers_port, is_inside, is_node};
+use super::{Connection, Judge, Party};
 use crate::model::{
     Cluster, Direction, IpBlock, LabelSelector, Labels, NamespaceScope, Operator, Peer, Pod, PodPeer,
-    PortMatch, Requirement,
+    PortMatch, Requirement, Rule,
 };
 
 /// What a rule lacks to cover a connection. At least one of the two is there.
@@ -45,6 +46,10 @@ pub enum PeerMiss<'a> {
     },
     /// It is the node that runs the subject, and the other end is not.
     NotOwnNode,
+    /// It selects nodes, and the other end is none of them.
+    NoNode,
+    /// It is a list of domain names, which nothing resolves.
+    Domains,
     /// It is a block, and the other end is a pod that has no address yet.
     UnknownAddress,
     /// It is a block, and the other end has no address in the family of the connection.
@@ -97,37 +102,48 @@ impl PeerMiss<'_> {
             | Self::Finished
             | Self::NoPod
             | Self::NotOwnNode
+            | Self::NoNode
+            | Self::Domains
             | Self::NoAddress
             | Self::OutsideBlock(..) => FAR,
         }
     }
 }
 
-/// What keeps `rule` from covering the connection.
+/// What keeps `rule` from covering the connection; `own` is the namespace of its policy, if that has one.
 pub(super) fn of<'a>(
     judge: &Judge<'a>,
     direction: Direction,
-    rule: PolicyRule<'a>,
+    own: Option<&'a str>,
+    rule: &'a Rule,
     connection: &Connection<'a>,
 ) -> Option<RuleMiss<'a>> {
     let (subject, other) = connection.subject_and_peer(direction);
-    let peers = rule.rule.peers.as_deref().and_then(|peers| {
+    let peers = rule.peers.as_deref().and_then(|peers| {
         peers
             .iter()
             .map(|peer| match peer {
-                Peer::Pods(peer) => selectors_miss(judge.cluster, &rule.policy.name.namespace, peer, other),
+                Peer::Pods(peer) => selectors_miss(judge.cluster, own, peer, other),
                 Peer::Block(block) => block_miss(block, other, connection),
+                Peer::Nodes(selector) => {
+                    let mut nodes = judge.cluster.nodes().values();
+                    let is_covered = nodes.any(|node| {
+                        selector.matches(&node.labels) && is_node(other, node, connection.family)
+                    });
+                    (!is_covered).then_some(PeerMiss::NoNode)
+                }
+                Peer::Domains(_) => Some(PeerMiss::Domains),
                 Peer::OwnNode => (!judge.is_own_node(subject, other)).then_some(PeerMiss::NotOwnNode),
             })
             .collect::<Option<Vec<_>>>()
     });
-    let ports = rule.rule.ports.as_deref().filter(|_| !covers_port(rule.rule, connection));
+    let ports = rule.ports.as_deref().filter(|_| !covers_port(rule, connection));
     (peers.is_some() || ports.is_some()).then_some(RuleMiss { peers, ports })
 }
 
 fn selectors_miss<'a>(
     cluster: &'a Cluster,
-    own: &'a str,
+    own: Option<&'a str>,
     peer: &'a PodPeer,
     other: &Party<'a>,
 ) -> Option<PeerMiss<'a>> {
@@ -141,7 +157,7 @@ fn selectors_miss<'a>(
     let name = &pod.name.namespace;
     let namespace = cluster.namespaces().get(name);
     let (only, namespace_labels) = match &peer.namespaces {
-        NamespaceScope::Own => ((**name != *own).then_some(own), Vec::new()),
+        NamespaceScope::Own => (own.filter(|own| **name != **own), Vec::new()),
         NamespaceScope::Matching(selector) => {
             let misses = match namespace {
                 Some(namespace) => label_misses(selector, namespace.labels()),
@@ -200,6 +216,8 @@ impl fmt::Display for PeerMiss<'_> {
             }
             Self::NoPod => f.write_str("selectors never match an address outside the cluster"),
             Self::NotOwnNode => f.write_str("it is not the pod's own node"),
+            Self::NoNode => f.write_str("it is no address of a node that the selector matches"),
+            Self::Domains => f.write_str("domain names are not resolved"),
             Self::Selectors { pod, only, unlabelled, namespace_labels, pod_labels } => {
                 let mut parts = Vec::new();
                 let namespace = &pod.name.namespace;
@@ -290,7 +308,7 @@ mod tests {
             let peer = PodPeer { namespaces, pods: LabelSelector::everything() };
             let other = Party { pod: Some(&pod), member: None, address: None, shared: false };
             let cluster = Cluster::new();
-            let miss = selectors_miss(&cluster, "own", &peer, &other).map(|miss| miss.to_string());
+            let miss = selectors_miss(&cluster, Some("own"), &peer, &other).map(|miss| miss.to_string());
             assert_eq!(miss, expected.map(|words| format!("namespace shop {words}")), "{peer:?}");
         }
     }

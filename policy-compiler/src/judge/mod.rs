@@ -43,7 +43,8 @@
 //!     let end = |name| judge.party(Endpoint::Pod(&cluster.pods()[&ObjectName::new("shop", name)]));
 //!     let (from, to) = (end(from), end(to));
 //!     from.families_with(&to).iter().all(|&family| {
-//!         judge.verdict(&Connection { from, to, family, traffic: Traffic::Port(Protocol::Tcp, port) }).allowed()
+//!         let traffic = Traffic::Port(Protocol::Tcp, port);
+//!         judge.verdict(&Connection { from, to, family, traffic, through_service: false }).allowed()
 //!     })
 //! };
 //! assert!(allowed("web", "db"));
@@ -56,8 +57,11 @@ mod allowed;
 mod isolation;
 mod kinds;
 mod miss;
+mod number_set;
+mod outcome;
 mod party;
-mod pod_set;
+mod resolve;
+mod tiers;
 mod traffic;
 mod verdict;
 
@@ -65,17 +69,20 @@ pub use addresses::AddressRange;
 pub use miss::{LabelMiss, PeerMiss, RuleMiss, Unlabelled};
 pub use party::{Endpoint, Party};
 pub use traffic::TrafficRange;
-pub use verdict::{Exemption, PolicyRule, Ruling, Verdict};
+pub use verdict::{ClusterRule, Decision, Exemption, PolicyRule, Ruling, Step, Verdict};
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    Cluster, Direction, Family, IpBlock, ObjectName, Pod, PodsToNode, PortMatch, PortNumber, Protocol, Rule,
+    Action, Cluster, Direction, Family, ObjectName, Pod, PodsToNode, PortNumber, Protocol, Tier,
 };
-use isolation::{Isolation, Isolations, ResolvedRule, isolations, members};
-use pod_set::Member;
+use isolation::{Isolation, Isolations, isolations};
+use number_set::Member;
+use outcome::{Outcome, policies};
+use resolve::{World, members};
+use tiers::Tiers;
 
 /// What a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +104,8 @@ pub struct Connection<'a> {
     pub family: Option<Family>,
     /// What it carries.
     pub traffic: Traffic,
+    /// Whether a Service led to `to`. It matters where that is `from`: then the tiers judge it.
+    pub through_service: bool,
 }
 
 impl<'a> Connection<'a> {
@@ -116,6 +125,8 @@ pub struct Judge<'a> {
     members: HashMap<&'a ObjectName, Member>,
     egress: Isolations<'a>,
     ingress: Isolations<'a>,
+    /// The ClusterNetworkPolicies, for egress and for ingress.
+    tiers: [Tiers<'a>; 2],
     /// Whose an address is: the pods that live and show it, or else those that have finished.
     claimants: HashMap<IpAddr, Vec<&'a Pod>>,
     /// The addresses of each node: the Node object's, and those of its `hostNetwork` pods.
@@ -136,11 +147,13 @@ impl<'a> Judge<'a> {
             .filter(|pod| pod.host_network && !pod.finished)
             .filter_map(|pod| Some((pod.node.as_deref()?, &pod.addresses)))
             .flat_map(|(node, addresses)| addresses.iter().map(move |address| (node, *address)));
+        let world = World::new(cluster);
         Self {
             cluster,
             members: members(cluster).map(|(member, pod)| (&pod.name, member)).collect(),
-            egress: isolations(cluster, Direction::Egress),
-            ingress: isolations(cluster, Direction::Ingress),
+            egress: isolations(&world, Direction::Egress),
+            ingress: isolations(&world, Direction::Ingress),
+            tiers: Direction::BOTH.map(|direction| Tiers::new(&world, direction)),
             claimants: claimants(cluster),
             node_addresses: of_nodes.chain(of_host_network_pods).collect(),
             pods_to_node: PodsToNode::default(),
@@ -171,8 +184,13 @@ impl<'a> Judge<'a> {
             (None, Some(pod)) => self.party(Endpoint::Pod(pod)),
             (None, None) => self.party_of(None, None),
         };
-        let Connection { family, traffic, .. } = *connection;
-        Connection { from: translated(&connection.from), to: translated(&connection.to), family, traffic }
+        Connection {
+            from: translated(&connection.from),
+            to: translated(&connection.to),
+            family: connection.family,
+            traffic: connection.traffic,
+            through_service: connection.through_service,
+        }
     }
 
     /// Looks up one end of a connection. A pod that is not of this cluster is nobody: no policy judges it and no peer
@@ -222,9 +240,9 @@ impl<'a> Judge<'a> {
         let pairs = sources.iter().flat_map(|from| destinations.iter().map(move |to| (*from, *to)));
         let connections = pairs.map(|(from, to)| Connection { from, to, ..*connection });
         let rank = |connection: &Connection<'a>| {
-            let is_exempt = self.exemption(direction, connection).is_some();
-            let is_allowed = self.allowing(direction, connection).next().is_some();
-            (is_exempt || is_allowed || self.is_audited(direction, connection), is_exempt, is_allowed)
+            let mut audited = false;
+            let outcome = self.outcome(direction, connection, |step| audited |= step.is_audited());
+            (outcome.allowed(), !audited, matches!(outcome, Outcome::Exempt(_) | Outcome::Undecided))
         };
         connections.min_by_key(rank).unwrap_or(*connection)
     }
@@ -239,10 +257,7 @@ impl<'a> Judge<'a> {
 
     /// Whether one direction of a connection is allowed: [`Self::verdict`] without the reasons.
     pub fn allows(&self, direction: Direction, connection: &Connection<'a>) -> bool {
-        let connection = &self.deciding(direction, connection);
-        self.exemption(direction, connection).is_some()
-            || self.allowing(direction, connection).next().is_some()
-            || self.is_audited(direction, connection)
+        self.outcome(direction, &self.deciding(direction, connection), |_| ()).allowed()
     }
 
     /// What keeps `rule`, of a policy that isolates in the [deciding](Self::deciding) connection, from covering it;
@@ -250,40 +265,57 @@ impl<'a> Judge<'a> {
     pub fn miss(
         &self,
         direction: Direction,
-        rule: PolicyRule<'a>,
+        PolicyRule { policy, rule, .. }: PolicyRule<'a>,
         connection: &Connection<'a>,
     ) -> Option<RuleMiss<'a>> {
-        miss::of(self, direction, rule, &self.deciding(direction, connection))
+        let own = Some(&*policy.name.namespace);
+        miss::of(self, direction, own, rule, &self.deciding(direction, connection))
+    }
+
+    /// The rules that would have kept a rule of a tier from denying the connection, if they covered it: the Accepts and
+    /// Passes that were asked before it. In their order, with what each lacks.
+    pub fn missed(
+        &self,
+        direction: Direction,
+        connection: &Connection<'a>,
+    ) -> Vec<(ClusterRule<'a>, RuleMiss<'a>)> {
+        let connection = &self.deciding(direction, connection);
+        let Ruling { way, decision: Decision::Denied(denying) } = self.ruling(direction, connection) else {
+            return Vec::new();
+        };
+        // A tier is asked up to the rule that decides or passes the connection on.
+        let last = |rule: &ClusterRule<'a>| *rule == denying || way.contains(&Step::Passed(*rule));
+        let (subject, _) = connection.subject_and_peer(direction);
+        let effects = subject.member.into_iter().flat_map(|member| self.tiers(direction).on(member));
+        let rules: Vec<_> = effects.map(|effect| effect.rule).collect();
+        let mut missed: Vec<(ClusterRule<'a>, _)> = Vec::new();
+        for tier in Tier::ALL.into_iter().filter(|tier| *tier <= denying.policy.tier) {
+            let asked = rules.iter().filter(|rule| rule.policy.tier == tier).take_while(|rule| !last(rule));
+            for rule in asked.filter(|rule| rule.rule.action != Action::Deny) {
+                let is_new = missed.last().is_none_or(|(before, _)| before != rule);
+                let miss = miss::of(self, direction, None, &rule.rule.rule, connection);
+                missed.extend(miss.filter(|_| is_new).map(|miss| (*rule, miss)));
+            }
+        }
+        missed
     }
 
     /// Whether one direction of a connection is allowed, and why.
     pub fn ruling(&self, direction: Direction, connection: &Connection<'a>) -> Ruling<'a> {
         let connection = &self.deciding(direction, connection);
-        let (subject, _) = connection.subject_and_peer(direction);
-        match self.exemption(direction, connection) {
-            Some(exemption) => Ruling::Exempt(exemption),
-            None => Ruling::Isolated {
-                by: self.isolating(direction, subject).iter().map(|isolation| isolation.policy).collect(),
+        let mut way = Vec::new();
+        let outcome = self.outcome(direction, connection, |step| way.push(step));
+        let decision = match outcome {
+            Outcome::Exempt(exemption) => Decision::Exempt(exemption),
+            Outcome::Accepted(rule) => Decision::Accepted(rule),
+            Outcome::Denied(rule) => Decision::Denied(rule),
+            Outcome::Isolated { by, .. } => Decision::Isolated {
+                by: policies(by),
                 allowed_by: self.allowing(direction, connection).collect(),
-                audited: self.is_audited(direction, connection),
             },
-        }
-    }
-
-    fn exemption(&self, direction: Direction, connection: &Connection<'a>) -> Option<Exemption> {
-        let (subject, peer) = connection.subject_and_peer(direction);
-        if subject.member.is_none() {
-            Some(Exemption::NotSubject)
-        } else if subject.member == peer.member && subject.pod.is_some_and(|pod| pod.workload.is_none())
-            || subject.address.is_some() && subject.address == peer.address
-        {
-            Some(Exemption::Itself)
-        } else if !self.is_isolated(direction, subject) {
-            Some(Exemption::NotIsolated)
-        } else {
-            let exempt = direction == Direction::Ingress || self.pods_to_node == PodsToNode::Allow;
-            (exempt && self.is_own_node(subject, peer)).then_some(Exemption::OwnNode)
-        }
+            Outcome::Undecided => Decision::Undecided,
+        };
+        Ruling { way, decision }
     }
 
     /// Whether a policy isolates an end in one direction.
@@ -307,10 +339,12 @@ impl<'a> Judge<'a> {
         subject.member.and_then(|member| isolations.get(member)).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether all policies that isolate the subject are in audit mode.
-    fn is_audited(&self, direction: Direction, connection: &Connection<'a>) -> bool {
-        let (subject, _) = connection.subject_and_peer(direction);
-        self.isolating(direction, subject).iter().all(|isolation| isolation.audited)
+    fn tiers(&self, direction: Direction) -> &Tiers<'a> {
+        let [egress, ingress] = &self.tiers;
+        match direction {
+            Direction::Egress => egress,
+            Direction::Ingress => ingress,
+        }
     }
 
     fn allowing(
@@ -318,17 +352,13 @@ impl<'a> Judge<'a> {
         direction: Direction,
         connection: &Connection<'a>,
     ) -> impl Iterator<Item = PolicyRule<'a>> {
-        let (subject, peer) = connection.subject_and_peer(direction);
-        self.isolating(direction, subject).iter().flat_map(move |isolation| {
+        let ends = connection.subject_and_peer(direction);
+        self.isolating(direction, ends.0).iter().flat_map(move |isolation| {
             isolation
                 .rules
                 .iter()
                 .enumerate()
-                .filter(move |(_, rule)| {
-                    (covers_peer(rule, peer, connection.family)
-                        || rule.own_node && self.is_own_node(subject, peer))
-                        && covers_port(rule.rule, connection)
-                })
+                .filter(move |(_, rule)| rule.covers(self, ends, connection))
                 .map(|(index, resolved)| PolicyRule { policy: isolation.policy, index, rule: resolved.rule })
         })
     }
@@ -350,36 +380,4 @@ fn claimants(cluster: &Cluster) -> HashMap<IpAddr, Vec<&Pod>> {
         }
     }
     claimants
-}
-
-fn covers_peer(rule: &ResolvedRule<'_>, peer: &Party<'_>, family: Option<Family>) -> bool {
-    rule.rule.peers.is_none()
-        || peer.member.is_some_and(|member| rule.pods.contains(member))
-        || rule.blocks.iter().any(|block| is_inside(peer, block, family))
-}
-
-/// Whether a block has an end of a connection in a family. A pod that has no address yet is in those that have them all.
-fn is_inside(end: &Party<'_>, block: &IpBlock, family: Option<Family>) -> bool {
-    if end.lacks_address() {
-        return block.is_whole_family()
-            && family.is_none_or(|family| family == Family::of(block.cidr.addr()));
-    }
-    family.is_some_and(|family| end.addresses_of(family).any(|address| block.contains(address)))
-}
-
-/// Whether the rule's ports cover the traffic. A port's name is resolved on the destination.
-fn covers_port(rule: &Rule, connection: &Connection<'_>) -> bool {
-    let Some(ports) = &rule.ports else { return true };
-    let Traffic::Port(protocol, number) = connection.traffic else { return false };
-    ports.iter().any(|port| match port {
-        PortMatch::All(of) => *of == protocol,
-        PortMatch::Range(of, range) => *of == protocol && range.contains(number),
-        PortMatch::Named(of, name) => {
-            *of == protocol
-                && connection
-                    .to
-                    .pod
-                    .is_some_and(|pod| pod.resolve(name, protocol).any(|resolved| resolved == number))
-        }
-    })
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::pod_set::Member;
+use super::number_set::Member;
 use crate::model::{Family, Pod};
 
 /// One end of a connection as a question names it.

@@ -116,13 +116,24 @@ impl<'a> Judge<'a> {
         parts.chain([TrafficRange::Other]).collect()
     }
 
+    /// The ports of every rule that judges an end in one direction.
+    fn ports_named(&self, direction: Direction, subject: &Party<'a>) -> Vec<&'a PortMatch> {
+        let mut rules = Vec::new();
+        for subject in self.each(subject) {
+            rules.extend(
+                self.isolating(direction, &subject).iter().flat_map(|by| &by.rules).map(|by| by.rule),
+            );
+            let effects = subject.member.into_iter().flat_map(|member| self.tiers(direction).on(member));
+            rules.extend(effects.map(|effect| effect.covered.rule));
+        }
+        rules.into_iter().flat_map(|rule| rule.ports.iter().flatten()).collect()
+    }
+
     /// The ports that the rules name.
     fn cuts(&self, from: &Party<'a>, to: &Party<'a>) -> Vec<(Protocol, PortRange)> {
         let mut cuts = Vec::new();
         for (direction, subject) in [(Direction::Egress, from), (Direction::Ingress, to)] {
-            let isolations =
-                self.each(subject).into_iter().flat_map(|subject| self.isolating(direction, &subject));
-            for port in isolations.flat_map(|by| &by.rules).flat_map(|by| by.rule.ports.iter().flatten()) {
+            for port in self.ports_named(direction, subject) {
                 match port {
                     PortMatch::All(_) => {}
                     PortMatch::Range(protocol, range) => cuts.push((*protocol, *range)),

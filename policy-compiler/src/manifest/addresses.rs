@@ -42,6 +42,26 @@ pub fn allowed_sources(text: &str) -> (Vec<IpNet>, Vec<String>) {
 /// are cut off, leading zeros of decimal numbers mean nothing, and a block of IPv4 written as IPv6
 /// (`::ffff:10.0.0.0/104`) is the IPv4 block, because it never matched anything else.
 pub(super) fn block(field: &Field<'_>) -> Read<IpNet> {
+    let (block, is_canonical) = read_block(field)?;
+    if !is_canonical {
+        let shown = quoted(field.text()?);
+        field.warn(format!("read as {block}: write it so, because the API server may refuse {shown}"));
+    }
+    Ok(block)
+}
+
+/// A block as the CEL functions of the API server read one: without host bits, and not of IPv4 written as IPv6.
+pub(super) fn canonical_block(field: &Field<'_>) -> Read<IpNet> {
+    match read_block(field)? {
+        (block, true) => Ok(block),
+        (block, false) => {
+            Err(field.problem(format!("the API server refuses {}: write {block}", quoted(field.text()?))))
+        }
+    }
+}
+
+/// A block, and whether it is written in its canonical form.
+fn read_block(field: &Field<'_>) -> Read<(IpNet, bool)> {
     let text = field.text()?;
     let shown = quoted(text);
     let Some((address, length)) = text.split_once('/') else {
@@ -61,15 +81,12 @@ pub(super) fn block(field: &Field<'_>) -> Read<IpNet> {
         return Err(field.problem(format!("{shown} is no block: the length must be 0 to {longest}")));
     };
     let canonical = unmapped(block.trunc());
-    if canonical.to_string() != text && !is_same_text(text, canonical) {
-        field.warn(format!("read as {canonical}: write it so, because the API server may refuse {shown}"));
-    }
-    Ok(canonical)
+    Ok((canonical, canonical.to_string() == text || is_same_text(text, canonical)))
 }
 
 /// Whether the text is just another spelling of the same IPv6 block (`2001:DB8:0::/32`).
 fn is_same_text(text: &str, block: IpNet) -> bool {
-    matches!(block, IpNet::V6(_)) && text.parse() == Ok(block) && !text.contains('.')
+    matches!(block, IpNet::V6(_)) && text.parse() == Ok(block)
 }
 
 fn unmapped(block: IpNet) -> IpNet {

@@ -35,6 +35,7 @@ pub fn assemble(readings: impl IntoIterator<Item = Reading>) -> (Manifests, Vec<
                 manifests.cluster.insert_endpoints(endpoints);
             }
             Resource::NetworkPolicy(policy) => manifests.cluster.insert_policy(policy),
+            Resource::ClusterNetworkPolicy(policy) => manifests.cluster.insert_cluster_policy(policy),
             Resource::Workload(workload) => workloads.push((object.origin, workload)),
         }
     }
@@ -126,6 +127,7 @@ pub(super) fn identity(resource: &Resource) -> Identity {
         Resource::Endpoints(endpoints) => namespaced(Kind::Endpoints, &endpoints.name),
         Resource::EndpointSlice(slice) => namespaced(Kind::EndpointSlice, &slice.name),
         Resource::NetworkPolicy(policy) => namespaced(Kind::NetworkPolicy, &policy.name),
+        Resource::ClusterNetworkPolicy(policy) => (Kind::ClusterNetworkPolicy, None, policy.name.clone()),
         Resource::Workload(workload) => namespaced(Kind::Workload(workload.kind.clone()), &workload.pod.name),
     }
 }
@@ -137,6 +139,7 @@ fn without_origins(resource: Resource) -> Resource {
         }
         Resource::Service(service) => Resource::Service(Service { origin: None, ..service }),
         Resource::NetworkPolicy(policy) => Resource::NetworkPolicy(policy.without_origins()),
+        Resource::ClusterNetworkPolicy(policy) => Resource::ClusterNetworkPolicy(policy.without_origins()),
         Resource::Workload(workload) => {
             Resource::Workload(Workload { pod: Pod { origin: None, ..workload.pod }, ..workload })
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::WorkloadKind;
 use super::names::closest;
+use super::quoted::quoted;
 
 /// The kinds that are read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +15,7 @@ pub(super) enum Kind {
     Endpoints,
     EndpointSlice,
     NetworkPolicy,
+    ClusterNetworkPolicy,
     Workload(WorkloadKind),
 }
 
@@ -31,6 +33,13 @@ pub(super) enum Type {
 }
 
 const NETWORKING: &str = "networking.k8s.io";
+
+/// The group of policies of the whole cluster.
+const CLUSTER_NETWORKING: &str = "policy.networking.k8s.io";
+
+/// The versions of ClusterNetworkPolicy, which do not differ.
+const CLUSTER_POLICY_VERSIONS: [&str; 2] =
+    ["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"];
 
 /// The kinds by which other engines decide about connections. Others that end in `NetworkPolicy` do too.
 const OTHER_POLICIES: [&str; 11] = [
@@ -56,6 +65,7 @@ impl Kind {
             Self::Endpoints,
             Self::EndpointSlice,
             Self::NetworkPolicy,
+            Self::ClusterNetworkPolicy,
         ];
         kinds.into_iter().chain(WorkloadKind::KNOWN.map(Self::Workload))
     }
@@ -78,13 +88,19 @@ impl Kind {
             Self::Endpoints => "Endpoints",
             Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::Workload(kind) => kind.as_str(),
         }
     }
 
     /// Whether its objects live in namespaces.
     pub(super) fn is_namespaced(&self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
+        !matches!(self, Self::Namespace | Self::Node | Self::ClusterNetworkPolicy)
+    }
+
+    /// Whether its objects decide about connections.
+    pub(super) fn is_policy(&self) -> bool {
+        matches!(self, Self::NetworkPolicy | Self::ClusterNetworkPolicy)
     }
 
     pub(super) fn api_version(&self) -> &'static str {
@@ -92,6 +108,7 @@ impl Kind {
             Self::Namespace | Self::Node | Self::Service | Self::Endpoints => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => CLUSTER_POLICY_VERSIONS[0],
             Self::Workload(kind) => match kind {
                 WorkloadKind::Pod | WorkloadKind::ReplicationController | WorkloadKind::Other(_) => "v1",
                 WorkloadKind::Job | WorkloadKind::CronJob => "batch/v1",
@@ -103,8 +120,34 @@ impl Kind {
         }
     }
 
+    /// What is wrong with the version of an object that is of this kind, and is not [accepted](Self::accepts).
+    pub(super) fn wrong_version(&self, given: &str) -> String {
+        let (kind, shown, right) = (self.as_str(), quoted(given), self.api_version());
+        match self {
+            Self::ClusterNetworkPolicy if group(given) == CLUSTER_NETWORKING => {
+                let versions = CLUSTER_POLICY_VERSIONS.join(" and ");
+                format!("{kind} is not read in {shown}, but in {versions}")
+            }
+            _ => format!("there is no {kind} in {shown}: write `apiVersion: {right}`"),
+        }
+    }
+
+    /// Whether a group that is none of Kubernetes' own, or does not exist, was probably meant to be that of this kind.
+    fn is_meant_by(&self, group: &str) -> bool {
+        match self {
+            Self::NetworkPolicy => is_meant_for_networking(group),
+            Self::ClusterNetworkPolicy => {
+                is_of_kubernetes(group) || closest(group, [CLUSTER_NETWORKING]).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether objects of that version are written like those of [`Self::api_version`].
     fn accepts(&self, api_version: &str) -> bool {
+        if *self == Self::ClusterNetworkPolicy {
+            return CLUSTER_POLICY_VERSIONS.contains(&api_version);
+        }
         let old = match (group(api_version), group(self.api_version())) {
             (given, right @ ("apps" | "batch" | "discovery.k8s.io")) => {
                 given == right || given == "extensions"
@@ -119,8 +162,7 @@ impl Type {
     pub(super) fn of(api_version: &str, kind: &str) -> Self {
         let group = group(api_version);
         if let Some(kind) = Kind::named(kind) {
-            return match is_foreign(group) && !(kind == Kind::NetworkPolicy && is_meant_for_networking(group))
-            {
+            return match is_foreign(group) && !kind.is_meant_by(group) {
                 _ if kind.accepts(api_version) => Self::Read(kind),
                 true => Self::Other,
                 false => Self::WrongVersion(kind),
@@ -129,9 +171,7 @@ impl Type {
         if group == NETWORKING && kind.to_lowercase().starts_with("net") {
             return Self::WrongKind(Kind::NetworkPolicy);
         }
-        let meant = Kind::like(kind).filter(|meant| {
-            !is_foreign(group) || (*meant == Kind::NetworkPolicy && is_meant_for_networking(group))
-        });
+        let meant = Kind::like(kind).filter(|meant| !is_foreign(group) || meant.is_meant_by(group));
         meant.map_or(Self::Other, Self::WrongKind)
     }
 }
@@ -149,9 +189,9 @@ pub(super) fn is_policy_kind(kind: &str) -> bool {
     kind.ends_with("NetworkPolicy") || closest(kind, OTHER_POLICIES).is_some()
 }
 
-/// Whether an object of this kind would be read, or was probably meant to be a NetworkPolicy.
+/// Whether an object of this kind would be read, or was probably meant to be a policy that is.
 pub(super) fn is_known_or_policy(kind: &str) -> bool {
-    Kind::named(kind).is_some() || Kind::like(kind) == Some(Kind::NetworkPolicy)
+    Kind::named(kind).is_some() || Kind::like(kind).is_some_and(|kind| kind.is_policy())
 }
 
 /// Whether a kind that is read is of this version.
@@ -208,9 +248,12 @@ fn is_foreign(group: &str) -> bool {
     group.contains('.') && !matches!(group, NETWORKING | "discovery.k8s.io")
 }
 
-/// Whether a group that does not exist was probably meant to be that of NetworkPolicy. Names below `k8s.io` and
-/// `kubernetes.io` belong to Kubernetes.
+/// Whether a group that does not exist was probably meant to be that of NetworkPolicy.
 fn is_meant_for_networking(group: &str) -> bool {
-    let is_of_kubernetes = ["k8s.io", "kubernetes.io"].iter().any(|domain| group.ends_with(domain));
-    closest(group, [NETWORKING]).is_some() || (is_of_kubernetes && group != "policy.networking.k8s.io")
+    closest(group, [NETWORKING]).is_some() || (is_of_kubernetes(group) && group != CLUSTER_NETWORKING)
+}
+
+/// Whether the name of a group lies below `k8s.io` or `kubernetes.io`, which belong to Kubernetes.
+fn is_of_kubernetes(group: &str) -> bool {
+    ["k8s.io", "kubernetes.io"].iter().any(|domain| group.ends_with(domain))
 }

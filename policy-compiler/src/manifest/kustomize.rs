@@ -18,7 +18,7 @@ pub(super) fn is_kustomization(name: &str) -> bool {
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
     pub(super) contradictions: Vec<Problem>,
-    /// Where the NetworkPolicies are.
+    /// Where the policies are.
     pub(super) policies: HashSet<Origin>,
 }
 

@@ -32,6 +32,7 @@
 mod addresses;
 mod annotations;
 mod assemble;
+mod cluster_policy;
 mod documents;
 mod error;
 mod fields;
@@ -83,7 +84,10 @@ pub use placeholders::Placeholder;
 pub use read::{Exclude, ReadOptions, read, read_with};
 pub use selector::{SelectorError, label_selector};
 
-use crate::model::{Cluster, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod, Service};
+use crate::model::{
+    Cluster, ClusterNetworkPolicy, Endpoints, Namespace, NetworkPolicy, Node, ObjectName, Origin, Pod,
+    Service,
+};
 use error::SyntaxError;
 use fields::{Field, Report};
 use tree::{Part, Sink};
@@ -228,8 +232,7 @@ impl Reading {
 
     /// Remembers the policies of a list that turned out to be a part of something else.
     fn contains_policies_of(&mut self, items: &Self) {
-        let is_policy = |object: &&Object| matches!(object.resource, Resource::NetworkPolicy(_));
-        let count = items.objects.iter().filter(is_policy).count();
+        let count = items.objects.iter().filter(|object| object.resource.is_policy()).count();
         match (self.unread.last_mut(), self.passed_over.last_mut()) {
             (Some(unread), _) => unread.policies_inside += count,
             (None, Some(document)) => document.policies += count,
@@ -339,8 +342,17 @@ pub enum Resource {
     EndpointSlice(Endpoints),
     /// `networking.k8s.io/v1 NetworkPolicy`
     NetworkPolicy(NetworkPolicy),
+    /// `policy.networking.k8s.io/v1beta1 ClusterNetworkPolicy`, or `v1alpha2`, which is the same
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
     /// A pod, or what makes pods.
     Workload(Workload),
+}
+
+impl Resource {
+    /// Whether it decides about connections.
+    fn is_policy(&self) -> bool {
+        matches!(self, Self::NetworkPolicy(_) | Self::ClusterNetworkPolicy(_))
+    }
 }
 
 /// A pod, or the one pod that an object with a pod template stands for.

@@ -74,9 +74,7 @@ fn read_object(field: &Field<'_>, item: ItemType<'_>, reading: &mut Reading) -> 
     let kind = match Type::of(&api_version, &kind_name) {
         Type::Read(kind) => kind,
         Type::WrongVersion(kind) => {
-            let (given, right) = (quoted(&api_version), kind.api_version());
-            let message = format!("there is no {kind_name} in {given}: write `apiVersion: {right}`");
-            object.get("apiVersion").as_ref().unwrap_or(field).problem(message);
+            object.get("apiVersion").as_ref().unwrap_or(field).problem(kind.wrong_version(&api_version));
             kind
         }
         Type::WrongKind(kind) => {
@@ -108,10 +106,9 @@ fn misspelt(object: &Mapping<'_>, kind: &str, api_version: &str, meant: &str) ->
 /// over, unless it is a policy.
 fn read_known(kind: &Kind, object: &Mapping<'_>, reading: &mut Reading) -> Read<()> {
     let field = object.field();
-    let is_policy = *kind == Kind::NetworkPolicy;
     let read = read_resource(kind, object);
     for (placeholder, problem) in field.take_placeholders() {
-        if !is_policy {
+        if !kind.is_policy() {
             let kind = PassedOverKind::Template(placeholder);
             reading.passed_over.push(PassedOver { origin: field.origin(), kind, policies: 0 });
             return Ok(());
@@ -163,10 +160,11 @@ fn policies_inside(node: &Node) -> usize {
     }
 }
 
-/// The NetworkPolicies in a manifest that stands in a string.
+/// The policies in a manifest that stands in a string.
 fn text_policies(text: &str) -> usize {
     if !text.contains(Kind::NetworkPolicy.api_version()) {
         return 0;
     }
-    text.lines().filter(|line| line.trim() == "kind: NetworkPolicy").count()
+    let is_policy = |line: &&str| matches!(line.trim(), "kind: NetworkPolicy" | "kind: ClusterNetworkPolicy");
+    text.lines().filter(is_policy).count()
 }

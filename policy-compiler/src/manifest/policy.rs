@@ -53,17 +53,23 @@ pub(super) fn network_policy(object: &Mapping<'_>, name: ObjectName) -> NetworkP
         origin: Some(object.field().origin()),
     };
     let known = object.only(&["apiVersion", "kind", "metadata", "spec", "status"]);
-    let metadata = object.optional("metadata", |field| {
-        let metadata = field.mapping()?;
-        policy.audited = is_audited(&metadata);
-        metadata.only(&METADATA_FIELDS)
-    });
+    let metadata = metadata(object);
+    policy.audited = metadata.unwrap_or_default();
     let spec = object.optional("spec", |field| read_spec(&field.mapping()?, &mut policy));
-    if known.and(metadata).and(spec).is_err() {
+    if known.and(metadata).is_err() || spec.is_err() {
         policy.ingress = Some(Vec::new());
         policy.egress = Some(Vec::new());
     }
     policy
+}
+
+/// Whether `metadata` asks for audit mode; fails where there are unknown fields.
+pub(super) fn metadata(object: &Mapping<'_>) -> Read<bool> {
+    let audited = object.optional("metadata", |field| {
+        let metadata = field.mapping()?;
+        metadata.only(&METADATA_FIELDS).map(|()| is_audited(&metadata))
+    });
+    Ok(audited?.unwrap_or_default())
 }
 
 /// Reads `NetworkPolicySpec` into a policy; fails where there are unknown fields.

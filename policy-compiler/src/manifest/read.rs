@@ -163,7 +163,7 @@ fn place(readings: &mut [Reading], namespace: Option<&Arc<str>>) -> Vec<Origin> 
     let Some(namespace) = namespace else { return in_default.map(|object| object.origin.clone()).collect() };
     for object in in_default {
         match &mut object.resource {
-            Resource::Namespace(_) | Resource::Node(_) => {}
+            Resource::Namespace(_) | Resource::Node(_) | Resource::ClusterNetworkPolicy(_) => {}
             Resource::Service(service) => service.name.namespace = namespace.clone(),
             Resource::Endpoints(endpoints) | Resource::EndpointSlice(endpoints) => {
                 endpoints.name.namespace = namespace.clone();
@@ -178,7 +178,7 @@ fn place(readings: &mut [Reading], namespace: Option<&Arc<str>>) -> Vec<Origin> 
 /// Where the policies are.
 fn policies(readings: &[Reading]) -> HashSet<Origin> {
     let objects = readings.iter().flat_map(|reading| &reading.objects);
-    let policies = objects.filter(|object| matches!(object.resource, Resource::NetworkPolicy(_)));
+    let policies = objects.filter(|object| object.resource.is_policy());
     policies.map(|policy| policy.origin.clone()).collect()
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::addresses::{address, block};
 use super::annotations::{is_audited, sources};
+use super::cluster_policy::cluster_network_policy;
 use super::fields::{Field, Mapping, Read};
 use super::kinds::Kind;
 use super::labels::labels;
@@ -30,7 +31,7 @@ pub(super) fn read_resource(kind: &Kind, object: &Mapping<'_>) -> Read<Resource>
                 namespace.with_audit(is_audited(&metadata)).with_terminating(is_terminating(&metadata));
             Resource::Namespace(namespace.with_allowed_sources(sources(&metadata)))
         }
-        Kind::Node => Resource::Node(node(object, dns_name(&metadata, is_dns_subdomain)?)),
+        Kind::Node => Resource::Node(node(object, &metadata, dns_name(&metadata, is_dns_subdomain)?)),
         Kind::Service => Resource::Service(service(object, object_name(&metadata, is_dns_label)?)),
         Kind::Endpoints => Resource::Endpoints(endpoints(object, object_name(&metadata, is_dns_subdomain)?)),
         Kind::EndpointSlice => {
@@ -38,6 +39,10 @@ pub(super) fn read_resource(kind: &Kind, object: &Mapping<'_>) -> Read<Resource>
         }
         Kind::NetworkPolicy => {
             Resource::NetworkPolicy(network_policy(object, object_name(&metadata, is_dns_subdomain)?))
+        }
+        Kind::ClusterNetworkPolicy => {
+            let name = dns_name(&metadata, is_dns_subdomain)?;
+            Resource::ClusterNetworkPolicy(cluster_network_policy(object, name))
         }
         Kind::Workload(kind) => {
             let pod = pod(object, kind, object_name(&metadata, is_dns_subdomain)?);
@@ -97,8 +102,9 @@ fn owners(metadata: &Mapping<'_>) -> Vec<Owner> {
     references.unwrap_or_default().into_iter().filter_map(|owner: Read<_>| owner.ok().flatten()).collect()
 }
 
-fn node(object: &Mapping<'_>, name: Arc<str>) -> Node {
-    let mut node = Node { name, addresses: Vec::new(), pod_ranges: Vec::new() };
+fn node(object: &Mapping<'_>, metadata: &Mapping<'_>, name: Arc<str>) -> Node {
+    let labels = metadata.get("labels").as_ref().map(labels).unwrap_or_default();
+    let mut node = Node { name, labels, addresses: Vec::new(), pod_ranges: Vec::new() };
     if let Some(Ok(status)) = object.get("status").as_ref().map(Field::mapping) {
         let addresses = status.list("addresses", |field| {
             let entry = field.mapping()?;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{EndpointSubset, Endpoints, Labels, NetworkPolicy, ObjectName, Pod, Service};
+use super::{
+    ClusterNetworkPolicy, EndpointSubset, Endpoints, Labels, NetworkPolicy, ObjectName, Pod, Service,
+};
 
 /// The label that the API server puts on every namespace; its value is the namespace's name.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -20,6 +22,7 @@ pub struct Cluster {
     services: BTreeMap<ObjectName, Service>,
     endpoints: BTreeMap<ObjectName, Vec<Endpoints>>,
     policies: BTreeMap<ObjectName, NetworkPolicy>,
+    tier_policies: BTreeMap<Arc<str>, ClusterNetworkPolicy>,
 }
 
 /// `core/v1 Namespace`
@@ -102,6 +105,8 @@ impl Namespace {
 pub struct Node {
     /// `metadata.name`
     pub name: Arc<str>,
+    /// `metadata.labels`
+    pub labels: Labels,
     /// The IP addresses in `status.addresses`.
     pub addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`, or `spec.podCIDR` where that is empty.
@@ -145,6 +150,11 @@ impl Cluster {
         self.policies.insert(policy.name.clone(), policy);
     }
 
+    /// Puts a policy of the whole cluster in, in the place of one of the same name.
+    pub fn insert_cluster_policy(&mut self, policy: ClusterNetworkPolicy) {
+        self.tier_policies.insert(policy.name.clone(), policy);
+    }
+
     /// The namespaces that are known, by name. Of others that objects live in nothing but the name is known.
     pub fn namespaces(&self) -> &BTreeMap<Arc<str>, Namespace> {
         &self.namespaces
@@ -179,5 +189,10 @@ impl Cluster {
     /// The policies, by namespace and name.
     pub fn policies(&self) -> &BTreeMap<ObjectName, NetworkPolicy> {
         &self.policies
+    }
+
+    /// The policies of the whole cluster, by name.
+    pub fn cluster_policies(&self) -> &BTreeMap<Arc<str>, ClusterNetworkPolicy> {
+        &self.tier_policies
     }
 }

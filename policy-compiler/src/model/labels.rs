@@ -65,6 +65,15 @@ impl LabelSelector {
         }
     }
 
+    /// Whether the selector selects a namespace, or may select it: of one that is not known, its labels may be any that
+    /// go with its name.
+    pub fn may_match_namespace(&self, name: &str, namespace: Option<&Namespace>) -> bool {
+        match namespace {
+            Some(namespace) => self.matches(namespace.labels()),
+            None => self.requirements.iter().all(|requirement| requirement.matches_name(name) != Some(false)),
+        }
+    }
+
     /// Whether the selector asks for labels of a namespace that its name does not give.
     pub fn asks_beyond_name(&self) -> bool {
         self.requirements.iter().any(|requirement| requirement.key != NAMESPACE_NAME_LABEL)

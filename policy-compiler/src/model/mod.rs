@@ -5,6 +5,7 @@
 
 mod audit;
 mod cluster;
+mod cluster_policy;
 mod default_deny;
 mod door;
 mod labels;
@@ -16,6 +17,7 @@ mod service;
 
 pub use audit::{AUDIT_ANNOTATION, asks_for_audit};
 pub use cluster::{Cluster, NAMESPACE_NAME_LABEL, Namespace, Node};
+pub use cluster_policy::{Action, ClusterNetworkPolicy, Priority, Tier, TierRule};
 pub use default_deny::DefaultDeny;
 pub use door::{ALLOWED_SOURCES_ANNOTATION, Door, Doors, LinkAddress, Tunnel};
 pub use labels::{LabelSelector, Labels, Operator, Requirement};

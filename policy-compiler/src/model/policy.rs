@@ -103,18 +103,22 @@ impl Rule {
     pub fn blocks(&self) -> impl Iterator<Item = &IpBlock> {
         self.peers.iter().flatten().filter_map(|peer| match peer {
             Peer::Block(block) => Some(block),
-            Peer::Pods(_) | Peer::OwnNode => None,
+            Peer::Pods(_) | Peer::Nodes(_) | Peer::Domains(_) | Peer::OwnNode => None,
         })
     }
 }
 
-/// `NetworkPolicyPeer`
+/// `NetworkPolicyPeer`, or what a `from` or `to` of a [`ClusterNetworkPolicy`](super::ClusterNetworkPolicy) names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// `podSelector`, `namespaceSelector` or both.
+    /// `podSelector`, `namespaceSelector` or both; `namespaces` or `pods` of a ClusterNetworkPolicy.
     Pods(PodPeer),
-    /// `ipBlock`
+    /// `ipBlock`, or one of `networks`.
     Block(IpBlock),
+    /// `nodes` of a ClusterNetworkPolicy: the addresses of the nodes that it selects.
+    Nodes(LabelSelector),
+    /// `domainNames` of a ClusterNetworkPolicy, in an Accept rule only. Nothing resolves them: it matches nothing.
+    Domains(Vec<String>),
     /// The node that runs the subject, by any of its addresses. No manifest can say so; [`DefaultDeny`] does.
     ///
     /// [`DefaultDeny`]: super::DefaultDeny

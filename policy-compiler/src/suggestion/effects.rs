@@ -113,7 +113,8 @@ impl<'a, 'b> Change<'a, 'b> {
 
     fn is_opened(&self, from: Party<'a>, to: Party<'a>, part: TrafficRange) -> bool {
         from.families_with(&to).iter().any(|&family| {
-            let connection = Connection { from, to, family, traffic: part.example() };
+            let traffic = part.example();
+            let connection = Connection { from, to, family, traffic, through_service: false };
             is_allowed(self.after, &self.after.translate(&connection))
                 && !is_allowed(self.before, &connection)
         })

@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::judge::{Connection, Judge, Party, Traffic, TrafficRange};
+use crate::explain::{Effect, TierRule};
+use crate::judge::{Connection, Decision, Judge, Party, Traffic, TrafficRange};
 use crate::model::{
     Cluster, Direction, Family, IpBlock, LabelSelector, NAMESPACE_NAME_LABEL, NamespaceScope, NetworkPolicy,
-    ObjectName, Peer, Pod, PodPeer, PortMatch, Rule,
+    ObjectName, Peer, Pod, PodPeer, PortMatch, Rule, Tier,
 };
 use effects::{Change, isolates};
 use selector::selector_of;
@@ -60,9 +61,17 @@ pub enum Obstacle {
     /// No selector matches a pod in its node's network, and it has no address.
     #[error("{0} is in its node's network and has no address, so that no peer can name it")]
     NoAddress(ObjectName),
+    /// A rule of the tier Admin denies it, before any NetworkPolicy is asked.
+    #[error("{rule}{place}, and no NetworkPolicy can undo that", rule = .0, place = in_brackets(.0.origin.as_deref()))]
+    Admin(Box<TierRule>),
     /// Policies do not decide about it alone.
     #[error("no policy for {0} would be enough")]
     NotEnough(String),
+}
+
+/// ` (file:line)`
+fn in_brackets(origin: Option<&str>) -> String {
+    origin.map(|origin| format!(" ({origin})")).unwrap_or_default()
 }
 
 impl<'a> Suggestion<'a> {
@@ -137,6 +146,12 @@ impl Draft {
             let connection = judge.deciding(direction, &denied.connection);
             let (subject, other) = connection.subject_and_peer(direction);
             let subject = subject.pod()?;
+            if let Decision::Denied(rule) = judge.ruling(direction, &connection).decision
+                && rule.policy.tier == Tier::Admin
+            {
+                let rule = Box::new(TierRule::new(&rule, direction, Effect::Deny));
+                return Some(Err(Obstacle::Admin(rule)));
+            }
             Some(Self::new(judge.cluster(), direction, subject, other, denied))
         });
         drafts.collect()

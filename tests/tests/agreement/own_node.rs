@@ -2,7 +2,7 @@
 
 use lab::random::Random;
 use policy_compiler::compile::{Compiler, compile};
-use policy_compiler::judge::{Judge, Ruling};
+use policy_compiler::judge::{Decision, Judge, Ruling};
 use policy_compiler::model::{Direction, PodsToNode};
 use serde_json::{Value, json};
 
@@ -41,12 +41,12 @@ fn compiled_rulesets_and_judge_agree_on_what_pods_send_to_their_node() {
                 "seed {seed}: {packet:?}: {ruling:#?}"
             );
             denied += usize::from(!expected);
-            let by_default = |ruling: &Ruling<'_>| match ruling {
-                Ruling::Isolated { allowed_by, .. } => {
+            let by_default = |ruling: &Ruling<'_>| match &ruling.decision {
+                Decision::Isolated { allowed_by, .. } => {
                     !allowed_by.is_empty()
                         && allowed_by.iter().all(|rule| &*rule.policy.name.name == "--default-deny")
                 }
-                Ruling::Exempt(_) => false,
+                _ => false,
             };
             for_dns += usize::from(is_local && by_default(&ruling));
         }

@@ -65,7 +65,7 @@ impl OwnNode {
 
 #[cfg(test)]
 mod tests {
-    use policy_compiler::model::{Node, Pod};
+    use policy_compiler::model::{Labels, Node, Pod};
 
     use super::*;
 
@@ -77,7 +77,12 @@ mod tests {
             Update::Pod(name, pod)
         };
         let node = |name: &str, exists: bool| {
-            let object = Node { name: name.into(), pod_ranges: Vec::new(), addresses: Vec::new() };
+            let object = Node {
+                name: name.into(),
+                labels: Labels::new(),
+                pod_ranges: Vec::new(),
+                addresses: Vec::new(),
+            };
             Update::Node(name.into(), exists.then_some(object))
         };
         let mut own = OwnNode::new("n1");

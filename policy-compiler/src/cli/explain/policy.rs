@@ -56,7 +56,7 @@ fn peer(peer: &Peer) -> Option<Value> {
             }
             json!({ "ipBlock": fields })
         }
-        Peer::OwnNode => return None,
+        Peer::Nodes(_) | Peer::Domains(_) | Peer::OwnNode => return None,
     })
 }
 

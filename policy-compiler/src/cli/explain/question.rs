@@ -17,6 +17,8 @@ pub(crate) struct Question<'a> {
     from: Party<'a>,
     to: Party<'a>,
     asked: Asked,
+    /// Whether a Service led to the destination.
+    through_service: bool,
     /// What one of the ends stands for, if it is one address of a block.
     part: Option<Part>,
 }
@@ -45,12 +47,18 @@ pub(crate) struct Answer<'a> {
 impl<'a> Question<'a> {
     /// The question about two ends.
     pub(crate) fn between(from: Party<'a>, to: Party<'a>, asked: Asked) -> Self {
-        Self { from, to, asked, part: None }
+        Self { from, to, asked, through_service: false, part: None }
     }
 
     /// The questions about each part of a block that is treated alike, or the one about two ends that are no blocks.
     pub(super) fn all(judge: &Judge<'a>, from: Place<'a>, target: &Target<'a>) -> Vec<Self> {
-        let about = |from, to, part| Self { from, to, asked: target.asked.clone(), part };
+        let about = |from, to, part| Self {
+            from,
+            to,
+            asked: target.asked.clone(),
+            through_service: target.through_service,
+            part,
+        };
         match (from, target.to) {
             (Place::Party(from), Place::Party(to)) => vec![about(from, to, None)],
             (Place::Block(block), Place::Party(to)) => {
@@ -101,8 +109,9 @@ impl<'a> Question<'a> {
 
     /// The connections with some traffic: one for each family if their verdicts differ in a direction, or else one.
     fn connections(&self, judge: &Judge<'a>, traffic: TrafficRange) -> Vec<Connection<'a>> {
-        let Self { from, to, .. } = *self;
-        let connection = |&family| Connection { from, to, family, traffic: traffic.example() };
+        let Self { from, to, through_service, .. } = *self;
+        let traffic = traffic.example();
+        let connection = |&family| Connection { from, to, family, traffic, through_service };
         let mut connections: Vec<_> = from.families_with(&to).iter().map(connection).collect();
         connections.dedup_by_key(|connection| verdict(judge, connection));
         connections

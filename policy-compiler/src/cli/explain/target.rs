@@ -14,6 +14,8 @@ use crate::cli::query::{EndQuery, PortQuery, TrafficQuery};
 pub(super) struct Target<'a> {
     pub(super) to: Place<'a>,
     pub(super) asked: Asked,
+    /// Whether a Service leads there.
+    pub(super) through_service: bool,
 }
 
 /// An end, or many addresses at once.
@@ -125,7 +127,7 @@ fn ports<'a>(to: Place<'a>, query: Option<&TrafficQuery>) -> anyhow::Result<Targ
             if ports.is_empty() { Asked::Everything } else { Asked::Only(ports) }
         }
     };
-    Ok(Target { to, asked })
+    Ok(Target { to, asked, through_service: false })
 }
 
 fn single(protocol: Protocol, port: PortNumber) -> TrafficRange {
@@ -202,7 +204,7 @@ fn backends_of_port<'a>(
         .flat_map(|pod| {
             let to = Place::Party(judge.party(Endpoint::Pod(pod)));
             let numbers = target.numbers_on(Some(pod)).into_iter();
-            numbers.map(move |number| Target { to, asked: Asked::Only(vec![single(port.protocol, number)]) })
+            numbers.map(move |number| backend(to, port.protocol, number))
         })
         .collect();
     if targets.is_empty() {
@@ -226,11 +228,15 @@ fn listed_backends<'a>(
     };
     let backends: std::collections::BTreeSet<_> =
         cluster.endpoints_of(&service.name).flat_map(of_subset).collect();
-    let target = |(address, number)| Target {
-        to: Place::Party(judge.party(Endpoint::Address(address))),
-        asked: Asked::Only(vec![single(port.protocol, number)]),
+    let target = |(address, number)| {
+        backend(Place::Party(judge.party(Endpoint::Address(address))), port.protocol, number)
     };
     backends.into_iter().map(target).collect()
+}
+
+/// A port of a backend, to which a Service leads.
+fn backend(to: Place<'_>, protocol: Protocol, number: PortNumber) -> Target<'_> {
+    Target { to, asked: Asked::Only(vec![single(protocol, number)]), through_service: true }
 }
 
 fn declared(pod: &Pod) -> String {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
-use policy_compiler::explain::{Policy, Rule, Side};
+use policy_compiler::explain::{Policy, Rule, Side, TierRule};
 use policy_compiler::judge::TrafficRange;
 
 use super::report::{Effects, Explained, Heading, Report};
@@ -152,6 +152,9 @@ fn write_side(direction: &str, side: &Side, output: &mut Output) -> io::Result<(
     let style = output.styles.verdict(allowed);
     let word = if allowed { "allowed" } else { "denied" };
     writeln!(output, "  {direction:<8} {style}{word:<8}{style:#} {}", side.reason)?;
+    for rules in side.tiers.chunk_by(|one, other| one.policy == other.policy) {
+        write_tier_policy(rules, output)?;
+    }
     for (policy, rules, hidden) in side.shown() {
         write_policy(direction, policy, output)?;
         rules.into_iter().try_for_each(|rule| write_rule(rule, output))?;
@@ -160,6 +163,21 @@ fn write_side(direction: &str, side: &Side, output: &mut Output) -> io::Result<(
         }
     }
     Ok(())
+}
+
+/// Writes the rules of one policy.
+fn write_tier_policy(rules: &[TierRule], output: &mut Output) -> io::Result<()> {
+    let heading = output.styles.heading;
+    let policy = rules.first().map(TierRule::policy_in_words).unwrap_or_default();
+    writeln!(output, "    {heading}{policy}{heading:#}")?;
+    rules.iter().try_for_each(|rule| write_tier_rule(rule, output))
+}
+
+fn write_tier_rule(rule: &TierRule, output: &mut Output) -> io::Result<()> {
+    write!(output, "      {}", rule.rule_in_words())?;
+    write_origin(rule.origin.as_deref(), output)?;
+    writeln!(output, "  {}", rule.effect_in_words())?;
+    write_lacks(&rule.peers, rule.ports.as_deref(), output)
 }
 
 fn write_policy(direction: &str, policy: &Policy, output: &mut Output) -> io::Result<()> {
@@ -176,8 +194,12 @@ fn write_rule(rule: &Rule, output: &mut Output) -> io::Result<()> {
     write!(output, "      {}", rule.path)?;
     write_origin(rule.origin.as_deref(), output)?;
     writeln!(output, "{}", if rule.covers { "  covers it" } else { "" })?;
-    rule.peers.iter().try_for_each(|miss| writeln!(output, "        {miss}"))?;
-    rule.ports.iter().try_for_each(|miss| writeln!(output, "        ports: {miss}"))
+    write_lacks(&rule.peers, rule.ports.as_deref(), output)
+}
+
+fn write_lacks(peers: &[String], ports: Option<&str>, output: &mut Output) -> io::Result<()> {
+    peers.iter().try_for_each(|miss| writeln!(output, "        {miss}"))?;
+    ports.iter().try_for_each(|miss| writeln!(output, "        ports: {miss}"))
 }
 
 fn write_origin(origin: Option<&str>, output: &mut Output) -> io::Result<()> {

@@ -99,7 +99,7 @@ impl<'a> Answers<'a> {
         let (from, to) = (from.party, to.party);
         let families = from.families_with(&to);
         let row = |&family: &Option<Family>| {
-            let connection = Connection { from, to, family, traffic };
+            let connection = Connection { from, to, family, traffic, through_service: false };
             let [egress, ingress] =
                 Direction::BOTH.map(|direction| self.judge.allows(direction, &connection));
             Row { traffic, egress, ingress, family }

@@ -61,9 +61,10 @@ fn without_rows(ends: &[End<'_>], destinations: &[usize]) -> Vec<String> {
 }
 
 fn without_pods(cluster: &Cluster) -> String {
-    let hint = match (cluster.pods().len(), cluster.policies().len()) {
+    let policies = cluster.policies().len() + cluster.cluster_policies().len();
+    let hint = match (cluster.pods().len(), policies) {
         (0, 0) => String::new(),
-        (0, _) => ": NetworkPolicies alone allow and deny nothing, add the workloads".to_owned(),
+        (0, _) => ": policies alone allow and deny nothing, add the workloads".to_owned(),
         (finished, _) => format!(" but finished ones ({finished})"),
     };
     format!("warning: there is no pod in the manifests{hint}")

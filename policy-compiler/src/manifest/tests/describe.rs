@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Direction, IpBlock, LabelSelector, NamespaceScope, NetworkPolicy, Operator, Peer, Pod, PortMatch,
-    Requirement, Rule,
+    ClusterNetworkPolicy, Direction, IpBlock, LabelSelector, NamespaceScope, NetworkPolicy, Operator, Peer,
+    Pod, PortMatch, Requirement, Rule, TierRule,
 };
 
 /// `SUBJECTS; ingress RULES; egress RULES`, a direction only where it is isolated.
@@ -30,12 +30,34 @@ fn rule(rule: &Rule) -> String {
     format!("{} : {}", list(rule.peers.as_deref(), peer), list(rule.ports.as_deref(), port))
 }
 
+/// `TIER PRIORITY NAMESPACES/PODS; ingress RULES; egress RULES`, a direction only where there are rules.
+pub(super) fn cluster_policy(policy: &ClusterNetworkPolicy) -> String {
+    let direction = |direction: Direction| {
+        let rules = policy.rules(direction);
+        let shown = rules.iter().map(tier_rule).collect::<Vec<_>>().join(" | ");
+        if rules.is_empty() { shown } else { format!("; {direction} [{shown}]") }
+    };
+    let (tier, priority) = (policy.tier, policy.priority);
+    let subject = peer(&Peer::Pods(policy.subject.clone()));
+    let audited = if policy.audited { " audited" } else { "" };
+    let rules = [Direction::Ingress, Direction::Egress].map(direction).concat();
+    format!("{tier} {priority} {subject}{audited}{rules}")
+}
+
+/// `ACTION NAME PEERS : PORTS`
+fn tier_rule(of: &TierRule) -> String {
+    let name = of.name.as_deref().map(|name| format!("{name} ")).unwrap_or_default();
+    format!("{} {name}{}", of.action, rule(&of.rule))
+}
+
 fn peer(peer: &Peer) -> String {
     match peer {
         Peer::Block(IpBlock { cidr, except }) => {
             except.iter().fold(cidr.to_string(), |block, hole| format!("{block} - {hole}"))
         }
         Peer::OwnNode => "own node".to_owned(),
+        Peer::Nodes(nodes) => format!("nodes {}", selector(nodes)),
+        Peer::Domains(domains) => domains.join(", "),
         Peer::Pods(pods) => match &pods.namespaces {
             NamespaceScope::Own => selector(&pods.pods),
             NamespaceScope::Matching(namespaces) => {

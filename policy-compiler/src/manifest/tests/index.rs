@@ -27,6 +27,7 @@ fn object() -> impl Strategy<Value = String> {
         "v1 Namespace",
         "v1 Node",
         "networking.k8s.io/v1 NetworkPolicy",
+        "policy.networking.k8s.io/v1beta1 ClusterNetworkPolicy",
     ]);
     let owner = prop::sample::select(vec![
         "",
@@ -73,8 +74,7 @@ proptest! {
     ) {
         let mut index = Index::default();
         let mut files: BTreeMap<Arc<Path>, Reading> = BTreeMap::new();
-        let (mut namespaces, mut nodes, mut pods, mut policies) =
-            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut namespaces, mut nodes, mut pods, mut policies, mut cluster_policies) = Default::default();
         for step_files in steps {
             let changed: BTreeMap<Arc<Path>, Reading> = step_files
                 .into_iter()
@@ -90,10 +90,12 @@ proptest! {
             step(&mut nodes, change.before.nodes(), change.after.nodes());
             step(&mut pods, change.before.pods(), change.after.pods());
             step(&mut policies, change.before.policies(), change.after.policies());
+            step(&mut cluster_policies, change.before.cluster_policies(), change.after.cluster_policies());
             prop_assert_eq!(&namespaces, whole.namespaces());
             prop_assert_eq!(&nodes, whole.nodes());
             prop_assert_eq!(&pods, whole.pods());
             prop_assert_eq!(&policies, whole.policies());
+            prop_assert_eq!(&cluster_policies, whole.cluster_policies());
             prop_assert!(change.problems.iter().all(|problem| problems.contains(problem)));
         }
     }

@@ -1,6 +1,7 @@
 //! Tests of the reader, as tables: what is written, and what is read or said about it.
 
 mod assembled;
+mod cluster_policy;
 mod describe;
 mod files;
 mod fuzz;

@@ -41,7 +41,7 @@ fn a_policy_that_is_not_judged_is_told_from_other_objects() {
         ("apiVersion: crd.projectcalico.org/v1, kind: GlobalNetworkPolicy", (true, 0)),
         ("apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy", (true, 0)),
         ("apiVersion: policy.networking.k8s.io/v1alpha1, kind: BaselineAdminNetworkPolicy", (true, 0)),
-        ("apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy", (true, 0)),
+        ("apiVersion: crd.antrea.io/v1beta1, kind: ClusterNetworkPolicy", (true, 0)),
         ("apiVersion: crd.antrea.io/v1beta1, kind: NetworkPolicy", (true, 0)),
         ("apiVersion: security.istio.io/v1, kind: AuthorizationPolicy", (true, 0)),
         ("apiVersion: cilium.io/v2, kind: CiliumNetworkPolcy", (true, 0)),

@@ -176,7 +176,9 @@ impl Stage {
         };
         let allowed = |from: &str, to: &str| {
             let (from, to) = (party(from)?, party(to)?);
-            anyhow::Ok(judge.verdict(&Connection { from, to, family: Some(Family::Ipv4), traffic }).allowed())
+            let family = Some(Family::Ipv4);
+            let connection = Connection { from, to, family, traffic, through_service: false };
+            anyhow::Ok(judge.verdict(&connection).allowed())
         };
         self.pods.keys().map(|from| self.pods.keys().map(|to| allowed(from, to)).collect()).collect()
     }

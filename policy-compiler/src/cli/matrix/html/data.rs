@@ -204,6 +204,14 @@ impl<'j, 'g, 'a> Explanations<'j, 'g, 'a> {
         let word = if side.verdict.allows() { "allowed" } else { "denied" };
         let direction = side.direction();
         let mut lines = vec![Line(0, format!("{direction} {word}: {}", side.reason), None)];
+        for rules in side.tiers.chunk_by(|one, other| one.policy == other.policy) {
+            lines.extend(rules.first().map(|rule| Line(1, rule.policy_in_words(), None)));
+            for rule in rules {
+                let words = format!("{} {}", rule.rule_in_words(), rule.effect_in_words());
+                lines.push(Line(2, words, rule.origin.clone()));
+                lines.extend(lacks(&rule.peers, rule.ports.as_deref()));
+            }
+        }
         for (policy, rules, hidden) in side.shown() {
             lines.push(Line(1, policy.name.clone(), policy.origin.clone()));
             if policy.rules.is_empty() {
@@ -235,8 +243,11 @@ impl<'j, 'g, 'a> Explanations<'j, 'g, 'a> {
 fn of_rule(rule: &Rule) -> impl Iterator<Item = Line> {
     let covers = if rule.covers { " covers it" } else { "" };
     let heading = Line(2, format!("{}{covers}", rule.path), rule.origin.clone());
-    let peers = rule.peers.iter().cloned();
-    let ports = rule.ports.iter().map(|miss| format!("ports: {miss}"));
-    let misses: Vec<_> = peers.chain(ports).map(|miss| Line(3, miss, None)).collect();
-    [heading].into_iter().chain(misses)
+    [heading].into_iter().chain(lacks(&rule.peers, rule.ports.as_deref()))
+}
+
+/// What a rule lacks to cover a connection.
+fn lacks(peers: &[String], ports: Option<&str>) -> impl Iterator<Item = Line> {
+    let ports = ports.map(|miss| format!("ports: {miss}"));
+    peers.iter().cloned().chain(ports).map(|miss| Line(3, miss, None))
 }
