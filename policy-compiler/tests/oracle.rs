@@ -51,7 +51,9 @@ fn objects(random: &mut Random) -> Vec<Value> {
         let name = (NAMESPACES[index % 3].to_owned(), format!("pod-{index}"));
         objects.push(random::pod(random, &PodPlace { name, node: format!("node-{}", index % 2), addresses }));
     }
-    objects.extend((0..random.below(5)).map(|index| random::policy(random, index, &blocks)));
+    let odd = random::blocks(random, &["10.1.0.2", "10.1.0.6", "192.168.0.1", "fd00:1::4"]);
+    let all = [&blocks[..], &odd].concat();
+    objects.extend((0..random.below(5)).map(|index| random::policy(random, index, &all)));
     objects.extend((0..random.below(12)).map(|index| random::cluster_policy(random, index, &blocks)));
     objects
 }

@@ -1,5 +1,8 @@
 //! Random clusters, as manifests: every field that decides about a packet, in every form.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 /// A sequence of choices that a seed fully decides.
@@ -19,6 +22,11 @@ impl Random {
     /// True in so many of a hundred cases.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
+    }
+
+    /// Puts the items into any order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        self.0.shuffle(items);
     }
 
     /// One of the items.
@@ -91,6 +99,49 @@ pub fn pod(random: &mut Random, place: &PodPlace) -> Value {
         pod["spec"]["hostNetwork"] = json!(true);
     }
     pod
+}
+
+/// Blocks that begin and end near some addresses and at both ends of their families, with exceptions that lie inside one
+/// another, side by side, twice, and in any order.
+pub fn blocks(random: &mut Random, near: &[&str]) -> Vec<Value> {
+    (0..12).map(|_| block(random, near)).collect()
+}
+
+fn block(random: &mut Random, near: &[&str]) -> Value {
+    const ENDS: [&str; 4] = ["0.0.0.0", "255.255.255.255", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"];
+    let text = if random.percent(20) { *random.pick(&ENDS) } else { *random.pick(near) };
+    let address: IpAddr = text.parse().expect("an address");
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    // Mostly so small that the addresses of a test fall on both sides.
+    let least = if random.percent(75) { bits - 7 } else { 0 };
+    let cidr = network(address, least + random.below(bits - least + 1));
+    let mut except: Vec<IpNet> = Vec::new();
+    for _ in 0..random.below(4) {
+        let length = usize::from(cidr.prefix_len());
+        if length == bits {
+            break;
+        }
+        let inside = *random.pick(&[cidr.network(), cidr.broadcast(), address]);
+        let hole = network(inside, length + 1 + random.below((bits - length).min(6)));
+        except.push(hole);
+        let sibling = hole.supernet().into_iter().flat_map(|around| around.subnets(hole.prefix_len()));
+        match random.below(4) {
+            0 => except.push(hole),
+            1 => except.push(network(hole.broadcast(), bits)),
+            2 if usize::from(hole.prefix_len()) > length + 1 => {
+                except.extend(sibling.flatten().filter(|other| *other != hole));
+            }
+            _ => {}
+        }
+    }
+    random.shuffle(&mut except);
+    let except: Vec<_> = except.iter().map(ToString::to_string).collect();
+    json!({"cidr": cidr.to_string(), "except": except})
+}
+
+fn network(address: IpAddr, length: usize) -> IpNet {
+    let length = u8::try_from(length).expect("at most 128");
+    IpNet::new(address, length).expect("a length of the family").trunc()
 }
 
 /// A policy with every kind of rule; `blocks` are the address blocks it may name.

@@ -23,19 +23,24 @@ use policy_compiler::ruleset::{Packet, Ruleset, Transaction, in_steps};
 use serde_json::{Value, json};
 
 /// Addresses of no pod.
-const OUTSIDE: [&str; 8] = [
+const OUTSIDE: [&str; 11] = [
+    "0.0.0.0",
     "192.0.2.7",
     "203.0.113.200",
     "10.1.0.200",
     "10.9.9.9",
     "255.255.255.255",
+    "::",
+    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
     "2001:db8::1",
     "fd00:1::",
     "fd99::1",
 ];
 
-fn blocks() -> Vec<Value> {
-    vec![
+fn blocks(random: &mut Random) -> Vec<Value> {
+    let near = ["10.1.0.3", "10.1.0.8", "10.1.0.200", "fd00:1::", "fd00:1::4", "192.0.2.7"];
+    let mut blocks = random::blocks(random, &near);
+    blocks.extend([
         json!({"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}),
         json!({"cidr": "10.1.0.0/16"}),
         json!({"cidr": "10.1.0.0/29", "except": ["10.1.0.2/31", "10.1.0.3/32"]}),
@@ -44,7 +49,8 @@ fn blocks() -> Vec<Value> {
         json!({"cidr": "::/0"}),
         json!({"cidr": "fd00::/8", "except": ["fd00:1::/64"]}),
         json!({"cidr": "fd00:1::4/126"}),
-    ]
+    ]);
+    blocks
 }
 
 /// The pods' places: single and dual stack, on two nodes.
@@ -127,7 +133,7 @@ fn disordered_cluster(random: &mut Random) -> Cluster {
 }
 
 fn random_objects(random: &mut Random) -> Vec<Value> {
-    let blocks = blocks();
+    let blocks = blocks(random);
     let mut objects = random::namespaces(random);
     objects.extend(places().iter().map(|place| random::pod(random, place)));
     objects.extend((0..random.below(7)).map(|index| random::policy(random, index, &blocks)));
@@ -272,7 +278,8 @@ impl History {
             }
             1 | 2 => {
                 let index = random.below(6);
-                let policy = random::policy(random, index, &blocks());
+                let blocks = blocks(random);
+                let policy = random::policy(random, index, &blocks);
                 self.put(policy);
             }
             3 => self.remove_any(random),

@@ -34,7 +34,8 @@ fn cluster(seed: u64) -> Value {
         };
         objects.push(random::pod(random, &place));
     }
-    let blocks = blocks();
+    let mut blocks = blocks();
+    blocks.extend(random::blocks(random, &["10.1.0.3", "10.1.0.9", "fd00:1::4"]));
     objects.extend((0..random.below(9)).map(|index| random::policy(random, index, &blocks)));
     json!({"apiVersion": "v1", "kind": "List", "items": objects})
 }

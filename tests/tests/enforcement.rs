@@ -77,7 +77,8 @@ impl Scene {
             pod["spec"]["hostNetwork"] = json!(true);
             objects.push(pod);
         }
-        let blocks = blocks();
+        let mut blocks = blocks();
+        blocks.extend(random::blocks(random, &["10.244.1.3", "10.244.2.2", "192.0.2.7", "fd44:0:0:1::4"]));
         objects.extend((0..2 + random.below(6)).map(|index| random::policy(random, index, &blocks)));
         objects
     }

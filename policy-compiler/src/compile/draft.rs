@@ -64,9 +64,6 @@ impl Draft {
 
     /// Puts an element into a set, in the place of one with the same key.
     pub(super) fn put_element(&mut self, set: &SetId, key: ElementKey, element: Element) {
-        if let Some(chain) = &element.target {
-            self.refer_to(chain);
-        }
         self.change_element(set, key, Some(element));
     }
 
@@ -97,19 +94,35 @@ impl Draft {
         self.ruleset.sets.get(set).is_some_and(|set| !set.elements.is_empty())
     }
 
-    fn change_element(&mut self, name: &SetId, key: ElementKey, element: Option<Element>) {
-        let Some(set) = self.ruleset.sets.get_mut(name) else { return };
+    fn change_element(&mut self, set: &SetId, key: ElementKey, element: Option<Element>) {
+        self.change_elements(set, [(key, element)]);
+    }
+
+    /// Puts elements into a set and takes those out that are `None`.
+    pub(super) fn change_elements(
+        &mut self,
+        name: &SetId,
+        changes: impl IntoIterator<Item = (ElementKey, Option<Element>)>,
+    ) {
+        let mut changes = changes.into_iter().peekable();
+        let Some(set) = self.ruleset.sets.get_mut(name).filter(|_| changes.peek().is_some()) else { return };
+        let before = self.before.elements.entry(name.clone()).or_default();
+        // What is released may have found another reference by the end.
+        let mut released = Vec::new();
         self.elements -= set.elements.len();
-        let old = match element {
-            Some(element) => set.elements.insert(key, element),
-            None => set.elements.remove(&key),
-        };
-        self.elements += set.elements.len();
-        let released = old.as_ref().and_then(|old| old.target.clone());
-        self.before.elements.entry(name.clone()).or_default().entry(key).or_insert(old);
-        if let Some(chain) = released {
-            self.release(&chain);
+        for (key, element) in changes {
+            if let Some(chain) = element.as_ref().and_then(|element| element.target.as_ref()) {
+                *self.chain_references.entry(chain.clone()).or_default() += 1;
+            }
+            let old = match element {
+                Some(element) => set.elements.insert(key, element),
+                None => set.elements.remove(&key),
+            };
+            released.extend(old.as_ref().and_then(|old| old.target.clone()));
+            before.entry(key).or_insert(old);
         }
+        self.elements += set.elements.len();
+        released.iter().for_each(|chain| self.release(chain));
     }
 
     /// Puts a chain in, in the place of one of the same name. It lives as long as something leads to it or

@@ -92,27 +92,6 @@ impl PeerSet {
         };
         self.pods.iter().filter(in_scope).map(|pods| &pods.labels)
     }
-
-    /// The addresses of pods that are in it.
-    pub(super) fn addresses(&self, world: &World) -> BTreeSet<IpAddr> {
-        let mut addresses = BTreeSet::new();
-        for namespace in world.namespaces_with_pods() {
-            let selectors: Vec<_> = self.selectors_in(world, namespace).collect();
-            if !selectors.is_empty() {
-                let pods = world.pods_in(namespace);
-                let named = pods.filter(|pod| selectors.iter().any(|selector| selector.matches(&pod.labels)));
-                addresses.extend(named.flat_map(|pod| pod.addresses.iter().copied()));
-            }
-        }
-        addresses.extend(self.ranges.iter().flat_map(|range| world.claimed_in(range)));
-        addresses
-    }
-
-    /// Whether it has an address if the pod has that.
-    fn has(&self, world: &World, address: IpAddr, pod: &Pod) -> bool {
-        self.selectors_in(world, &pod.name.namespace).any(|selector| selector.matches(&pod.labels))
-            || self.ranges.contains(&address)
-    }
 }
 
 /// What rules ask of a member of their peers.
@@ -215,10 +194,33 @@ impl PeerSets {
         self.reaching.remove(namespace);
     }
 
-    /// That an address is in a set if a pod has it; `None` if it is not, or if no rule that uses the set asks for it.
-    pub(super) fn member(&self, world: &World, id: PeerSetId, address: IpAddr, pod: &Pod) -> Option<Member> {
-        let used = self.sets.get(&id).filter(|used| used.set.has(world, address, pod))?;
-        used.member(id, pod)
+    /// Hands on the addresses of pods that a set names, if it is in use, and that such a pod is in it, if it lives and a
+    /// rule that uses the set asks for it.
+    pub(super) fn for_each_member(
+        &self,
+        world: &World,
+        id: PeerSetId,
+        mut each: impl FnMut(IpAddr, Option<Member>),
+    ) {
+        let Some(used) = self.sets.get(&id).filter(|used| !used.by.is_empty()) else { return };
+        for namespace in world.namespaces_with_pods() {
+            let selectors: Vec<_> = used.set.selectors_in(world, namespace).collect();
+            if selectors.is_empty() {
+                continue;
+            }
+            let pods = world.pods_in(namespace);
+            for pod in pods.filter(|pod| selectors.iter().any(|selector| selector.matches(&pod.labels))) {
+                let member = used.member(id, pod);
+                for address in &pod.addresses {
+                    each(*address, member.clone().filter(|_| world.may_have(pod, *address)));
+                }
+            }
+        }
+        for address in used.set.ranges.iter().flat_map(|range| world.claimed_in(range)) {
+            if let Some(pod) = world.claimants(address).next() {
+                each(address, used.member(id, pod));
+            }
+        }
     }
 
     /// The sets that an address is in if a pod has it, sorted; `in_blocks` are those whose blocks have it.

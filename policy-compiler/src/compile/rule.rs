@@ -205,8 +205,8 @@ impl ActiveRule {
     /// The numbers that the rule's named ports have on a member of its peers.
     fn resolve_on(&self, member: &Member) -> Vec<(Protocol, PortNumber)> {
         let names = self.names_of_peers(Direction::Egress);
-        let named = member.named.iter().filter(|(name, _)| names.contains(name));
-        named.map(|((protocol, _), number)| (*protocol, *number)).collect()
+        let resolved = member.named.iter().filter(|(name, _)| names.contains(name));
+        resolved.map(|((protocol, _), number)| (*protocol, *number)).collect()
     }
 }
 

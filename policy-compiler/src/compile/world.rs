@@ -323,10 +323,14 @@ impl World {
         self.claims.refused()
     }
 
+    /// Whether a pod that shows an address may have it: it lives, and the address is no node's.
+    pub(super) fn may_have(&self, pod: &Pod, address: IpAddr) -> bool {
+        pod.selectable() && !self.claims.is_of_node(address)
+    }
+
     /// The addresses of a pod that lives. Others may show them too.
     pub(super) fn addresses<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = IpAddr> + 'a {
-        let live = pod.selectable().then_some(&pod.addresses);
-        live.into_iter().flatten().copied().filter(|address| !self.claims.is_of_node(*address))
+        pod.addresses.iter().copied().filter(|address| self.may_have(pod, *address))
     }
 
     /// The addresses of which a pod's policies judge what they send and get.

@@ -291,10 +291,8 @@ impl ChainRole {
     }
 
     fn of(name: &str) -> Self {
-        Self::of_directions(name)
-            .or_else(|| Self::of_device(name))
-            .or_else(|| Self::of_rule(name))
-            .unwrap_or_else(|| match name {
+        Self::of_directions(name).or_else(|| Self::of_device(name)).or_else(|| Self::of_rule(name)).unwrap_or(
+            match name {
                 "forward" => Self::Forward,
                 "output" => Self::Output,
                 "input" => Self::Input,
@@ -306,7 +304,8 @@ impl ChainRole {
                 "link_always" => Self::LinkAlways,
                 "link_pass" => Self::LinkPass,
                 _ => Self::Other,
-            })
+            },
+        )
     }
 
     fn of_directions(name: &str) -> Option<Self> {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::guard::{go, rule};
 use crate::compile::access::Access;
@@ -157,13 +158,14 @@ impl Link {
         renewed: &Renewed<'_>,
         draft: &mut Draft,
     ) -> BTreeSet<IpAddr> {
-        let names = self.senders_in_question(doors, renewed);
+        let names = self.with_the_same_addresses(doors, self.senders_in_question(doors, renewed));
         let mut before = BTreeMap::new();
         for address in names.iter().filter_map(|name| self.sending.remove(name)).flatten() {
             before.entry(address).or_insert_with(|| self.senders.remove(&address));
         }
         for name in names.into_iter().filter(|_| !self.groups.is_empty()) {
-            let pod = world.pod(&name).filter(|pod| world.is_local(pod) && !pod.addresses.is_empty());
+            let is_local = |pod: &&Arc<Pod>| world.is_local(pod) && world.addresses(pod).next().is_some();
+            let pod = world.pod(&name).filter(is_local);
             let Some((pod, door)) = pod.zip(doors.of_pods.get(&name)) else { continue };
             let link_local = door.link_local.iter().map(|address| IpAddr::V6(*address));
             let own = world.addresses(pod).map(|address| (address, ingress.membership(world, address)));
@@ -200,6 +202,17 @@ impl Link {
             |addresses: &Vec<IpAddr>| addresses.iter().any(|address| renewed.granted.concerns(*address));
         let sending = self.sending.iter().filter(|(_, addresses)| regranted(addresses));
         sending.map(|(name, _)| name).chain(renewed.pods).cloned().collect()
+    }
+
+    /// The pods, and those that send from an address from which one of them sends or sent.
+    fn with_the_same_addresses(&self, doors: &Doors, mut pods: BTreeSet<ObjectName>) -> BTreeSet<ObjectName> {
+        let before = pods.iter().filter_map(|name| self.sending.get(name)).flatten().copied();
+        let now = pods.iter().filter_map(|name| doors.of_pods.get(name)).flat_map(|door| &door.link_local);
+        let addresses: BTreeSet<IpAddr> = before.chain(now.map(|address| IpAddr::V6(*address))).collect();
+        let shares = |sending: &Vec<IpAddr>| sending.iter().any(|address| addresses.contains(address));
+        let others = self.sending.iter().filter(|(_, sending)| shares(sending));
+        pods.extend(others.map(|(name, _)| name.clone()));
+        pods
     }
 
     /// Looks at the given senders of a group anew, or at all of them.

@@ -23,7 +23,7 @@ impl Side {
             // All removals come first: an address may have moved from one subject to another.
             let old = subjects.iter().filter_map(|name| pass.subjects.get(*name)?.as_ref());
             for address in old.flat_map(|subject| &subject.addresses) {
-                draft.remove_element(&identity.reached(Family::of(*address)), ElementKey::Address(*address));
+                draft.remove_element(identity.reached(Family::of(*address)), ElementKey::Address(*address));
             }
             for subject in subjects.iter().filter_map(|name| self.subjects.get(*name)) {
                 self.put_pair(draft, identity, subject);
@@ -74,8 +74,8 @@ impl Side {
         for address in &subject.addresses {
             let family = Family::of(*address);
             let map = identity.reached(family);
-            draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
-            draft.put_element(&map, ElementKey::Address(*address), goto(&chain));
+            draft.put_set(map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
+            draft.put_element(map, ElementKey::Address(*address), goto(&chain));
         }
     }
 

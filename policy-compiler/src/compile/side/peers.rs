@@ -1,6 +1,6 @@
 //! Whom the rules name: addresses of pods one by one, all others by blocks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,8 +20,11 @@ pub(super) struct Known {
     addresses: BTreeSet<IpAddr>,
 }
 
-/// What becomes of an identity when some sets have to be looked at, by those and what its pod is in of them now.
-type Moves = HashMap<(Option<Arc<Identity>>, Vec<PeerSetId>, Vec<Member>), Option<Arc<Identity>>>;
+/// That an address of a pod has to be looked at because of a set of peers, and whether it is in that now.
+type Touched = (IpAddr, PeerSetId, Option<Member>);
+
+/// What becomes of an identity when these sets have to be looked at.
+type Moves = HashMap<(Option<Arc<Identity>>, Vec<(PeerSetId, Option<Member>)>), Option<Arc<Identity>>>;
 
 impl Side {
     pub(super) fn update_peers(
@@ -40,63 +43,67 @@ impl Side {
         let pods = of_pods.chain(of_namespaces);
         let mut addresses: BTreeSet<IpAddr> = pods.flat_map(|pod| pod.addresses.iter().copied()).collect();
         addresses.extend(&changed.addresses);
+        let mut identified = Vec::new();
         for address in &addresses {
             let membership = self.membership(world, *address);
             let identity = (!membership.is_empty()).then(|| self.identity(membership, pass));
-            self.identify(*address, identity, draft);
+            identified.push((*address, identity));
         }
         let touched = self.members_in_question(world, pass);
         let mut moves = Moves::new();
-        for (address, sets) in touched.into_iter().filter(|(address, _)| !addresses.contains(address)) {
-            let identity = self.moved(world, address, sets, &mut moves, pass);
-            self.identify(address, identity, draft);
-            pass.regranted.addresses.insert(address);
+        for of_one in touched.chunk_by(|(one, ..), (other, ..)| one == other) {
+            if let Some((address, ..)) = of_one.first().filter(|(address, ..)| !addresses.contains(address)) {
+                identified.push((*address, self.moved(world, *address, of_one, &mut moves, pass)));
+            }
         }
-        pass.regranted.addresses.extend(addresses);
+        pass.regranted.addresses.extend(identified.iter().map(|(address, _)| *address));
+        self.identify(identified, draft);
     }
 
-    /// The addresses of pods in the sets that rules use otherwise than before, each with those sets.
-    fn members_in_question(&self, world: &World, pass: &Pass) -> BTreeMap<IpAddr, Vec<PeerSetId>> {
-        let mut touched: BTreeMap<IpAddr, Vec<PeerSetId>> = BTreeMap::new();
+    /// The addresses of pods in the sets that rules use otherwise than before, in ascending order.
+    fn members_in_question(&self, world: &World, pass: &Pass) -> Vec<Touched> {
+        let mut touched: Vec<Touched> = Vec::new();
         for (id, in_question) in &pass.peer_sets {
-            let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
-            if self.peer_sets.asked(*id).is_some() {
-                addresses.extend(in_question.set.addresses(world));
+            let mut members: Vec<Touched> = Vec::new();
+            self.peer_sets
+                .for_each_member(world, *id, |address, member| members.push((address, *id, member)));
+            // Where a pod that lives is in it, it does not matter that one is not that has finished.
+            members.sort_unstable_by(|one, other| one.0.cmp(&other.0).then_with(|| other.2.cmp(&one.2)));
+            members.dedup_by_key(|(address, ..)| *address);
+            let identities = in_question.identities.iter().filter_map(|chain| self.identities.get(chain));
+            for address in identities.flat_map(|known| &known.addresses) {
+                if members.binary_search_by_key(address, |(address, ..)| *address).is_err() {
+                    touched.push((*address, *id, None));
+                }
             }
-            let known = in_question.identities.iter().filter_map(|chain| self.identities.get(chain));
-            addresses.extend(known.flat_map(|known| &known.addresses));
-            for address in addresses {
-                touched.entry(address).or_default().push(*id);
-            }
+            touched.append(&mut members);
         }
+        touched.sort_unstable();
         touched
     }
 
-    /// The identity of an address of which nothing has changed but these sets.
+    /// The identity of an address of which nothing has changed but some sets.
     fn moved(
         &mut self,
         world: &World,
         address: IpAddr,
-        sets: Vec<PeerSetId>,
+        touched: &[Touched],
         moves: &mut Moves,
         pass: &mut Pass,
     ) -> Option<Arc<Identity>> {
-        let mut claimants = world.claimants(address);
-        let (pod, others) = (claimants.next()?, claimants.next());
-        if others.is_some() {
+        if world.is_shared(address) {
             let membership = self.membership(world, address);
             return (!membership.is_empty()).then(|| self.identity(membership, pass));
         }
-        let now = sets.iter().filter_map(|id| self.peer_sets.member(world, *id, address, pod));
-        let now: Vec<Member> = now.collect();
-        let old = self.peers.get(&address).cloned();
-        let key = (old, sets, now);
+        let touched: Vec<_> = touched.iter().map(|(_, id, member)| (*id, member.clone())).collect();
+        let key = (self.peers.get(&address).cloned(), touched);
         if let Some(known) = moves.get(&key) {
             return known.clone();
         }
-        let (old, sets, now) = &key;
+        let (old, touched) = &key;
         let old = old.iter().flat_map(|old| old.membership.each()).flatten();
-        let kept = old.filter(|member| !sets.contains(&member.set));
+        let kept = old.filter(|member| touched.iter().all(|(id, _)| *id != member.set));
+        let now = touched.iter().filter_map(|(_, member)| member.as_ref());
         let mut members: Vec<Member> = kept.chain(now).cloned().collect();
         members.sort_unstable();
         let identity = (!members.is_empty()).then(|| self.identity(Membership::of_one(members), pass));
@@ -104,28 +111,32 @@ impl Side {
         identity
     }
 
-    /// Gives an address of a pod its identity, or takes it.
-    fn identify(&mut self, address: IpAddr, identity: Option<Arc<Identity>>, draft: &mut Draft) {
-        if self.peers.get(&address) == identity.as_ref() {
-            return;
-        }
-        let set = SetRole::Peers(self.direction, Family::of(address)).into();
-        let key = ElementKey::Address(address);
-        let old = match identity {
-            Some(identity) => {
-                draft.put_element(&set, key, goto(&identity.chain));
+    /// Gives addresses of pods their identities, or takes them.
+    fn identify(&mut self, identified: Vec<(IpAddr, Option<Arc<Identity>>)>, draft: &mut Draft) {
+        let mut changes: [Vec<_>; 2] = Default::default();
+        let [ipv4, ipv6] = &mut changes;
+        for (address, identity) in identified {
+            let old = match &identity {
+                Some(identity) => self.peers.insert(address, identity.clone()),
+                None => self.peers.remove(&address),
+            };
+            if old == identity {
+                continue;
+            }
+            if let Some(known) = old.and_then(|old| self.identities.get_mut(&old.chain)) {
+                known.addresses.remove(&address);
+            }
+            let element = identity.map(|identity| {
                 if let Some(known) = self.identities.get_mut(&identity.chain) {
                     known.addresses.insert(address);
                 }
-                self.peers.insert(address, identity)
-            }
-            None => {
-                draft.remove_element(&set, key);
-                self.peers.remove(&address)
-            }
-        };
-        if let Some(known) = old.and_then(|old| self.identities.get_mut(&old.chain)) {
-            known.addresses.remove(&address);
+                goto(&identity.chain)
+            });
+            let of_family = if address.is_ipv4() { &mut *ipv4 } else { &mut *ipv6 };
+            of_family.push((ElementKey::Address(address), element));
+        }
+        for (family, changes) in Family::BOTH.into_iter().zip(changes) {
+            draft.change_elements(&SetRole::Peers(self.direction, family).into(), changes);
         }
     }
 
@@ -173,12 +184,8 @@ impl Side {
                 touched.insert(range.clone());
                 pass.regranted.insert_range(range);
                 ranges::change(&mut pieces, range, |old| {
-                    let moved = moves.get(&old.cloned()).cloned();
-                    moved.unwrap_or_else(|| {
-                        let new = self.piece(old, id, is_in, pass);
-                        moves.insert(old.cloned(), new.clone());
-                        new
-                    })
+                    let new = moves.entry(old.cloned());
+                    new.or_insert_with(|| self.piece(old, id, is_in, pass)).clone()
                 });
             }
             self.pieces = pieces;
