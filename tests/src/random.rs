@@ -1,6 +1,7 @@
 //! Random clusters, as manifests: every field that decides about a packet, in every form.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -103,34 +104,37 @@ pub fn pod(random: &mut Random, place: &PodPlace) -> Value {
 
 /// Blocks that begin and end near some addresses and at both ends of their families, with exceptions that lie inside one
 /// another, side by side, twice, and in any order.
-pub fn blocks(random: &mut Random, near: &[&str]) -> Vec<Value> {
+pub fn blocks(random: &mut Random, near: &[IpAddr]) -> Vec<Value> {
     (0..12).map(|_| block(random, near)).collect()
 }
 
-fn block(random: &mut Random, near: &[&str]) -> Value {
-    const ENDS: [&str; 4] = ["0.0.0.0", "255.255.255.255", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"];
-    let text = if random.percent(20) { *random.pick(&ENDS) } else { *random.pick(near) };
-    let address: IpAddr = text.parse().expect("an address");
+/// The lowest and the highest address of each family.
+const ENDS: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    IpAddr::V4(Ipv4Addr::BROADCAST),
+    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
+];
+
+fn block(random: &mut Random, near: &[IpAddr]) -> Value {
+    let address = if random.percent(20) { *random.pick(&ENDS) } else { *random.pick(near) };
     let bits = if address.is_ipv4() { 32 } else { 128 };
     // Mostly so small that the addresses of a test fall on both sides.
     let least = if random.percent(75) { bits - 7 } else { 0 };
-    let cidr = network(address, least + random.below(bits - least + 1));
+    let cidr = network(random, address, least..=bits);
     let mut except: Vec<IpNet> = Vec::new();
+    let longer = cidr.prefix_len() + 1..=bits.min(cidr.prefix_len() + 6);
     for _ in 0..random.below(4) {
-        let length = usize::from(cidr.prefix_len());
-        if length == bits {
+        if longer.is_empty() {
             break;
         }
         let inside = *random.pick(&[cidr.network(), cidr.broadcast(), address]);
-        let hole = network(inside, length + 1 + random.below((bits - length).min(6)));
+        let hole = network(random, inside, longer.clone());
         except.push(hole);
-        let sibling = hole.supernet().into_iter().flat_map(|around| around.subnets(hole.prefix_len()));
         match random.below(4) {
             0 => except.push(hole),
-            1 => except.push(network(hole.broadcast(), bits)),
-            2 if usize::from(hole.prefix_len()) > length + 1 => {
-                except.extend(sibling.flatten().filter(|other| *other != hole));
-            }
+            1 => except.push(hole.broadcast().into()),
+            2 => except.extend(sibling(hole).filter(|sibling| *sibling != cidr && cidr.contains(sibling))),
             _ => {}
         }
     }
@@ -139,9 +143,16 @@ fn block(random: &mut Random, near: &[&str]) -> Value {
     json!({"cidr": cidr.to_string(), "except": except})
 }
 
-fn network(address: IpAddr, length: usize) -> IpNet {
-    let length = u8::try_from(length).expect("at most 128");
-    IpNet::new(address, length).expect("a length of the family").trunc()
+/// The network of an address with a length from a range that is not empty.
+fn network(random: &mut Random, address: IpAddr, lengths: RangeInclusive<u8>) -> IpNet {
+    let lengths: Vec<u8> = lengths.collect();
+    IpNet::new_assert(address, *random.pick(&lengths)).trunc()
+}
+
+/// The other half of the network around this one.
+fn sibling(network: IpNet) -> Option<IpNet> {
+    let mut halves = network.supernet()?.subnets(network.prefix_len()).ok()?;
+    halves.find(|half| *half != network)
 }
 
 /// A policy with every kind of rule; `blocks` are the address blocks it may name.

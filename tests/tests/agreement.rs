@@ -39,7 +39,7 @@ const OUTSIDE: [&str; 11] = [
 
 fn blocks(random: &mut Random) -> Vec<Value> {
     let near = ["10.1.0.3", "10.1.0.8", "10.1.0.200", "fd00:1::", "fd00:1::4", "192.0.2.7"];
-    let mut blocks = random::blocks(random, &near);
+    let mut blocks = random::blocks(random, &near.map(|near| near.parse().expect("an address")));
     blocks.extend([
         json!({"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}),
         json!({"cidr": "10.1.0.0/16"}),

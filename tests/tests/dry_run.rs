@@ -7,6 +7,7 @@ use lab::random::{self, NAMESPACES, PodPlace, Random};
 use lab::testbed::Testbed;
 use lab::{Namespace, Topology, Underlay};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// How many random clusters are tried.
 const CLUSTERS: u64 = 15;
@@ -35,7 +36,8 @@ fn cluster(seed: u64) -> Value {
         objects.push(random::pod(random, &place));
     }
     let mut blocks = blocks();
-    blocks.extend(random::blocks(random, &["10.1.0.3", "10.1.0.9", "fd00:1::4"]));
+    let near = [IpAddr::from([10, 1, 0, 3]), IpAddr::from([0xfd00, 1, 0, 0, 0, 0, 0, 4])];
+    blocks.extend(random::blocks(random, &near));
     objects.extend((0..random.below(9)).map(|index| random::policy(random, index, &blocks)));
     json!({"apiVersion": "v1", "kind": "List", "items": objects})
 }

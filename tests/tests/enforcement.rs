@@ -1,6 +1,6 @@
 //! Packets obey the policies: in random clusters each one goes as the judge says, whatever connects the pods.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use anyhow::Result;
@@ -14,6 +14,14 @@ const NODES: [&str; 2] = ["node-1", "node-2"];
 
 /// Addresses outside the cluster, besides those of the world on the LAN.
 const OUTSIDE: [&str; 4] = ["192.0.2.7", "203.0.113.200", "2001:db8::1", "fd99::1"];
+
+/// Addresses near which more blocks begin and end.
+const NEAR: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(10, 244, 1, 3)),
+    IpAddr::V4(Ipv4Addr::new(10, 244, 2, 2)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+    IpAddr::V6(Ipv6Addr::new(0xfd44, 0, 0, 1, 0, 0, 0, 4)),
+];
 
 /// Blocks that begin and end within the pods' ranges, the nodes' and the world's.
 fn blocks() -> Vec<Value> {
@@ -78,7 +86,7 @@ impl Scene {
             objects.push(pod);
         }
         let mut blocks = blocks();
-        blocks.extend(random::blocks(random, &["10.244.1.3", "10.244.2.2", "192.0.2.7", "fd44:0:0:1::4"]));
+        blocks.extend(random::blocks(random, &NEAR));
         objects.extend((0..2 + random.below(6)).map(|index| random::policy(random, index, &blocks)));
         objects
     }

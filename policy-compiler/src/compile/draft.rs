@@ -122,7 +122,9 @@ impl Draft {
             before.entry(key).or_insert(old);
         }
         self.elements += set.elements.len();
-        released.iter().for_each(|chain| self.release(chain));
+        for chain in &released {
+            self.release(chain);
+        }
     }
 
     /// Puts a chain in, in the place of one of the same name. It lives as long as something leads to it or

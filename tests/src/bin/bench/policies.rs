@@ -40,7 +40,7 @@ fn in_kernel(cluster: &Cluster) -> Result<Vec<Figure>> {
     let half = |ports: Value, values: &[&str]| {
         let half = json!({"matchExpressions": [{"key": "half", "operator": "In", "values": values}]});
         let peers = json!([{"namespaceSelector": {}, "podSelector": half}]);
-        policy(namespace, "names-half", json!([{"from": peers, "ports": ports}]))
+        policy(namespace, "names-half", &json!([{"from": peers, "ports": ports}]))
     };
     let port = |number: u16| json!([{"port": number}]);
     let (one, other) = (half(port(80), &["one"])?, half(port(81), &["one"])?);
@@ -77,7 +77,7 @@ fn in_kernel(cluster: &Cluster) -> Result<Vec<Figure>> {
 }
 
 /// A policy that isolates the pods of a namespace.
-fn policy(namespace: &str, name: &str, ingress: Value) -> Result<NetworkPolicy> {
+fn policy(namespace: &str, name: &str, ingress: &Value) -> Result<NetworkPolicy> {
     let manifest = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"namespace": namespace, "name": name},
@@ -101,7 +101,7 @@ fn policy_of_blocks(namespace: &str, number: usize) -> Result<NetworkPolicy> {
         json!({"ipBlock": {"cidr": cidr}})
     };
     let peers: Vec<Value> = (0..BLOCKS).map(block).collect();
-    policy(namespace, &format!("blocks-{number}"), json!([{"from": peers, "ports": [{"port": 443}]}]))
+    policy(namespace, &format!("blocks-{number}"), &json!([{"from": peers, "ports": [{"port": 443}]}]))
 }
 
 /// A node at which policies come and go.
