@@ -1,6 +1,7 @@
 //! Where the parser of YAML stands: in flow collections, quoted text, comments.
 
-/// Follows the characters that the parser takes one by one. That is all of a text but what is plain or a block scalar.
+/// Follows the characters that the parser takes one by one. That is all of a text but what is plain,
+/// a block scalar or a run of quoted text.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     now: State,
@@ -41,6 +42,12 @@ impl Flow {
     pub(super) fn take_plain(&mut self) {
         self.before.has_begun = true;
         self.now = self.before;
+    }
+
+    /// The parser takes quoted text at once, up to white space, an escape or a quote.
+    #[inline]
+    pub(super) fn take_quoted(&mut self) {
+        self.now.has_begun = true;
     }
 
     /// Whether white space here has no meaning: in flow collections lines are not indented.

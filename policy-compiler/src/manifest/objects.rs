@@ -6,7 +6,7 @@ use super::names::closest;
 use super::pods::template;
 use super::quoted::quoted;
 use super::resources::read_resource;
-use super::tree::{Node, Value};
+use super::tree::{Entry, Node, Value};
 use super::{Object, PassedOver, PassedOverKind, Reading, Unread, WorkloadKind};
 
 /// `apiVersion` and `kind`, where a list says it for its items.
@@ -138,8 +138,25 @@ fn unread(api_version: &str, kind: &str, object: &Mapping<'_>) -> Unread {
         name: text("name").or_else(|| text("generateName")),
         origin: object.field().origin(),
         is_policy,
-        policies_inside: if is_policy { 0 } else { policies_inside(object.field().node()) },
+        policies_inside: if is_policy {
+            0
+        } else {
+            let node = object.field().node();
+            policies_inside(node) + node.get("spec").map_or(0, policy_fields)
+        },
     }
+}
+
+/// How many fields of a specification hold the rules of a policy, as `clusterNetworkPolicy` of Antrea's `ResourceExport`.
+fn policy_fields(spec: &Node) -> usize {
+    let has_rules =
+        |node: &Node, key| matches!(node.get(key).map(|node| &node.value), Some(Value::Sequence(_)));
+    let Value::Mapping(entries) = &spec.value else { return 0 };
+    let is_policy = |entry: &&Entry| {
+        entry.key.to_lowercase().ends_with("networkpolicy")
+            && ["ingress", "egress"].into_iter().any(|key| has_rules(&entry.value, key))
+    };
+    entries.iter().filter(is_policy).count()
 }
 
 /// How many policies, of whatever engine, are written inside a value that is none itself: in a template, in another

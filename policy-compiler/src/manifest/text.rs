@@ -115,15 +115,17 @@ impl<'m, R: Read> Text<'m, R> {
     }
 
     /// Takes the next `bytes`, which end with a character and of which at most the last ends a line.
-    pub(super) fn take(&mut self, bytes: usize) {
+    pub(super) fn take(&mut self, bytes: usize) -> &str {
         if bytes == 0 {
-            return;
+            return "";
         }
+        let start = self.taken;
         if self.line_ended {
             self.meter.next_line();
         }
         self.taken = (self.taken + bytes).min(self.decoded.len());
         self.line_ended = self.decoded.as_bytes().get(self.taken.wrapping_sub(1)) == Some(&b'\n');
+        self.decoded.get(start..self.taken).unwrap_or_default()
     }
 
     fn decode_more(&mut self) -> Result<(), String> {

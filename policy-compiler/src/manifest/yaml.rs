@@ -148,6 +148,15 @@ impl<R: Read> Input for Characters<'_, '_, R> {
         }
     }
 
+    fn take_quoted_scalar_chunk(&mut self, single: bool) -> (&str, usize) {
+        self.text.fill(SLICE);
+        let mut slice = StrInput::new(self.text.rest());
+        let (chunk, count) = slice.take_quoted_scalar_chunk(single);
+        let bytes = chunk.len();
+        self.flow.take_quoted();
+        (self.text.take(bytes), count)
+    }
+
     fn next_is_z(&self) -> bool {
         self.text.is_at_end()
     }

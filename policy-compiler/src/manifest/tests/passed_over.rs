@@ -69,6 +69,13 @@ fn a_policy_that_is_not_judged_is_told_from_other_objects() {
         ),
         (&format!("apiVersion: v1, kind: ConfigMap, data: {text_policy}"), (false, 1)),
         (
+            "apiVersion: multicluster.crd.antrea.io/v1alpha1, kind: ResourceExport, \
+             spec: {kind: AntreaClusterNetworkPolicy, clusterNetworkPolicy: {tier: a, ingress: [{action: Drop}]}}",
+            (false, 1),
+        ),
+        ("apiVersion: example.com/v1, kind: Database, spec: {networkPolicy: {egress: [{}]}}", (false, 1)),
+        ("apiVersion: example.com/v1, kind: Database, spec: {networkPolicy: {enabled: true}}", (false, 0)),
+        (
             "apiVersion: v1, kind: Event, involvedObject: {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, name: p}",
             (false, 0),
         ),

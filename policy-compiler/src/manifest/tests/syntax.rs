@@ -116,6 +116,7 @@ fn what_kubectl_reads_is_read() {
             "a:\n  b: 'one\n  two'\n  c: \"three\nfour\n\n\tfive\"\n",
             r#"1{a:2{b:"one two",c:"three four\nfive"}}"#,
         ),
+        ("a: [\"b c\n  d\te\", 'f\n\tg\th', \"é\tü\\x41z\"]\n", r#"1{a:1["b c d\te","f g\th","é\tüAz"]}"#),
         ("a: {b: one\n two, \"c\":3, d}\n", r#"1{a:1{b:"one two",c:3,d:null}}"#),
         ("a: [-, b, -f, -]\n", r#"1{a:1["-","b","-f","-"]}"#),
         ("a: [b,]#c\nd: 'e'#f\ng: |#h\n  i\n", r#"1{a:1["b"],d:"e",g:"i\n"}"#),
