@@ -1,13 +1,14 @@
 //! The dry run is the truth: nft loads what `podfence compile` prints, lists it so that it can be loaded again,
 //! and finds the same table where the agent has been.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use lab::listing::{Listing, dry_run};
 use lab::random::{self, NAMESPACES, PodPlace, Random};
 use lab::testbed::Testbed;
 use lab::{Namespace, Topology, Underlay};
 use serde_json::{Value, json};
-use std::net::IpAddr;
 
 /// How many random clusters are tried.
 const CLUSTERS: u64 = 15;

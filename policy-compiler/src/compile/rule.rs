@@ -20,7 +20,7 @@ pub(super) struct ActiveRule {
     ports: Option<Vec<PortMatch>>,
 }
 
-/// Peers that are told by one look at most, so that they need no identity.
+/// Peers that one look-up at most tells apart, so that they need no identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Crowd {
     /// The rule has no `from` or `to`.

@@ -11,11 +11,12 @@ mod id;
 mod log;
 mod packet;
 mod protocol;
+mod role;
 mod text;
 mod transaction;
 
 pub use frame::{EtherType, FrameMatch};
-pub use id::{ChainId, ChainRole, DevicePart, Digest, SetId, SetRole};
+pub use id::{ChainId, Digest, SetId};
 pub use log::{
     ForeignPrefix, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, LogEvent, LogPrefix, SpoofReason,
 };
@@ -25,6 +26,7 @@ pub(crate) use protocol::{
     ROUTER_SOLICITATION,
 };
 pub use protocol::{dhcp_ports, icmp6_type_name, protocol_name};
+pub use role::{ChainRole, DevicePart, SetRole};
 pub(crate) use transaction::Difference;
 pub use transaction::{Operation, Transaction, in_steps};
 

@@ -152,7 +152,7 @@ impl Node {
     }
 }
 
-/// Brings the kernel in step with what the compiler was told.
+/// Brings the kernel in step with what was put into the compiler.
 pub(crate) fn commit(compiler: &mut Compiler, kernel: &mut Kernel) -> Result<()> {
     let policies = compiler.update();
     let transactions = [Some(policies), compiler.update_doors()];
