@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, DataChange, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use policy_compiler::manifest::{self, Index, Object, Problem};
+use policy_compiler::manifest::{self, Index, Object, Problem, Resource};
 use policy_compiler::model::Cluster;
 use tracing::{info, warn};
 
@@ -324,6 +324,11 @@ impl File {
         }
         for warning in &reading.warnings {
             warn!(%warning, "read all the same");
+        }
+        for object in &reading.objects {
+            if let Resource::ClusterNetworkPolicy(policy) = &object.resource {
+                warn!(policy = %policy.name, file = %path.display(), "ClusterNetworkPolicies are not enforced");
+            }
         }
         info!(file = %path.display(), objects = reading.objects.len(), "read");
         self.objects = Some(count);
