@@ -311,6 +311,22 @@ fn mistakes_outside_policies_are_found() {
             &["4: items: the key is already there on line 3: keep one of them"],
         ),
         ("apiVersion: v1\nkind: List\nitems: {}", &["3: items: must be a list, but is an object"]),
+        (
+            "kind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}",
+            &["1: apiVersion: is required"],
+        ),
+        (
+            "apiVersion: v1\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}",
+            &["1: kind: is required"],
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nlabels: {b: c}",
+            &["4: labels: unknown field; known here: apiVersion, kind, metadata, spec, status"],
+        ),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  template:\n    metdata: {labels: {b: c}}",
+            &["6: spec.template.metdata: unknown field; did you mean `metadata`?"],
+        ),
     ] {
         assert_problems(text, problems);
     }
