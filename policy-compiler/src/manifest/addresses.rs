@@ -13,6 +13,33 @@ pub(super) fn address(field: &Field<'_>) -> Read<IpAddr> {
     ip_address(text).ok_or_else(|| field.problem(format!("{} is no IP address", quoted(text))))
 }
 
+/// An address that others reach: none of those that the API server refuses in Endpoints, EndpointSlices and
+/// `externalIPs`, because they stand for the node itself or its link.
+pub(super) fn reachable_address(field: &Field<'_>) -> Read<IpAddr> {
+    let address = address(field)?;
+    let is_local = match address {
+        IpAddr::V4(v4) => {
+            v4.is_unspecified()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || matches!(v4.octets(), [224, 0, 0, _])
+        }
+        IpAddr::V6(v6) => {
+            v6.is_unspecified()
+                || v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || matches!(v6.segments(), [first, ..] if first & 0xff0f == 0xff02)
+        }
+    };
+    if is_local {
+        let message = format!(
+            "the API server refuses {address} here: it is an unspecified, loopback or link-local address"
+        );
+        return Err(field.problem(message));
+    }
+    Ok(address)
+}
+
 /// Reads an address as leniently as it is read in manifests: IPv4 may have leading zeros, and IPv4 written as
 /// IPv6 (`::ffff:10.0.0.1`) is the IPv4 address. `None` if it is no address.
 pub fn ip_address(text: &str) -> Option<IpAddr> {

@@ -43,13 +43,17 @@ pub(super) fn read_document(root: &Field<'_>, reading: &mut Reading) -> bool {
 /// Whether a document is a Kubernetes object, or was meant to be one. Files of other programs have a `kind` or an
 /// `apiVersion` too.
 fn is_object(document: &Node) -> bool {
+    let has = |key| document.get(key).is_some();
     let get = |key| document.get(key).filter(|node| !node.is_null());
     match (get("apiVersion"), get("kind")) {
         (Some(_), Some(_)) => true,
         (None, None) => false,
-        (None, Some(kind)) => kind.text().is_some_and(is_known_or_policy),
+        (None, Some(kind)) => {
+            kind.text().is_some_and(|kind| is_known_or_policy(kind) || (kind == "List" && has("items")))
+        }
+        // A dump that was cut off has no `kind` behind its `items`.
         (Some(version), None) => {
-            version.text().is_some_and(is_known_version) && document.get("metadata").is_some()
+            version.text().is_some_and(is_known_version) && (has("metadata") || has("items"))
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::model::{ContainerPort, ObjectName, Pod};
 /// The way from an object to its pod template.
 type Path = &'static [&'static str];
 
+/// The fields of a pod. Templates are found written with all of them.
+const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+
 /// Where kinds that are not Kubernetes' own have their pod template.
 const PLACES: [Path; 5] = [
     &["spec", "template"],
@@ -51,7 +54,12 @@ pub(super) fn pod(object: &Mapping<'_>, kind: &WorkloadKind, name: ObjectName) -
     let workload = (!is_pod).then(|| kind.as_str().into());
     let mut pod = Pod { workload, origin: Some(object.field().origin()), ..Pod::new(name) };
     let path = template(object, kind).unwrap_or_default();
-    let _ = at(object, path, &mut |template| read_template(template, &mut pod));
+    let _ = at(object, path, &mut |template| {
+        if !matches!(kind, WorkloadKind::Other(_)) {
+            let _ = template.only(&FIELDS);
+        }
+        read_template(template, &mut pod)
+    });
     if is_pod {
         let _ = object.get("metadata").map(|metadata| read_times(&metadata, &mut pod));
         let _ = object.get("status").map(|status| read_status(&status, &mut pod));

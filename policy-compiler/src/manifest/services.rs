@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::addresses::address;
+use super::addresses::{address, reachable_address};
 use super::fields::{Field, Mapping, Read};
 use super::labels::labels;
 use super::ports::{port_number, port_number_if_any, port_or_name, protocol};
@@ -50,7 +50,7 @@ fn read_spec(spec: &Mapping<'_>, service: &mut Service) -> Read<()> {
     for key in ["clusterIP", "loadBalancerIP"] {
         service.addresses.extend(spec.optional(key, address_if_any).ok().flatten().flatten());
     }
-    service.addresses.extend(readable(spec.list("externalIPs", address)));
+    service.addresses.extend(readable(spec.list("externalIPs", reachable_address)));
     service.ports = readable(spec.list("ports", service_port)).collect();
     Ok(())
 }
@@ -94,7 +94,8 @@ fn service_port(field: &Field<'_>) -> Read<ServicePort> {
 pub(super) fn endpoints(object: &Mapping<'_>, name: ObjectName) -> Endpoints {
     let subset = |field: &Field<'_>| {
         let subset = field.mapping()?;
-        let addresses = subset.list("addresses", |entry| address(&entry.mapping()?.required("ip")?));
+        let addresses =
+            subset.list("addresses", |entry| reachable_address(&entry.mapping()?.required("ip")?));
         Ok(EndpointSubset { addresses: readable(addresses).collect(), ports: endpoint_ports(&subset) })
     };
     let subsets = readable(object.list("subsets", subset)).collect();
@@ -114,7 +115,7 @@ pub(super) fn endpoint_slice(object: &Mapping<'_>, name: ObjectName) -> Endpoint
         let is_ready = endpoint.optional("conditions", |conditions| {
             conditions.mapping()?.get("ready").map_or(Ok(true), |ready| ready.boolean())
         })?;
-        let addresses = endpoint.list("addresses", address)?;
+        let addresses = endpoint.list("addresses", reachable_address)?;
         Ok(addresses.into_iter().flatten().filter(|_| is_ready.unwrap_or(true)).collect::<Vec<_>>())
     });
     let addresses = readable(addresses).flatten().collect();

@@ -311,6 +311,50 @@ fn mistakes_outside_policies_are_found() {
             &["4: items: the key is already there on line 3: keep one of them"],
         ),
         ("apiVersion: v1\nkind: List\nitems: {}", &["3: items: must be a list, but is an object"]),
+        (
+            "kind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}",
+            &["1: apiVersion: is required"],
+        ),
+        (
+            "apiVersion: v1\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}",
+            &["1: kind: is required"],
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nlabels: {b: c}",
+            &["4: labels: unknown field; known here: apiVersion, kind, metadata, spec, status"],
+        ),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  template:\n    metdata: {labels: {b: c}}",
+            &["6: spec.template.metdata: unknown field; did you mean `metadata`?"],
+        ),
+    ] {
+        assert_problems(text, problems);
+    }
+}
+
+#[test]
+fn addresses_of_the_node_itself_lead_nowhere() {
+    for (text, problems) in [
+        (
+            "apiVersion: v1\nkind: Endpoints\nmetadata: {name: a}\nsubsets: [{addresses: [{ip: 127.0.0.1}, {ip: 10.0.0.1}]}]",
+            &[
+                "4: subsets[0].addresses[0].ip: the API server refuses 127.0.0.1 here: it is an unspecified, loopback or link-local address",
+            ][..],
+        ),
+        (
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\naddressType: IPv6\n\
+             endpoints: [{addresses: ['fe80::1']}, {addresses: ['fd00::1']}]",
+            &[
+                "5: endpoints[0].addresses[0]: the API server refuses fe80::1 here: it is an unspecified, loopback or link-local address",
+            ],
+        ),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {externalIPs: [224.0.0.1, 0.0.0.0, 239.0.0.1]}",
+            &[
+                "4: spec.externalIPs[0]: the API server refuses 224.0.0.1 here: it is an unspecified, loopback or link-local address",
+                "4: spec.externalIPs[1]: the API server refuses 0.0.0.0 here: it is an unspecified, loopback or link-local address",
+            ],
+        ),
     ] {
         assert_problems(text, problems);
     }
