@@ -30,6 +30,7 @@ mod peer_set;
 mod pods;
 mod ranges;
 mod rule;
+mod shared_rules;
 mod side;
 mod skeleton;
 mod strict;

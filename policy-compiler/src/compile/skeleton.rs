@@ -2,26 +2,10 @@
 
 use super::doors::Required;
 use super::draft::Draft;
+use super::shared_rules::{LINK_UPKEEP, peer_field, subject_field};
 use super::strict;
 use crate::model::{Direction, Family};
-use crate::ruleset::{
-    ChainRole, Fields, Hook, KeyType, LogEvent, LogPrefix, Rule, SetKind, SetRole, Statement, Verdict,
-};
-
-/// The field that holds the subject's address in a direction.
-pub(super) fn subject_field(direction: Direction, family: Family) -> Fields {
-    match direction {
-        Direction::Ingress => Fields::Destination(family),
-        Direction::Egress => Fields::Source(family),
-    }
-}
-
-pub(super) fn peer_field(direction: Direction, family: Family) -> Fields {
-    match direction {
-        Direction::Ingress => Fields::Source(family),
-        Direction::Egress => Fields::Destination(family),
-    }
-}
+use crate::ruleset::{ChainRole, Fields, Hook, KeyType, Rule, SetKind, SetRole, Statement, Verdict};
 
 /// Whether what pods send to their node is judged.
 pub(super) fn judges_own_node(draft: &Draft) -> bool {
@@ -62,14 +46,6 @@ pub(super) fn build_own_node(draft: &mut Draft) {
         draft.put_set(&SetRole::OwnNode(family).into(), address);
     }
 }
-
-/// What keeps a link alive, and passes whatever the policies say.
-pub(super) const LINK_UPKEEP: [Statement; 4] = [
-    Statement::NEIGHBOUR_DISCOVERY,
-    Statement::LISTENER_DISCOVERY,
-    Statement::LISTENER_REPORT,
-    Statement::GROUP_MANAGEMENT,
-];
 
 /// What the base chains do beside judging what the node forwards.
 #[derive(Debug, Clone, Copy, Default)]
@@ -177,11 +153,6 @@ fn look_up(fields: Fields, map: SetRole) -> Rule {
     Rule::new([Statement::VerdictMap(fields, map.into())])
 }
 
-/// To what judges a packet from a pod, not to come back.
-pub(super) fn to_egress() -> Rule {
-    Rule::new([Statement::Verdict(Verdict::Goto(ChainRole::Direction(Direction::Egress).into()))])
-}
-
 /// Drops answers of connections that were cut, and lets a new connection begin between the same ports.
 fn build_cut(draft: &mut Draft) {
     let rules = vec![
@@ -206,45 +177,4 @@ fn build_direction(draft: &mut Draft, direction: Direction) {
     let isolation = Family::BOTH
         .map(|family| look_up(subject_field(direction, family), SetRole::Isolated(direction, family)));
     draft.put_chain(&ChainRole::Unlisted(direction).into(), None, isolation.into());
-}
-
-/// What happens to packets whose peer is in a set of its family.
-pub(super) fn with_peers(direction: Direction, set: fn(Family) -> SetRole, then: &Statement) -> [Rule; 2] {
-    Family::BOTH.map(|family| {
-        let is_peer = Statement::InSet(peer_field(direction, family), set(family).into());
-        Rule::new([is_peer, then.clone()])
-    })
-}
-
-/// Lets a pod reach itself, as it does through a Service.
-pub(super) fn to_itself(direction: Direction) -> [Rule; 2] {
-    Family::BOTH.map(|family| {
-        let fields = Fields::SourceAndDestination(family);
-        Rule::new([
-            Statement::InSet(fields, SetRole::Itself(direction, family).into()),
-            Statement::Verdict(Verdict::Return),
-        ])
-    })
-}
-
-/// Leads there, and makes sure of the chain.
-///
-/// Such a packet may be an answer to one that is allowed, but nothing tells it from a new connection, so it is
-/// dropped; by itself, because whoever looks for the reason must look at conntrack and not at the policies.
-pub(super) fn to_untracked(draft: &mut Draft, direction: Direction) -> Rule {
-    let drop = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
-    let rules = vec![
-        log(direction, LogEvent::Untracked),
-        drop.comment("untracked: conntrack does not tell answers from new connections"),
-    ];
-    draft.put_chain(&ChainRole::Untracked(direction).into(), None, rules);
-    Rule::new([
-        Statement::InvalidOrUntracked,
-        Statement::Verdict(Verdict::Goto(ChainRole::Untracked(direction).into())),
-    ])
-}
-
-/// Logs some of the packets that come here.
-pub(super) fn log(direction: Direction, event: LogEvent) -> Rule {
-    Rule::new([Statement::WithinLogRate, Statement::Log(LogPrefix::Judged { direction, event })])
 }

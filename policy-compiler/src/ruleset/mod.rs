@@ -6,6 +6,7 @@
 //! The vocabulary is as small as the shape of the tables asks for: each [`Statement`] is one that nft prints and
 //! reads back unchanged.
 
+mod digest;
 mod frame;
 mod id;
 mod log;
@@ -15,8 +16,9 @@ mod role;
 mod text;
 mod transaction;
 
+pub use digest::Digest;
 pub use frame::{EtherType, FrameMatch};
-pub use id::{ChainId, Digest, SetId};
+pub use id::{ChainId, SetId};
 pub use log::{
     ForeignPrefix, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, LogEvent, LogPrefix, SpoofReason,
 };

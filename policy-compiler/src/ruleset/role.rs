@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::id::Digest;
+use super::digest::Digest;
 use crate::model::{Direction, Family, ObjectName};
 
 /// What a chain is for.

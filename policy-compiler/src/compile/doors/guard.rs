@@ -9,6 +9,7 @@ use super::link::Isolation;
 use crate::compile::counted::{comment, spoofed_comment};
 use crate::compile::draft::Draft;
 use crate::compile::ranges;
+use crate::compile::shared_rules::{go, rule};
 use crate::compile::world::World;
 use crate::model::{Door, Doors, Family, LinkAddress, Pod, Tunnel};
 use crate::ruleset::{
@@ -289,15 +290,4 @@ pub(super) fn drop_spoofed(matches: &[Statement], reason: SpoofReason, pod: &str
         Rule::new(log.collect::<Vec<_>>()),
         Rule::new(drop.collect::<Vec<_>>()).comment(spoofed_comment(reason, pod)),
     ]
-}
-
-/// A rule of what a frame must be, and a verdict.
-pub(super) fn rule<M: Into<Statement>, const LENGTH: usize>(matches: [M; LENGTH], verdict: Verdict) -> Rule {
-    let matches = matches.into_iter().map(Into::into);
-    Rule::new(matches.chain([Statement::Verdict(verdict)]).collect::<Vec<_>>())
-}
-
-/// A verdict on every frame.
-pub(super) fn go(verdict: Verdict) -> Rule {
-    Rule::new([Statement::Verdict(verdict)])
 }

@@ -8,14 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::guard::{go, rule};
 use crate::compile::access::Access;
 use crate::compile::counted::isolation_comment;
 use crate::compile::draft::Draft;
 use crate::compile::rule::{Crowd, Membership};
+use crate::compile::shared_rules::{self, go, rule};
 use crate::compile::side::subjects::Isolated;
 use crate::compile::side::{Regranted, Side};
-use crate::compile::skeleton;
 use crate::compile::world::World;
 use crate::model::{Direction, Door, Doors, Family, ObjectName, Pod};
 use crate::ruleset::{
@@ -85,7 +84,7 @@ impl Link {
             vec![Rule::new([Statement::ExpectAnswer(SetRole::Answers.into())]), Rule::new([accept()])],
         );
         draft.pin(&ChainRole::LinkPass.into());
-        let mut rules = skeleton::LINK_UPKEEP.map(|upkeep| rule([upkeep], Verdict::Accept)).to_vec();
+        let mut rules = shared_rules::LINK_UPKEEP.map(|upkeep| rule([upkeep], Verdict::Accept)).to_vec();
         rules.push(Rule::new([Statement::SourceIsLocal, accept()]));
         // The look-up before does not know to which device a link-local address belongs.
         let source = Fields::Source(Family::Ipv6);
@@ -322,7 +321,7 @@ fn put_rule(draft: &mut Draft, rule: &ChainId) {
 fn put_admitting(side: &Side, draft: &mut Draft, key: Digest, subject: &Isolated, pods: bool) -> ChainId {
     let mut rules = Vec::new();
     for family in Family::BOTH {
-        let peer = skeleton::peer_field(side.direction(), family);
+        let peer = shared_rules::peer_field(side.direction(), family);
         if pods {
             rules.push(Rule::new([Statement::VerdictMap(peer, senders(key, family))]));
         }
@@ -368,7 +367,7 @@ fn put_rest(side: &Side, draft: &mut Draft, subject: &Isolated) -> ChainId {
     if side.direction() == Direction::Ingress
         && let Some(open) = open(Crowd::Pods)
     {
-        rules.extend(skeleton::with_peers(side.direction(), SetRole::Pods, &open));
+        rules.extend(shared_rules::with_peers(side.direction(), SetRole::Pods, &open));
     }
     let audited = subject.audited;
     let (event, verdict) = if audited {
@@ -376,7 +375,7 @@ fn put_rest(side: &Side, draft: &mut Draft, subject: &Isolated) -> ChainId {
     } else {
         (LogEvent::Denied, Verdict::Drop)
     };
-    rules.push(skeleton::log(side.direction(), event));
+    rules.push(shared_rules::log(side.direction(), event));
     let rest = Rule::new([Statement::Counter, Statement::Verdict(verdict)]);
     let policies = || subject.policies.iter().map(|policy| &policy.name);
     rules.push(rest.comment(isolation_comment(audited, policies())));

@@ -5,7 +5,7 @@
 use super::{DoorTable, Listed, stands_for};
 use crate::compile::counted::comment;
 use crate::compile::draft::Draft;
-use crate::compile::skeleton::subject_field;
+use crate::compile::shared_rules::subject_field;
 use crate::compile::world::{Changed, World};
 use crate::model::{Direction, Family, ObjectName};
 use crate::ruleset::{ChainRole, KeyType, Rule, SetKind, SetRole, Statement, Verdict};

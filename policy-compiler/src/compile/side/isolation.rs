@@ -8,7 +8,7 @@ use crate::compile::access::Access;
 use crate::compile::counted::{comment, isolation_comment};
 use crate::compile::draft::Draft;
 use crate::compile::rule::{Crowd, Membership};
-use crate::compile::skeleton;
+use crate::compile::shared_rules;
 use crate::model::Family;
 use crate::ruleset::{
     ChainId, ChainRole, Digest, Element, ElementKey, LogEvent, Rule, SetId, SetRole, Statement, Verdict,
@@ -51,16 +51,16 @@ impl Side {
             }
         }
         if let Some(open) = self.opening(draft, subject, Crowd::Pods) {
-            body.extend(skeleton::with_peers(self.direction, SetRole::Pods, &open));
+            body.extend(shared_rules::with_peers(self.direction, SetRole::Pods, &open));
         }
-        body.extend(skeleton::to_itself(self.direction));
+        body.extend(shared_rules::to_itself(self.direction));
         let audited = subject.is_audited();
         if !audited {
-            body.push(skeleton::to_untracked(draft, self.direction));
+            body.push(shared_rules::to_untracked(draft, self.direction));
         }
         let (event, verdict) =
             if audited { (LogEvent::Audited, Verdict::Return) } else { (LogEvent::Denied, Verdict::Drop) };
-        body.push(skeleton::log(self.direction, event));
+        body.push(shared_rules::log(self.direction, event));
         let rest = Rule::new([Statement::Counter, Statement::Verdict(verdict)]);
         let policies = || subject.policies().map(|policy| &policy.name);
         body.push(rest.comment(isolation_comment(audited, policies())));

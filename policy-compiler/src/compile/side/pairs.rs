@@ -9,7 +9,7 @@ use crate::compile::access::{Access, Opening, port_map};
 use crate::compile::draft::Draft;
 use crate::compile::peer_set::PeerSetId;
 use crate::compile::rule::{Crowd, Identity};
-use crate::compile::skeleton;
+use crate::compile::shared_rules;
 use crate::model::Family;
 use crate::ruleset::{
     ChainId, ChainRole, Digest, ElementKey, Fields, KeyType, Rule, SetId, SetKind, SetRole, Statement,
@@ -93,7 +93,7 @@ impl Side {
         let mut rules = Vec::new();
         if let Some(open) = to_pods {
             let open = self.let_through(draft, &open);
-            rules.extend(skeleton::with_peers(self.direction, SetRole::Pods, &open));
+            rules.extend(shared_rules::with_peers(self.direction, SetRole::Pods, &open));
         }
         if let Some(open) = to_anybody {
             rules.push(Rule::new([self.let_through(draft, &open)]));
@@ -125,7 +125,7 @@ impl Side {
         let maps = Family::BOTH.into_iter().map(|family| (family, identity.reached(family).clone()));
         let filled = maps.filter(|(_, map)| draft.has_elements(map));
         let look_ups = filled.map(|(family, map)| {
-            Rule::new([Statement::VerdictMap(skeleton::subject_field(self.direction, family), map)])
+            Rule::new([Statement::VerdictMap(shared_rules::subject_field(self.direction, family), map)])
         });
         let rules = look_ups.chain([self.to_unlisted()]).collect();
         draft.put_chain(&identity.chain, None, rules);
