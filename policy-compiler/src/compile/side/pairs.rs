@@ -82,6 +82,10 @@ impl Side {
     /// Makes sure of a chain that returns for what the policies of all pods allow that show one address; `None` if that
     /// is nothing. What one pod's rules open to a crowd another's may open to the identity, so both count here.
     fn put_shared(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) -> Option<ChainId> {
+        // Where no rule names the identity, the crowds are looked up with the isolation.
+        let sets: BTreeSet<_> = identity.membership.sets().collect();
+        let mut peers = subject.rules().filter_map(|chain| self.rules.get(chain)?.peers);
+        peers.find(|set| sets.contains(set))?;
         // It is one address, so the other end's is of its family.
         let family = Family::of(*subject.addresses.first()?);
         let open = |crowds: &[Crowd]| {
