@@ -30,17 +30,11 @@ pub struct Ends {
 }
 
 /// A set of addresses.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// One by one.
     single: BTreeSet<IpAddr>,
     ranges: AddressRanges,
-}
-
-impl Default for Addresses {
-    fn default() -> Self {
-        Self { single: BTreeSet::new(), ranges: AddressRanges::new_with_step_fns() }
-    }
 }
 
 impl fmt::Debug for Addresses {

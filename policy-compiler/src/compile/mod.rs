@@ -25,6 +25,7 @@ mod connections;
 mod counted;
 mod doors;
 mod draft;
+mod identity;
 mod outliving;
 mod peer_set;
 mod pods;

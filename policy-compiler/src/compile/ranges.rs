@@ -51,14 +51,14 @@ pub(super) fn of_family(family: Family) -> RangeInclusive<IpAddr> {
 
 /// The addresses of some networks.
 pub(super) fn of_networks<'a>(networks: impl IntoIterator<Item = &'a IpNet>) -> AddressRanges {
-    let mut ranges = AddressRanges::new_with_step_fns();
+    let mut ranges = AddressRanges::default();
     networks.into_iter().for_each(|network| ranges.insert(of_network(*network)));
     ranges
 }
 
 /// The addresses of some blocks, each without its exceptions.
 pub(super) fn of_blocks(blocks: &[IpBlock]) -> AddressRanges {
-    let mut all = AddressRanges::new_with_step_fns();
+    let mut all = AddressRanges::default();
     for block in blocks {
         if block.except.is_empty() {
             all.insert(of_network(block.cidr));

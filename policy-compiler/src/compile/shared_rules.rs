@@ -1,8 +1,7 @@
 //! Rules, and parts of them, that many chains have.
 
-use super::draft::Draft;
 use crate::model::{Direction, Family};
-use crate::ruleset::{ChainRole, Fields, LogEvent, LogPrefix, Rule, SetRole, Statement, Verdict};
+use crate::ruleset::{Fields, LogEvent, LogPrefix, Rule, SetRole, Statement, Verdict};
 
 /// The field that holds the subject's address in a direction.
 pub(super) fn subject_field(direction: Direction, family: Family) -> Fields {
@@ -38,45 +37,12 @@ pub(super) fn go(verdict: Verdict) -> Rule {
     Rule::new([Statement::Verdict(verdict)])
 }
 
-/// To what judges a packet from a pod, not to come back.
-pub(super) fn to_egress() -> Rule {
-    Rule::new([Statement::Verdict(Verdict::Goto(ChainRole::Direction(Direction::Egress).into()))])
-}
-
 /// What happens to packets whose peer is in a set of its family.
 pub(super) fn with_peers(direction: Direction, set: fn(Family) -> SetRole, then: &Statement) -> [Rule; 2] {
     Family::BOTH.map(|family| {
         let is_peer = Statement::InSet(peer_field(direction, family), set(family).into());
         Rule::new([is_peer, then.clone()])
     })
-}
-
-/// Lets a pod reach itself, as it does through a Service.
-pub(super) fn to_itself(direction: Direction) -> [Rule; 2] {
-    Family::BOTH.map(|family| {
-        let fields = Fields::SourceAndDestination(family);
-        Rule::new([
-            Statement::InSet(fields, SetRole::Itself(direction, family).into()),
-            Statement::Verdict(Verdict::Return),
-        ])
-    })
-}
-
-/// Leads there, and makes sure of the chain.
-///
-/// Such a packet may be an answer to one that is allowed, but nothing tells it from a new connection, so it is
-/// dropped; by itself, because whoever looks for the reason must look at conntrack and not at the policies.
-pub(super) fn to_untracked(draft: &mut Draft, direction: Direction) -> Rule {
-    let drop = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
-    let rules = vec![
-        log(direction, LogEvent::Untracked),
-        drop.comment("untracked: conntrack does not tell answers from new connections"),
-    ];
-    draft.put_chain(&ChainRole::Untracked(direction).into(), None, rules);
-    Rule::new([
-        Statement::InvalidOrUntracked,
-        Statement::Verdict(Verdict::Goto(ChainRole::Untracked(direction).into())),
-    ])
 }
 
 /// Logs some of the packets that come here.

@@ -2,7 +2,7 @@
 
 use super::doors::Required;
 use super::draft::Draft;
-use super::shared_rules::{LINK_UPKEEP, peer_field, subject_field};
+use super::shared_rules::{LINK_UPKEEP, go, peer_field, rule, subject_field};
 use super::strict;
 use crate::model::{Direction, Family};
 use crate::ruleset::{ChainRole, Fields, Hook, KeyType, Rule, SetKind, SetRole, Statement, Verdict};
@@ -137,16 +137,16 @@ fn put_base(draft: &mut Draft, role: ChainRole, hook: Hook, rules: Vec<Rule>) {
 fn drop_cut() -> [Rule; 2] {
     Family::BOTH.map(|family| {
         let is_cut = Statement::InSet(Fields::Tuple(family), SetRole::Cut(family).into());
-        Rule::new([is_cut, Statement::Verdict(Verdict::Jump(ChainRole::Cut.into()))])
+        rule([is_cut], Verdict::Jump(ChainRole::Cut.into()))
     })
 }
 
 fn accept(packets: Statement) -> Rule {
-    Rule::new([packets, Statement::Verdict(Verdict::Accept)])
+    rule([packets], Verdict::Accept)
 }
 
 fn jump(chain: ChainRole) -> Rule {
-    Rule::new([Statement::Verdict(Verdict::Jump(chain.into()))])
+    go(Verdict::Jump(chain.into()))
 }
 
 fn look_up(fields: Fields, map: SetRole) -> Rule {
@@ -156,15 +156,15 @@ fn look_up(fields: Fields, map: SetRole) -> Rule {
 /// Drops answers of connections that were cut, and lets a new connection begin between the same ports.
 fn build_cut(draft: &mut Draft) {
     let rules = vec![
-        Rule::new([Statement::TcpSyn, Statement::Verdict(Verdict::Return)]),
-        Rule::new([Statement::SctpInit, Statement::Verdict(Verdict::Return)]),
-        Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]),
+        rule([Statement::TcpSyn], Verdict::Return),
+        rule([Statement::SctpInit], Verdict::Return),
+        rule([Statement::Counter], Verdict::Drop),
     ];
     draft.put_chain(&ChainRole::Cut.into(), None, rules);
 }
 
 fn build_direction(draft: &mut Draft, direction: Direction) {
-    let to_unlisted = Rule::new([Statement::Verdict(Verdict::Goto(ChainRole::Unlisted(direction).into()))]);
+    let to_unlisted = go(Verdict::Goto(ChainRole::Unlisted(direction).into()));
 
     let mut rules = Vec::new();
     for family in Family::BOTH {

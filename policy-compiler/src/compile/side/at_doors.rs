@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use super::subjects::{Isolated, SubjectName};
 use super::{Regranted, Side};
 use crate::compile::access::Access;
+use crate::compile::identity::Membership;
 use crate::compile::peer_set::PeerSetId;
 use crate::compile::ranges::{self, AddressMap};
-use crate::compile::rule::{Crowd, Membership};
+use crate::compile::rule::Crowd;
 use crate::model::{Direction, Family, ObjectName};
 use crate::ruleset::Digest;
 
@@ -51,7 +52,7 @@ impl Side {
         subject: &Isolated,
         family: Family,
     ) -> Vec<(IpAddr, IpAddr, Access)> {
-        let mut pieces: AddressMap<BTreeSet<PeerSetId>> = AddressMap::new_with_step_fns();
+        let mut pieces: AddressMap<BTreeSet<PeerSetId>> = AddressMap::default();
         let rules: Vec<_> = subject.rules.iter().filter_map(|chain| self.rules.get(chain)).collect();
         let whole_family = Crowd::Family(family);
         if rules.iter().any(|rule| rule.has_crowd(whole_family)) {

@@ -7,11 +7,13 @@ use super::{Pass, Side};
 use crate::compile::access::Access;
 use crate::compile::counted::{comment, isolation_comment};
 use crate::compile::draft::Draft;
-use crate::compile::rule::{Crowd, Membership};
-use crate::compile::shared_rules;
-use crate::model::Family;
+use crate::compile::identity::Membership;
+use crate::compile::rule::Crowd;
+use crate::compile::shared_rules::{self, rule};
+use crate::model::{Direction, Family};
 use crate::ruleset::{
-    ChainId, ChainRole, Digest, Element, ElementKey, LogEvent, Rule, SetId, SetRole, Statement, Verdict,
+    ChainId, ChainRole, Digest, Element, ElementKey, Fields, LogEvent, Rule, SetId, SetRole, Statement,
+    Verdict,
 };
 
 impl Side {
@@ -53,15 +55,15 @@ impl Side {
         if let Some(open) = self.opening(draft, subject, Crowd::Pods) {
             body.extend(shared_rules::with_peers(self.direction, SetRole::Pods, &open));
         }
-        body.extend(shared_rules::to_itself(self.direction));
+        body.extend(to_itself(self.direction));
         let audited = subject.is_audited();
         if !audited {
-            body.push(shared_rules::to_untracked(draft, self.direction));
+            body.push(to_untracked(draft, self.direction));
         }
         let (event, verdict) =
             if audited { (LogEvent::Audited, Verdict::Return) } else { (LogEvent::Denied, Verdict::Drop) };
         body.push(shared_rules::log(self.direction, event));
-        let rest = Rule::new([Statement::Counter, Statement::Verdict(verdict)]);
+        let rest = rule([Statement::Counter], verdict);
         let policies = || subject.policies().map(|policy| &policy.name);
         body.push(rest.comment(isolation_comment(audited, policies())));
 
@@ -100,4 +102,27 @@ impl Side {
     fn itself(&self, address: IpAddr) -> SetId {
         SetRole::Itself(self.direction, Family::of(address)).into()
     }
+}
+
+/// Lets a pod reach itself, as it does through a Service.
+fn to_itself(direction: Direction) -> [Rule; 2] {
+    Family::BOTH.map(|family| {
+        let fields = Fields::SourceAndDestination(family);
+        let is_itself = Statement::InSet(fields, SetRole::Itself(direction, family).into());
+        rule([is_itself], Verdict::Return)
+    })
+}
+
+/// Leads there, and makes sure of the chain.
+///
+/// Such a packet may be an answer to one that is allowed, but nothing tells it from a new connection, so it is
+/// dropped; by itself, because whoever looks for the reason must look at conntrack and not at the policies.
+fn to_untracked(draft: &mut Draft, direction: Direction) -> Rule {
+    let drop = rule([Statement::Counter], Verdict::Drop);
+    let rules = vec![
+        shared_rules::log(direction, LogEvent::Untracked),
+        drop.comment("untracked: conntrack does not tell answers from new connections"),
+    ];
+    draft.put_chain(&ChainRole::Untracked(direction).into(), None, rules);
+    rule([Statement::InvalidOrUntracked], Verdict::Goto(ChainRole::Untracked(direction).into()))
 }

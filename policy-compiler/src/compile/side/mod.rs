@@ -18,9 +18,10 @@ use std::sync::Arc;
 
 use super::access::Access;
 use super::draft::Draft;
+use super::identity::{Identity, Membership};
 use super::peer_set::{PeerSet, PeerSetId, PeerSets, Use};
 use super::ranges::{AddressMap, AddressRanges};
-use super::rule::{ActiveRule, Crowd, Identity, Membership, access};
+use super::rule::{ActiveRule, Crowd, access};
 use super::world::{Changed, World};
 use crate::model::{Direction, NetworkPolicy, ObjectName};
 use crate::ruleset::{ChainId, Element};
@@ -53,17 +54,12 @@ pub(super) struct Side {
 }
 
 /// The addresses to which the rules may grant something else than before.
+#[derive(Default)]
 pub(super) struct Regranted {
     /// Those of pods.
     pub(super) addresses: BTreeSet<IpAddr>,
     /// Those in these ranges, if they belong to no pod.
     ranges: AddressRanges,
-}
-
-impl Default for Regranted {
-    fn default() -> Self {
-        Self { addresses: BTreeSet::new(), ranges: AddressRanges::new_with_step_fns() }
-    }
 }
 
 impl Regranted {
@@ -122,7 +118,7 @@ impl Side {
             names_all_pods: false,
             peer_sets: PeerSets::default(),
             peers: HashMap::new(),
-            pieces: AddressMap::new_with_step_fns(),
+            pieces: AddressMap::default(),
             identities: HashMap::new(),
             changed_subjects: BTreeSet::new(),
             regranted: Regranted::default(),

@@ -5,7 +5,7 @@ use crate::compile::draft::Draft;
 use crate::compile::rule::Crowd;
 use crate::compile::{shared_rules, skeleton};
 use crate::model::{Direction, Family};
-use crate::ruleset::{ChainRole, Digest, ElementKey, Rule, SetRole, Statement};
+use crate::ruleset::{ChainRole, Digest, ElementKey, Rule, SetRole, Statement, Verdict};
 
 impl Side {
     pub(super) fn update_own_node(&self, draft: &mut Draft, pass: &Pass) {
@@ -21,7 +21,10 @@ impl Side {
         }
         for subject in pass.subjects.keys().filter_map(|name| self.subjects.get(name)) {
             let Some(open) = self.opening(draft, subject, Crowd::OwnNode) else { continue };
-            let body = vec![Rule::new([Statement::DestinationIsLocal, open]), shared_rules::to_egress()];
+            let body = vec![
+                Rule::new([Statement::DestinationIsLocal, open]),
+                shared_rules::go(Verdict::Goto(ChainRole::Direction(Direction::Egress).into())),
+            ];
             let chain = ChainRole::OwnNode(Digest::of(body.iter().map(ToString::to_string))).into();
             draft.put_chain(&chain, None, body);
             for address in &subject.addresses {

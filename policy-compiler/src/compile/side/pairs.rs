@@ -7,8 +7,9 @@ use super::subjects::{Subject, SubjectName};
 use super::{Pass, Side, goto};
 use crate::compile::access::{Access, Opening, port_map};
 use crate::compile::draft::Draft;
+use crate::compile::identity::Identity;
 use crate::compile::peer_set::PeerSetId;
-use crate::compile::rule::{Crowd, Identity};
+use crate::compile::rule::Crowd;
 use crate::compile::shared_rules;
 use crate::model::Family;
 use crate::ruleset::{
@@ -164,6 +165,6 @@ impl Side {
     }
 
     fn to_unlisted(&self) -> Rule {
-        Rule::new([Statement::Verdict(Verdict::Goto(ChainRole::Unlisted(self.direction).into()))])
+        shared_rules::go(Verdict::Goto(ChainRole::Unlisted(self.direction).into()))
     }
 }

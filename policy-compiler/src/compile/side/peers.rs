@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::{Pass, Side, goto};
 use crate::compile::draft::Draft;
+use crate::compile::identity::{Identity, Membership};
 use crate::compile::peer_set::{Member, PeerSetId};
 use crate::compile::ranges::{self, AddressRanges};
-use crate::compile::rule::{Identity, Membership};
 use crate::compile::world::{Changed, World};
 use crate::model::{Family, Pod};
 use crate::ruleset::{ElementKey, SetRole};
@@ -168,7 +168,7 @@ impl Side {
 
     /// Brings the pieces of the address space in step with the blocks of the sets that came and went.
     fn update_blocks(&mut self, draft: &mut Draft, pass: &mut Pass) {
-        let mut touched = AddressRanges::new_with_step_fns();
+        let mut touched = AddressRanges::default();
         for (id, in_question) in std::mem::take(&mut pass.peer_sets) {
             let is_in = self.peer_sets.asked(id).is_some();
             let mut moves: HashMap<Option<Arc<Identity>>, Option<Arc<Identity>>> = HashMap::new();

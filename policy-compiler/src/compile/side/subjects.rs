@@ -8,9 +8,10 @@ use super::{InQuestion, Pass, Side};
 use crate::compile::draft::Draft;
 use crate::compile::peer_set::PeerSet;
 use crate::compile::rule::{ActiveRule, Crowd};
+use crate::compile::shared_rules;
 use crate::compile::world::{Changed, World};
 use crate::model::{Direction, NetworkPolicy, ObjectName, Pod};
-use crate::ruleset::{ChainId, ChainRole, Rule, Statement, Verdict};
+use crate::ruleset::{ChainId, ChainRole, Statement, Verdict};
 
 /// An isolated pod.
 #[derive(Clone)]
@@ -215,8 +216,8 @@ impl Side {
             }
             if !gone.remove(&chain) {
                 draft.pin(&chain);
-                let count = [Statement::Counter, Statement::Verdict(Verdict::Return)];
-                draft.put_chain(&chain, None, vec![Rule::new(count)]);
+                let count = shared_rules::rule([Statement::Counter], Verdict::Return);
+                draft.put_chain(&chain, None, vec![count]);
             }
             self.rules.insert(chain, rule);
         }
