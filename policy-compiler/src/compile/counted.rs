@@ -1,7 +1,9 @@
 //! What rules count, and the comments that say more of it than the role of the chain.
 
-use crate::model::{Direction, ObjectName};
-use crate::ruleset::{COMMENT_MAX, ChainId, ChainRole, SpoofReason};
+use std::sync::Arc;
+
+use crate::model::{Direction, ObjectName, Tier};
+use crate::ruleset::{COMMENT_MAX, ChainId, ChainRole, SpoofReason, TierEffect};
 
 /// What the counter of a chain counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +16,19 @@ pub enum Counted {
         policy: ObjectName,
         /// The rule's index in `spec.ingress` or `spec.egress`.
         rule: usize,
+    },
+    /// Packets that a rule of a `ClusterNetworkPolicy` covers. Names that are too long for the kernel appear cut.
+    Tier {
+        /// The direction in which the rule applies.
+        direction: Direction,
+        /// The policy's tier.
+        tier: Tier,
+        /// The policy.
+        policy: Arc<str>,
+        /// The rule's index in `spec.ingress` or `spec.egress`.
+        rule: usize,
+        /// What the rule does to them.
+        effect: TierEffect,
     },
     /// Packets that were dropped because no rule let them through, of the pods that the same policies isolate.
     Denied {
@@ -52,6 +67,9 @@ impl Counted {
         match chain.role().clone() {
             ChainRole::Rule { direction, policy, index } => {
                 Some(Self::Allowed { direction, policy, rule: index })
+            }
+            ChainRole::TierRule { direction, tier, policy, index, effect } => {
+                Some(Self::Tier { direction, tier, policy, rule: index, effect })
             }
             ChainRole::Isolation { direction, audited, .. } => {
                 let policies = comment.and_then(|comment| comment.strip_prefix(isolated_by(audited)));

@@ -29,6 +29,7 @@ mod identity;
 mod outliving;
 mod peer_set;
 mod pods;
+mod policies;
 mod ranges;
 mod rule;
 mod shared_rules;
@@ -44,7 +45,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    Cluster, DefaultDeny, Direction, Doors, Namespace, NetworkPolicy, Node, ObjectName, Pod, PodsToNode,
+    Cluster, ClusterNetworkPolicy, DefaultDeny, Direction, Doors, Namespace, NetworkPolicy, Node, ObjectName,
+    Pod, PodsToNode, PolicyName,
 };
 use crate::ruleset::{Ruleset, TableFamily, Transaction};
 use doors::{DoorTable, Required};
@@ -175,6 +177,9 @@ impl Compiler {
         for (name, policy) in cluster.policies() {
             self.put_policy(name, Some(policy.clone()));
         }
+        for (name, policy) in cluster.cluster_policies() {
+            self.put_cluster_policy(name, Some(policy.clone()));
+        }
     }
 
     /// A node as it is now; `None` if it is gone. No pod has an address of one. What the own one said of its addresses
@@ -199,6 +204,11 @@ impl Compiler {
         self.world.put_policy(name, policy, &mut self.changed);
     }
 
+    /// A `ClusterNetworkPolicy` as it is now; `None` if it is gone.
+    pub fn put_cluster_policy(&mut self, name: &Arc<str>, policy: Option<ClusterNetworkPolicy>) {
+        self.world.put_cluster_policy(name, policy, &mut self.changed);
+    }
+
     /// A pod of the node that is isolated in a direction by a table which was programmed before the first object was
     /// put. It stays isolated, and no rule lets anything through, if its namespace is being deleted or is not known, and
     /// no policy isolates it: those that did may be gone and hold still.
@@ -206,30 +216,33 @@ impl Compiler {
         self.world.keep_isolated(pod, direction, &mut self.changed);
     }
 
-    /// Closes policies ([`NetworkPolicy::closed`]), those of default deny among them, until they are opened or put with
-    /// another content. Names of no policy are left alone.
-    pub fn close_policies<'a>(&mut self, names: impl IntoIterator<Item = &'a ObjectName>) {
+    /// Closes policies ([`NetworkPolicy::closed`], [`ClusterNetworkPolicy::closed`]), those of default deny among them,
+    /// until they are opened or put with another content. Names of no policy are left alone.
+    pub fn close_policies<'a>(&mut self, names: impl IntoIterator<Item = &'a PolicyName>) {
         names.into_iter().for_each(|name| self.world.close_policy(name, &mut self.changed));
     }
 
     /// Opens policies that are closed.
-    pub fn open_policies<'a>(&mut self, names: impl IntoIterator<Item = &'a ObjectName>) {
+    pub fn open_policies<'a>(&mut self, names: impl IntoIterator<Item = &'a PolicyName>) {
         names.into_iter().for_each(|name| self.world.open_policy(name, &mut self.changed));
     }
 
     /// The policies that are closed, by name.
-    pub fn closed_policies(&self) -> impl Iterator<Item = &ObjectName> {
+    pub fn closed_policies(&self) -> impl Iterator<Item = PolicyName> {
         self.world.closed_policies()
     }
 
-    /// The policies that let something through, by name: those that closing narrows.
-    pub fn policies_with_rules(&self) -> impl Iterator<Item = &ObjectName> {
-        self.world.policies().filter(|policy| policy.has_rules()).map(|policy| &policy.name)
+    /// The policies that closing narrows, by name: those that are not closed, nor as narrow as that.
+    pub fn closable_policies(&self) -> impl Iterator<Item = PolicyName> {
+        self.world.closable_policies()
     }
 
     /// Whether there is a policy of this name, closed or not.
-    pub fn has_policy(&self, name: &ObjectName) -> bool {
-        self.world.policy(name).is_some()
+    pub fn has_policy(&self, name: &PolicyName) -> bool {
+        match name {
+            PolicyName::Namespaced(name) => self.world.policy(name).is_some(),
+            PolicyName::Cluster(name) => self.world.cluster_policy(name).is_some(),
+        }
     }
 
     /// What the node's devices say now. Nothing comes of it without [`Self::with_doors`].

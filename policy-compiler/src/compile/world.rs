@@ -8,8 +8,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
+use super::policies::Policies;
 use crate::model::{
-    Cluster, DefaultDeny, Direction, LabelSelector, Namespace, NetworkPolicy, Node, ObjectName, Pod,
+    Cluster, ClusterNetworkPolicy, DefaultDeny, Direction, LabelSelector, Namespace, NetworkPolicy, Node,
+    ObjectName, Pod, PolicyName,
 };
 
 /// The cluster as one node sees it.
@@ -20,12 +22,11 @@ pub(super) struct World {
     pub(super) namespaces: HashMap<Arc<str>, Namespace>,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     /// Those of [`DefaultDeny`] included.
-    policies: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
+    policies: Policies<ObjectName, NetworkPolicy>,
     /// Those among them whose objects are gone, and which hold as long as pods of their namespaces are left
     /// ([`super::outliving`]).
     pub(super) outliving: BTreeSet<ObjectName>,
-    /// The policies that are closed, as they were put: [`NetworkPolicy::closed`] of each stands in `policies`.
-    closed: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
+    cluster_policies: Policies<Arc<str>, ClusterNetworkPolicy>,
     default_deny: Option<DefaultDeny>,
     /// Whether all policies are in audit mode.
     audit: bool,
@@ -44,6 +45,8 @@ pub(super) struct Changed {
     pub(super) namespaces: BTreeSet<Arc<str>>,
     pub(super) pods: BTreeSet<ObjectName>,
     pub(super) policies: BTreeSet<ObjectName>,
+    /// The ClusterNetworkPolicies that have, with what was enforced of them before.
+    pub(super) cluster_policies: BTreeMap<Arc<str>, Option<Arc<ClusterNetworkPolicy>>>,
     /// Addresses that a changed pod has or had.
     pub(super) addresses: BTreeSet<IpAddr>,
 }
@@ -55,6 +58,9 @@ impl Changed {
         self.namespaces.extend(other.namespaces);
         self.pods.extend(other.pods);
         self.policies.extend(other.policies);
+        for (name, before) in other.cluster_policies {
+            self.cluster_policies.entry(name).or_insert(before);
+        }
         self.addresses.extend(other.addresses);
     }
 }
@@ -66,9 +72,9 @@ impl World {
             nodes: BTreeMap::new(),
             namespaces: HashMap::new(),
             pods: BTreeMap::new(),
-            policies: BTreeMap::new(),
+            policies: Policies::new(),
             outliving: BTreeSet::new(),
-            closed: BTreeMap::new(),
+            cluster_policies: Policies::new(),
             default_deny: None,
             audit: false,
             own_node_judged: false,
@@ -208,49 +214,64 @@ impl World {
         policy: Option<NetworkPolicy>,
         changed: &mut Changed,
     ) {
-        if policy.is_some() && self.closed.get(name).map(AsRef::as_ref) == policy.as_ref() {
-            return;
+        if self.policies.put(name, policy).is_some() {
+            changed.policies.insert(name.clone());
         }
-        // What says something else now deserves to be tried.
-        self.closed.remove(name);
-        if self.policies.get(name).map(AsRef::as_ref) == policy.as_ref() {
-            return;
+    }
+
+    pub(super) fn put_cluster_policy(
+        &mut self,
+        name: &Arc<str>,
+        policy: Option<ClusterNetworkPolicy>,
+        changed: &mut Changed,
+    ) {
+        if let Some(before) = self.cluster_policies.put(name, policy) {
+            changed.cluster_policies.entry(name.clone()).or_insert(before);
         }
-        match policy {
-            Some(policy) => self.policies.insert(name.clone(), Arc::new(policy)),
-            None => self.policies.remove(name),
-        };
-        changed.policies.insert(name.clone());
     }
 
     /// Closes a policy until it is opened or says something else.
-    pub(super) fn close_policy(&mut self, name: &ObjectName, changed: &mut Changed) {
-        if self.closed.contains_key(name) {
-            return;
-        }
-        if let Some(policy) = self.policies.get_mut(name) {
-            let closed = Arc::new(policy.closed());
-            self.closed.insert(name.clone(), std::mem::replace(policy, closed));
-            changed.policies.insert(name.clone());
-        }
+    pub(super) fn close_policy(&mut self, name: &PolicyName, changed: &mut Changed) {
+        self.change_policy(name, Policies::close, Policies::close, changed);
     }
 
     /// Opens a policy that is closed.
-    pub(super) fn open_policy(&mut self, name: &ObjectName, changed: &mut Changed) {
-        if let Some(policy) = self.closed.remove(name) {
-            self.policies.insert(name.clone(), policy);
-            changed.policies.insert(name.clone());
+    pub(super) fn open_policy(&mut self, name: &PolicyName, changed: &mut Changed) {
+        self.change_policy(name, Policies::open, Policies::open, changed);
+    }
+
+    fn change_policy(
+        &mut self,
+        name: &PolicyName,
+        namespaced: fn(&mut Policies<ObjectName, NetworkPolicy>, &ObjectName) -> bool,
+        cluster: fn(&mut Policies<Arc<str>, ClusterNetworkPolicy>, &Arc<str>) -> bool,
+        changed: &mut Changed,
+    ) {
+        match name {
+            PolicyName::Namespaced(name) => {
+                if namespaced(&mut self.policies, name) {
+                    changed.policies.insert(name.clone());
+                }
+            }
+            PolicyName::Cluster(name) => {
+                let before = self.cluster_policy(name).cloned();
+                if cluster(&mut self.cluster_policies, name) {
+                    changed.cluster_policies.entry(name.clone()).or_insert(before);
+                }
+            }
         }
     }
 
     /// The policies that are closed.
-    pub(super) fn closed_policies(&self) -> impl Iterator<Item = &ObjectName> {
-        self.closed.keys()
+    pub(super) fn closed_policies(&self) -> impl Iterator<Item = PolicyName> {
+        let namespaced = self.policies.closed().cloned().map(PolicyName::Namespaced);
+        namespaced.chain(self.cluster_policies.closed().cloned().map(PolicyName::Cluster))
     }
 
-    /// All policies, those that are closed as such.
-    pub(super) fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
-        self.policies.values().map(AsRef::as_ref)
+    /// The policies that closing would narrow.
+    pub(super) fn closable_policies(&self) -> impl Iterator<Item = PolicyName> {
+        let namespaced = self.policies.closable().cloned().map(PolicyName::Namespaced);
+        namespaced.chain(self.cluster_policies.closable().cloned().map(PolicyName::Cluster))
     }
 
     pub(super) fn pod(&self, name: &ObjectName) -> Option<&Arc<Pod>> {
@@ -258,7 +279,11 @@ impl World {
     }
 
     pub(super) fn policy(&self, name: &ObjectName) -> Option<&Arc<NetworkPolicy>> {
-        self.policies.get(name)
+        self.policies.enforced().get(name)
+    }
+
+    pub(super) fn cluster_policy(&self, name: &Arc<str>) -> Option<&Arc<ClusterNetworkPolicy>> {
+        self.cluster_policies.enforced().get(name)
     }
 
     /// The pods of a namespace.
@@ -374,7 +399,7 @@ impl World {
         pod: &Pod,
         direction: Direction,
     ) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
-        in_namespace(&self.policies, &pod.name.namespace)
+        in_namespace(self.policies.enforced(), &pod.name.namespace)
             .filter(move |policy| policy.rules(direction).is_some() && policy.subjects.matches(&pod.labels))
     }
 

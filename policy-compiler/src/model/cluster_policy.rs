@@ -115,6 +115,21 @@ impl ClusterNetworkPolicy {
         }
     }
 
+    /// What is left of the policy where its rules cannot be enforced: each is [`TierRule::closed`].
+    #[must_use]
+    pub fn closed(&self) -> Self {
+        let closed = |rules: &[TierRule]| rules.iter().cloned().map(TierRule::closed).collect();
+        Self {
+            name: self.name.clone(),
+            subject: self.subject.clone(),
+            ingress: closed(&self.ingress),
+            egress: closed(&self.egress),
+            audited: false,
+            origin: self.origin.clone(),
+            ..*self
+        }
+    }
+
     /// The policy without a word about where it and its rules were written.
     #[must_use]
     pub fn without_origins(mut self) -> Self {

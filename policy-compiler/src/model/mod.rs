@@ -52,6 +52,30 @@ impl fmt::Display for ObjectName {
     }
 }
 
+/// The name of a policy of either kind, shown as `namespace/name` or `ClusterNetworkPolicy name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyName {
+    /// That of a `NetworkPolicy`.
+    Namespaced(ObjectName),
+    /// That of a `ClusterNetworkPolicy`.
+    Cluster(Arc<str>),
+}
+
+impl From<ObjectName> for PolicyName {
+    fn from(name: ObjectName) -> Self {
+        Self::Namespaced(name)
+    }
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespaced(name) => name.fmt(f),
+            Self::Cluster(name) => write!(f, "ClusterNetworkPolicy {name}"),
+        }
+    }
+}
+
 /// Where in the manifests something was written; shown as `file:line`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {

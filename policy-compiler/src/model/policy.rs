@@ -40,13 +40,6 @@ impl NetworkPolicy {
         self.audited || namespace.is_some_and(Namespace::is_audited)
     }
 
-    /// Whether the policy lets something through. One that does not is as narrow as a policy can be.
-    pub fn has_rules(&self) -> bool {
-        Direction::BOTH
-            .into_iter()
-            .any(|direction| self.rules(direction).is_some_and(|rules| !rules.is_empty()))
-    }
-
     /// What is left of the policy where its rules cannot be enforced: it isolates the same pods in the same
     /// directions, lets nothing through, and is not in audit mode.
     #[must_use]

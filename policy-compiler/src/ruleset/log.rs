@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use crate::model::Direction;
+use crate::model::{Direction, Tier};
 
 /// The NFLOG group to which packets are copied.
 ///
@@ -21,7 +22,7 @@ pub const LOG_RATE: u64 = 50;
 pub const LOG_BURST: u32 = 100;
 
 /// What is said of a packet (`log prefix`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogPrefix {
     /// `podfence ingress denied`: it was judged.
     Judged {
@@ -30,9 +31,25 @@ pub enum LogPrefix {
         /// What became of it.
         event: LogEvent,
     },
+    /// `podfence ingress denied by Admin guard-rails/0`: a rule of a `ClusterNetworkPolicy` covers it.
+    Tier {
+        /// In which direction.
+        direction: Direction,
+        /// Whether the policy is in audit mode: the packet was not dropped.
+        audited: bool,
+        /// The policy's tier.
+        tier: Tier,
+        /// The policy. A name of more than [`POLICY_NAME_MAX`] bytes is cut off.
+        policy: Arc<str>,
+        /// The rule's index in `spec.ingress` or `spec.egress`.
+        rule: usize,
+    },
     /// `podfence spoofed source`: it was dropped at a device, because it is not what the pod behind may send.
     Spoofed(SpoofReason),
 }
+
+/// How many bytes of a policy's name are in a prefix.
+pub const POLICY_NAME_MAX: usize = 80;
 
 /// What becomes of packets that are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,19 +132,41 @@ impl SpoofReason {
 }
 
 impl LogPrefix {
-    /// All of them.
-    fn all() -> impl Iterator<Item = Self> {
+    /// All that name no policy.
+    fn fixed() -> impl Iterator<Item = Self> {
         let judged = Direction::BOTH
             .into_iter()
             .flat_map(|direction| LogEvent::ALL.map(|event| Self::Judged { direction, event }));
         judged.chain(SpoofReason::ALL.map(Self::Spoofed))
     }
+
+    /// One that names a policy.
+    fn of_tier(text: &str) -> Option<Self> {
+        let words: Vec<_> = text.split(' ').collect();
+        let ["podfence", direction, event, "by", tier, rule] = *words else { return None };
+        let (policy, rule) = rule.split_once('/')?;
+        Some(Self::Tier {
+            direction: Direction::BOTH.into_iter().find(|known| known.as_str() == direction)?,
+            audited: [false, true].into_iter().find(|audited| tier_event(*audited).as_str() == event)?,
+            tier: Tier::ALL.into_iter().find(|known| known.as_str() == tier)?,
+            policy: policy.into(),
+            rule: rule.parse().ok()?,
+        })
+    }
+}
+
+fn tier_event(audited: bool) -> LogEvent {
+    if audited { LogEvent::Audited } else { LogEvent::Denied }
 }
 
 impl fmt::Display for LogPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Judged { direction, event } => write!(f, "podfence {direction} {}", event.as_str()),
+            Self::Tier { direction, audited, tier, policy, rule } => {
+                let event = tier_event(*audited).as_str();
+                write!(f, "podfence {direction} {event} by {tier} {policy:.POLICY_NAME_MAX$}/{rule}")
+            }
             Self::Spoofed(reason) => write!(f, "podfence spoofed {}", reason.as_str()),
         }
     }
@@ -142,7 +181,8 @@ impl FromStr for LogPrefix {
     type Err = ForeignPrefix;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::all().find(|prefix| prefix.to_string() == text).ok_or_else(|| ForeignPrefix(text.to_owned()))
+        let fixed = Self::fixed().find(|prefix| prefix.to_string() == text);
+        fixed.or_else(|| Self::of_tier(text)).ok_or_else(|| ForeignPrefix(text.to_owned()))
     }
 }
 
@@ -150,11 +190,26 @@ impl FromStr for LogPrefix {
 mod tests {
     use super::*;
 
+    /// The longest prefix that the kernel takes (`NF_LOG_PREFIXLEN`, less its zero byte).
+    const PREFIX_MAX: usize = 127;
+
     #[test]
     fn a_prefix_is_read_as_it_was_written() {
-        for prefix in LogPrefix::all() {
+        let of_tier = |tier, audited, policy: &str| LogPrefix::Tier {
+            direction: Direction::Ingress,
+            audited,
+            tier,
+            policy: policy.into(),
+            rule: 24,
+        };
+        let longest = "x".repeat(POLICY_NAME_MAX);
+        let of_tiers = [of_tier(Tier::Admin, false, "guard.rails"), of_tier(Tier::Baseline, true, &longest)];
+        for prefix in LogPrefix::fixed().chain(of_tiers) {
             assert_eq!(prefix.to_string().parse(), Ok(prefix));
         }
+        let cut = of_tier(Tier::Baseline, true, &"x".repeat(253)).to_string();
+        assert_eq!(cut.parse(), Ok(of_tier(Tier::Baseline, true, &longest)));
+        assert!(cut.len() <= PREFIX_MAX);
         for foreign in ["", "podfence", "podfence ingress", "podfence ingress denied ", "podfence spoofed"] {
             assert_eq!(foreign.parse::<LogPrefix>(), Err(ForeignPrefix(foreign.to_owned())));
         }

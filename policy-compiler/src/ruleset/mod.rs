@@ -20,7 +20,8 @@ pub use digest::Digest;
 pub use frame::{EtherType, FrameMatch};
 pub use id::{ChainId, SetId};
 pub use log::{
-    ForeignPrefix, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, LogEvent, LogPrefix, SpoofReason,
+    ForeignPrefix, LOG_BURST, LOG_GROUP, LOG_RATE, LOG_SNAP_LENGTH, LogEvent, LogPrefix, POLICY_NAME_MAX,
+    SpoofReason,
 };
 pub use packet::Packet;
 pub(crate) use protocol::{
@@ -28,7 +29,7 @@ pub(crate) use protocol::{
     ROUTER_SOLICITATION,
 };
 pub use protocol::{dhcp_ports, icmp6_type_name, protocol_name};
-pub use role::{ChainRole, DevicePart, SetRole};
+pub use role::{ChainRole, DevicePart, SetRole, TierEffect};
 pub(crate) use transaction::Difference;
 pub use transaction::{Operation, Transaction, in_steps};
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::digest::Digest;
-use crate::model::{Direction, Family, ObjectName};
+use crate::model::{Direction, Family, ObjectName, Tier};
 
 /// What a chain is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,10 @@ pub enum ChainRole {
     Peer(Direction, Digest),
     /// Ports that are open between an identity and a subject.
     Ports(Direction, Digest),
-    /// The same where several pods show the subject's address.
-    Shared(Direction, Digest),
+    /// Ports of which some are denied between an identity and a subject.
+    Verdicts(Direction, Digest),
+    /// The rules that pass a packet on, and then what decides.
+    Path(Direction, Digest),
     /// That a rule lets a packet through.
     Rule {
         /// The direction in which the rule applies.
@@ -32,9 +34,24 @@ pub enum ChainRole {
         /// The rule's index in `spec.ingress` or `spec.egress`.
         index: usize,
     },
-    /// Where a packet goes that no rule has let through: denied if the pod is isolated, else back.
+    /// What a rule of a `ClusterNetworkPolicy` does to a packet.
+    TierRule {
+        /// The direction in which the rule applies.
+        direction: Direction,
+        /// The policy's tier.
+        tier: Tier,
+        /// The policy.
+        policy: Arc<str>,
+        /// The rule's index in `spec.ingress` or `spec.egress`.
+        index: usize,
+        /// What becomes of the packet.
+        effect: TierEffect,
+    },
+    /// Where a packet goes about which no rule with peers decides.
     Unlisted(Direction),
-    /// What happens to that of a group of pods that the same policies isolate.
+    /// What a group of pods does with those: the rules for everybody, for a family and for all pods.
+    Subject(Direction, Digest),
+    /// What happens to packets of a group of pods that the same policies isolate, and that no rule lets through.
     Isolation {
         /// The direction in which they isolate.
         direction: Direction,
@@ -65,6 +82,34 @@ pub enum ChainRole {
     Link(Direction, Digest),
     /// None that podfence makes, or one whose name had to be cut.
     Other,
+}
+
+/// What a rule of a `ClusterNetworkPolicy` does to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TierEffect {
+    /// It lets it through.
+    Accept,
+    /// It drops it.
+    Deny,
+    /// It leaves it to the next tier.
+    Pass,
+    /// It would drop it, but its policy is in audit mode.
+    Audit,
+}
+
+impl TierEffect {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Accept, Self::Deny, Self::Pass, Self::Audit];
+
+    /// The word for it in names, such as `deny`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Deny => "deny",
+            Self::Pass => "pass",
+            Self::Audit => "audit",
+        }
+    }
 }
 
 /// What a chain of a device is for.
@@ -105,6 +150,8 @@ pub enum SetRole {
     Reached(Direction, Digest, Family),
     /// Ports, with the rules that open them.
     Ports(Direction, Digest),
+    /// Ports, with what decides about them; some are denied.
+    Verdicts(Direction, Digest),
     /// Every address that a pod has, if a rule lets all pods in or out.
     Pods(Family),
     /// The isolated pods that a rule lets reach their own node, whatever address of it they ask.
@@ -142,11 +189,16 @@ impl fmt::Display for ChainRole {
             Self::Direction(direction) => write!(f, "{direction}"),
             Self::Peer(direction, digest) => write!(f, "{direction}_peer_{digest}"),
             Self::Ports(direction, digest) => write!(f, "{direction}_ports_{digest}"),
-            Self::Shared(direction, digest) => write!(f, "{direction}_shared_{digest}"),
+            Self::Verdicts(direction, digest) => write!(f, "{direction}_verdicts_{digest}"),
+            Self::Path(direction, digest) => write!(f, "{direction}_path_{digest}"),
             Self::Rule { direction, policy, index } => {
                 write!(f, "{direction}/{}/{}/{index}", policy.namespace, policy.name)
             }
+            Self::TierRule { direction, tier, policy, index, effect } => {
+                write!(f, "{direction}/{tier}/{policy}/{index}/{}", effect.as_str())
+            }
             Self::Unlisted(direction) => write!(f, "{direction}_unlisted"),
+            Self::Subject(direction, group) => write!(f, "{direction}_subject_{group}"),
             Self::Isolation { direction, audited: false, group } => write!(f, "{direction}_isolate_{group}"),
             Self::Isolation { direction, audited: true, group } => write!(f, "{direction}_audit_{group}"),
             Self::Untracked(direction) => write!(f, "{direction}_untracked"),
@@ -202,7 +254,9 @@ impl ChainRole {
         match kind {
             "_peer" => Some(Self::Peer(direction, digest)),
             "_ports" => Some(Self::Ports(direction, digest)),
-            "_shared" => Some(Self::Shared(direction, digest)),
+            "_verdicts" => Some(Self::Verdicts(direction, digest)),
+            "_path" => Some(Self::Path(direction, digest)),
+            "_subject" => Some(Self::Subject(direction, digest)),
             "_isolate" => Some(Self::Isolation { direction, audited: false, group: digest }),
             "_audit" => Some(Self::Isolation { direction, audited: true, group: digest }),
             "_own_node" => Some(Self::OwnNode(digest)),
@@ -218,11 +272,23 @@ impl ChainRole {
     }
 
     fn of_rule(name: &str) -> Option<Self> {
-        let mut parts = direction_and_rest(name)?.1.strip_prefix('/')?.split('/');
-        let (direction, _) = direction_and_rest(name)?;
-        let policy = ObjectName::new(parts.next()?, parts.next()?);
-        let index = parts.next()?.parse().ok()?;
-        parts.next().is_none().then_some(Self::Rule { direction, policy, index })
+        let (direction, rest) = direction_and_rest(name)?;
+        let parts: Vec<_> = rest.strip_prefix('/')?.split('/').collect();
+        match *parts {
+            [namespace, name, index] => Some(Self::Rule {
+                direction,
+                policy: ObjectName::new(namespace, name),
+                index: index.parse().ok()?,
+            }),
+            [tier, policy, index, effect] => Some(Self::TierRule {
+                direction,
+                tier: Tier::ALL.into_iter().find(|known| known.as_str() == tier)?,
+                policy: policy.into(),
+                index: index.parse().ok()?,
+                effect: TierEffect::ALL.into_iter().find(|known| known.as_str() == effect)?,
+            }),
+            _ => None,
+        }
     }
 }
 
@@ -265,6 +331,7 @@ impl fmt::Display for SetRole {
                 write!(f, "{direction}_peer_{digest}_{}", suffix(*family))
             }
             Self::Ports(direction, digest) => write!(f, "{direction}_ports_{digest}"),
+            Self::Verdicts(direction, digest) => write!(f, "{direction}_verdicts_{digest}"),
             Self::Pods(family) => write!(f, "pods_{}", suffix(*family)),
             Self::OwnNode(family) => write!(f, "egress_own_node_{}", suffix(*family)),
             Self::Cut(family) => write!(f, "cut_{}", suffix(*family)),
@@ -332,7 +399,12 @@ impl SetRole {
             return Some(Self::Sources(Digest::read(digest)?));
         }
         let (direction, kind) = direction_and_rest(name)?;
-        Some(Self::Ports(direction, Digest::read(kind.strip_prefix("_ports_")?)?))
+        let (kind, digest) = kind.rsplit_once('_')?;
+        match kind {
+            "_ports" => Some(Self::Ports(direction, Digest::read(digest)?)),
+            "_verdicts" => Some(Self::Verdicts(direction, Digest::read(digest)?)),
+            _ => None,
+        }
     }
 }
 
@@ -366,7 +438,9 @@ mod tests {
             ChainRole::Direction(egress),
             ChainRole::Peer(ingress, digest),
             ChainRole::Ports(egress, digest),
-            ChainRole::Shared(ingress, digest),
+            ChainRole::Verdicts(ingress, digest),
+            ChainRole::Path(ingress, digest),
+            ChainRole::Subject(egress, digest),
             ChainRole::Rule { direction: egress, policy, index: 12 },
             ChainRole::Unlisted(ingress),
             ChainRole::Isolation { direction: egress, audited: false, group: digest },
@@ -381,13 +455,20 @@ mod tests {
             ChainRole::LinkPass,
             ChainRole::Link(ingress, digest),
         ];
+        chains.extend(Tier::ALL.into_iter().zip(TierEffect::ALL).map(|(tier, effect)| ChainRole::TierRule {
+            direction: ingress,
+            tier,
+            policy: "guard.rails".into(),
+            index: 3,
+            effect,
+        }));
         chains.extend(DevicePart::ALL.map(|part| ChainRole::Device(part, "veth1".into())));
         for role in chains {
             let id = ChainId::from(role.clone());
             assert_eq!(*ChainId::read(id.name()).role(), role, "{id}");
         }
         let mut sets = vec![SetRole::Answers, SetRole::NodeLinkLocal, SetRole::Ports(ingress, digest)];
-        sets.push(SetRole::Sources(digest));
+        sets.extend([SetRole::Verdicts(egress, digest), SetRole::Sources(digest)]);
         for family in Family::BOTH {
             sets.extend([SetRole::Peers, SetRole::Blocks, SetRole::Isolated].map(|of| of(egress, family)));
             sets.extend([

@@ -108,7 +108,7 @@ impl Side {
         }
         rules.push(self.to_unlisted());
         let content = Digest::of(rules.iter().map(ToString::to_string));
-        let chain = ChainRole::Shared(self.direction, content).into();
+        let chain = ChainRole::Path(self.direction, content).into();
         if !draft.has_chain(&chain) {
             draft.put_chain(&chain, None, rules);
         }
