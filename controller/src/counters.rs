@@ -44,7 +44,7 @@ struct Series {
     holds: fn(&Counted) -> bool,
 }
 
-const SERIES: [Series; 6] = [
+const SERIES: [Series; 7] = [
     Series {
         packets: "rule_packets",
         bytes: "rule_bytes",
@@ -53,6 +53,15 @@ const SERIES: [Series; 6] = [
             "Bytes of the first packets of connections that a policy's rule let through",
         ],
         holds: |counted| matches!(counted, Counted::Allowed { .. }),
+    },
+    Series {
+        packets: "tier_rule_packets",
+        bytes: "tier_rule_bytes",
+        help: [
+            "Packets that a rule of a ClusterNetworkPolicy covered; of connections that it let through the first ones",
+            "Bytes of the packets that a rule of a ClusterNetworkPolicy covered",
+        ],
+        holds: |counted| matches!(counted, Counted::Tier { .. }),
     },
     Series {
         packets: "denied_packets",
@@ -197,6 +206,14 @@ impl EncodeLabelSet for Labels<'_> {
                 ("namespace", &*policy.namespace),
                 ("policy", &*policy.name),
                 ("rule", &*rule.to_string()),
+            ]
+            .encode(encoder),
+            Counted::Tier { direction, tier, policy, rule, effect } => [
+                ("direction", direction.as_str()),
+                ("tier", tier.as_str()),
+                ("policy", policy),
+                ("rule", &*rule.to_string()),
+                ("action", effect.as_str()),
             ]
             .encode(encoder),
             Counted::Denied { direction, policies } | Counted::Audited { direction, policies } => {

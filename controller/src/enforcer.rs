@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned};
-use policy_compiler::model::{ObjectName, Pod};
+use policy_compiler::model::{Pod, PolicyName};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, SetRole, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
@@ -49,7 +49,7 @@ pub(crate) struct Enforcer<K> {
     metrics: Arc<Metrics>,
     refusals: Refusals,
     /// The policies that have changed since the kernel was last in step.
-    changed: BTreeSet<ObjectName>,
+    changed: BTreeSet<PolicyName>,
     standing: Standing,
     /// Whether the table has been in step once.
     programmed: bool,
@@ -192,7 +192,7 @@ impl<K: Nftables> Enforcer<K> {
             }
             Update::Policy(name, policy) => {
                 self.compiler.put_policy(&name, policy);
-                self.changed.insert(name);
+                self.changed.insert(name.into());
             }
         }
     }

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+mod cluster_policies;
 mod counters;
 mod cutter;
 mod datapath;

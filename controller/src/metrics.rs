@@ -146,7 +146,7 @@ impl Metrics {
             ),
             (
                 "policies_refused",
-                "Policies that the kernel refuses: their pods are isolated, and their rules let nothing through",
+                "Policies that the kernel refuses: nothing that their rules would let through passes",
                 &metrics.policies_refused,
             ),
         ] {

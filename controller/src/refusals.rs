@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::Compiler;
-use policy_compiler::model::ObjectName;
+use policy_compiler::model::PolicyName;
 use tokio::sync::mpsc::Sender;
 use tracing::{info, warn};
 
@@ -26,16 +26,16 @@ const NAMED: usize = 5;
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     /// The policy.
-    pub(crate) policy: ObjectName,
+    pub(crate) policy: PolicyName,
     /// Why the kernel refuses it; `None` if it takes it again.
     pub(crate) reason: Option<String>,
 }
 
 /// The policies that are closed because the kernel refuses them, and where that is reported.
 pub(crate) struct Refusals {
-    policies: BTreeSet<ObjectName>,
+    policies: BTreeSet<PolicyName>,
     /// Those among them that the kernel has not been asked about one by one: they may be innocent.
-    untried: Vec<ObjectName>,
+    untried: Vec<PolicyName>,
     retry_at: Option<Instant>,
     pause: Duration,
     health: Health,
@@ -62,24 +62,21 @@ impl Refusals {
     }
 
     /// The policies to try again now: those that have not been tried, or else all.
-    pub(crate) fn take_due(&mut self, compiler: &Compiler) -> Option<Vec<ObjectName>> {
+    pub(crate) fn take_due(&mut self, compiler: &Compiler) -> Option<Vec<PolicyName>> {
         self.retry_at.filter(|at| *at <= Instant::now())?;
         let untried = std::mem::take(&mut self.untried);
-        Some(if untried.is_empty() { compiler.closed_policies().cloned().collect() } else { untried })
+        Some(if untried.is_empty() { compiler.closed_policies().collect() } else { untried })
     }
 
     /// Policies have been closed for these reasons, each of which is said. Some of them are `untried`.
     pub(crate) fn closed(
         &mut self,
         compiler: &Compiler,
-        reasons: BTreeMap<ObjectName, String>,
-        untried: Vec<ObjectName>,
+        reasons: BTreeMap<PolicyName, String>,
+        untried: Vec<PolicyName>,
     ) {
         for (policy, reason) in &reasons {
-            warn!(
-                %policy, reason,
-                "the kernel refuses the policy: the pods that it selects are isolated, and its rules let nothing through"
-            );
+            warn!(%policy, reason, "the kernel refuses the policy: {}", consequence(policy));
             self.metrics.policy_refusal();
         }
         if !reasons.is_empty() {
@@ -92,8 +89,8 @@ impl Refusals {
     pub(crate) fn kept(
         &mut self,
         compiler: &Compiler,
-        reasons: BTreeMap<ObjectName, String>,
-        untried: Vec<ObjectName>,
+        reasons: BTreeMap<PolicyName, String>,
+        untried: Vec<PolicyName>,
     ) {
         if untried.is_empty() {
             self.retry_at = Some(Instant::now() + self.pause);
@@ -110,7 +107,7 @@ impl Refusals {
 
     /// Says which policies are closed no longer: the kernel takes them, or they are gone.
     pub(crate) fn review(&mut self, compiler: &Compiler) {
-        let closed: BTreeSet<ObjectName> = compiler.closed_policies().cloned().collect();
+        let closed: BTreeSet<PolicyName> = compiler.closed_policies().collect();
         if closed == self.policies {
             return;
         }
@@ -138,7 +135,7 @@ impl Refusals {
         let more = self.policies.len() - named.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let reason = format!(
-            "the kernel refuses policies, and the pods that they select are isolated: {}{more}",
+            "the kernel refuses policies, and nothing that their rules would let through passes: {}{more}",
             named.join(", ")
         );
         self.health.bad(Condition::Policies, reason);
@@ -147,5 +144,17 @@ impl Refusals {
     /// Where nobody follows an API server, or too many are waiting already, the log has it.
     fn publish(&self, refusal: Refusal) {
         let _ = self.events.try_send(refusal);
+    }
+}
+
+/// What it means for a policy to be refused.
+pub(crate) fn consequence(policy: &PolicyName) -> &'static str {
+    match policy {
+        PolicyName::Namespaced(_) => {
+            "the pods that the policy selects are isolated, and its rules let nothing through"
+        }
+        PolicyName::Cluster(_) => {
+            "the Accept rules of the policy allow nothing, and its other rules deny everything to the pods that it selects"
+        }
     }
 }

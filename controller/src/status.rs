@@ -6,10 +6,10 @@ use std::ops::AddAssign;
 
 use policy_compiler::compile::Counted;
 use policy_compiler::model::{Direction, ObjectName};
-use policy_compiler::ruleset::{ChainId, Element, ElementKey, Hook, SetRole};
+use policy_compiler::ruleset::{ChainId, ChainRole, Element, ElementKey, Hook, SetRole};
 use serde::Serialize;
 
-use crate::kernel::{Chain, Counter, Place, Table, Tables};
+use crate::kernel::{self, Chain, Counter, Place, Table, Tables};
 
 /// Everything that `podfence-controller status` says.
 #[derive(Debug, Default, Serialize)]
@@ -20,6 +20,8 @@ pub struct Status {
     pub groups: Vec<Group>,
     /// The rules of the policies that isolate a pod of this node.
     pub rules: Vec<Rule>,
+    /// The rules of ClusterNetworkPolicies that apply to a pod of this node.
+    pub tiers: Vec<TierRule>,
     /// What was denied of flows that conntrack does not track, so that answers may be among it.
     pub untracked: Vec<Dropped>,
     /// What strict start has dropped, if it is on.
@@ -78,6 +80,30 @@ pub struct Rule {
     pub rule: usize,
     /// The connections that it let through: only their first packet meets the rule.
     pub allowed: Traffic,
+}
+
+/// A rule of a `ClusterNetworkPolicy`.
+#[derive(Debug, Serialize)]
+pub struct TierRule {
+    /// `Admin` or `Baseline`
+    pub tier: &'static str,
+    /// The policy.
+    pub policy: String,
+    /// `ingress` or `egress`
+    pub direction: &'static str,
+    /// The rule's index in that direction.
+    pub rule: usize,
+    /// What became of the packets: `accept`, `deny`, `pass`, or `audit` if they would have been denied.
+    pub action: &'static str,
+    /// The packets that the rule covered. Of a connection that it let through that is the first one.
+    pub covered: Traffic,
+}
+
+impl TierRule {
+    /// What tells it from others.
+    fn key(&self) -> (&str, &str, &str, usize, &str) {
+        (self.tier, &self.policy, self.direction, self.rule, self.action)
+    }
 }
 
 /// What was dropped in a direction, of all pods together.
@@ -149,6 +175,7 @@ impl Status {
                     rule,
                     allowed: chain.counter().into(),
                 }),
+                Some(Counted::Tier { .. }) => status.count_tier_rule(name, chain),
                 Some(Counted::Untracked(direction)) => status.untracked.push(Dropped::by(direction, chain)),
                 Some(Counted::StrictStart(direction)) => {
                     status.strict_start.push(Dropped::by(direction, chain));
@@ -156,10 +183,30 @@ impl Status {
                 Some(Counted::Spoofed { .. }) | None => {}
             }
         }
+        status.tiers.sort_by(|one, other| one.key().cmp(&other.key()));
         status.rules.sort_by(|one, other| {
             (&one.policy, one.direction, one.rule).cmp(&(&other.policy, other.direction, other.rule))
         });
         status
+    }
+
+    /// Adds what a chain has counted of a rule of a tier.
+    fn count_tier_rule(&mut self, name: &ChainId, chain: &Chain) {
+        let Some(Counted::Tier { direction, tier, policy, rule, effect }) = Counted::by(name, None) else {
+            return;
+        };
+        let counted = TierRule {
+            tier: tier.as_str(),
+            policy: policy.to_string(),
+            direction: direction.as_str(),
+            rule,
+            action: effect.as_str(),
+            covered: chain.counter().into(),
+        };
+        match self.tiers.iter_mut().find(|known| known.key() == counted.key()) {
+            Some(known) => known.covered += counted.covered,
+            None => self.tiers.push(counted),
+        }
     }
 
     /// Adds what the table of devices has.
@@ -186,6 +233,7 @@ impl Status {
                         known.allowed += chain.counter().into();
                     }
                 }
+                Some(Counted::Tier { .. }) => self.count_tier_rule(name, chain),
                 Some(Counted::Spoofed { .. } | Counted::Untracked(_) | Counted::StrictStart(_)) | None => {}
             }
             for rule in &chain.rules {
@@ -250,10 +298,21 @@ fn members(table: &Table) -> BTreeMap<ChainId, BTreeSet<Pod>> {
     let elements = table.sets.values().flatten().flat_map(|set| &set.elements);
     for (key, element) in elements {
         if let (Some(chain), Some(pod)) = (&element.target, pod(*key, element)) {
-            members.entry(chain.clone()).or_default().insert(pod);
+            members.entry(isolating(table, chain).clone()).or_default().insert(pod);
         }
     }
     members
+}
+
+/// The chain that isolates pods which go into `chain`: look-ups for a group of subjects may stand before it.
+fn isolating<'a>(table: &'a Table, chain: &'a ChainId) -> &'a ChainId {
+    match chain.role() {
+        ChainRole::Subject(..) => {
+            let last = table.chains.get(chain).and_then(|chain| chain.rules.last());
+            last.and_then(kernel::Rule::leads_to).unwrap_or(chain)
+        }
+        _ => chain,
+    }
 }
 
 impl fmt::Display for Status {
@@ -288,6 +347,13 @@ impl fmt::Display for Status {
         for rule in &self.rules {
             let Traffic { packets, bytes } = rule.allowed;
             writeln!(f, "{packets:>12} {bytes:>14}  {} {}[{}]", rule.policy, rule.direction, rule.rule)?;
+        }
+        if !self.tiers.is_empty() {
+            writeln!(f, "\n{:>12} {:>14}  rule of a ClusterNetworkPolicy", "packets", "bytes")?;
+        }
+        for TierRule { tier, policy, direction, rule, action, covered } in &self.tiers {
+            let Traffic { packets, bytes } = covered;
+            writeln!(f, "{packets:>12} {bytes:>14}  {tier} {policy} {direction}[{rule}] {action}")?;
         }
         Ok(())
     }

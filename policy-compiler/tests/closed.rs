@@ -3,7 +3,7 @@
 
 use policy_compiler::compile::{Compiler, compile};
 use policy_compiler::manifest::{self, Resource};
-use policy_compiler::model::{Cluster, Labels, Namespace, NetworkPolicy, ObjectName};
+use policy_compiler::model::{Cluster, Labels, Namespace, NetworkPolicy, ObjectName, PolicyName};
 
 const WEB: &str = "
 apiVersion: v1
@@ -49,7 +49,7 @@ fn a_closed_policy_isolates_as_before_and_lets_nothing_through() {
     let closed = policy("one", 80).closed();
     assert_eq!(closed.subjects, policy("one", 80).subjects);
     assert_eq!((&closed.ingress, &closed.egress), (&Some(vec![]), &Some(vec![])));
-    assert!(!closed.audited && !closed.has_rules());
+    assert!(!closed.audited);
     let ingress_only = NetworkPolicy { egress: None, ..policy("one", 80) };
     assert_eq!(ingress_only.closed().egress, None, "a direction that it leaves alone");
 }
@@ -59,17 +59,22 @@ type Step<'a> = &'a dyn Fn(&mut Compiler);
 
 #[test]
 fn a_policy_stays_closed_until_it_is_opened_or_says_something_else() {
-    let name = ObjectName::new("shop", "one");
+    let object_name = ObjectName::new("shop", "one");
+    let name = PolicyName::from(object_name.clone());
     let [one, two] = [policy("one", 80), policy("two", 81)];
     let expected = |one: NetworkPolicy| compile(&cluster([one, two.clone()]), None);
     let mut compiler = Compiler::of(&cluster([one.clone(), two.clone()]), None);
     let steps: [(&str, Step<'_>, NetworkPolicy); 7] = [
         ("closed", &|compiler| compiler.close_policies([&name]), one.closed()),
         ("closed again", &|compiler| compiler.close_policies([&name]), one.closed()),
-        ("told again", &|compiler| compiler.put_policy(&name, Some(one.clone())), one.closed()),
+        ("told again", &|compiler| compiler.put_policy(&object_name, Some(one.clone())), one.closed()),
         ("opened", &|compiler| compiler.open_policies([&name]), one.clone()),
         ("closed once more", &|compiler| compiler.close_policies([&name]), one.closed()),
-        ("changed", &|compiler| compiler.put_policy(&name, Some(policy("one", 82))), policy("one", 82)),
+        (
+            "changed",
+            &|compiler| compiler.put_policy(&object_name, Some(policy("one", 82))),
+            policy("one", 82),
+        ),
         ("open already", &|compiler| compiler.open_policies([&name]), policy("one", 82)),
     ];
     for (step, action, policy) in steps {
@@ -78,7 +83,7 @@ fn a_policy_stays_closed_until_it_is_opened_or_says_something_else() {
         assert_eq!(*compiler.ruleset(), expected(policy), "{step}");
     }
     compiler.close_policies([&name]);
-    compiler.put_policy(&name, None);
+    compiler.put_policy(&object_name, None);
     compiler.update();
     assert_eq!(*compiler.ruleset(), compile(&cluster([two]), None));
     assert!(!compiler.has_policy(&name));

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use policy_compiler::explain::Side;
+use policy_compiler::explain::{Effect, Side};
 use policy_compiler::judge::{Connection, Endpoint, Judge, Party};
 use policy_compiler::model::{Direction, Family, ObjectName, Pod, PodsToNode};
-use policy_compiler::ruleset::{LogEvent, LogPrefix, SpoofReason};
+use policy_compiler::ruleset::{LogEvent, LogPrefix, POLICY_NAME_MAX, SpoofReason};
 use tracing::{info, warn};
 
 use super::{Denial, Findings, Flow};
@@ -31,18 +31,19 @@ impl Explanation {
     /// Judges the packets by the policies in the findings, which hold all that decide about them.
     pub(super) fn of(denial: &Denial, findings: Findings, pods_to_node: PodsToNode) -> Self {
         let device = findings.device.as_deref().map(str::to_owned);
-        let explanation = match (denial.prefix, &denial.flow) {
-            (LogPrefix::Judged { direction, event }, Some(flow)) => {
-                Self::of_judged((direction, event), flow, &findings, pods_to_node)
+        let explanation = match (&denial.prefix, denial.direction(), &denial.flow) {
+            (LogPrefix::Spoofed(reason), _, flow) => Self::of_spoofed(*reason, flow.as_ref(), findings),
+            (prefix, Some(direction), Some(flow)) => {
+                Self::of_judged(prefix, direction, flow, &findings, pods_to_node)
             }
-            (LogPrefix::Spoofed(reason), flow) => Self::of_spoofed(reason, flow.as_ref(), findings),
-            (LogPrefix::Judged { .. }, None) => Self::default(),
+            _ => Self::default(),
         };
         Self { device, ..explanation }
     }
 
     fn of_judged(
-        (direction, event): (Direction, LogEvent),
+        prefix: &LogPrefix,
+        direction: Direction,
         flow: &Flow,
         findings: &Findings,
         pods_to_node: PodsToNode,
@@ -57,7 +58,8 @@ impl Explanation {
         let (from, to) = (party(source, flow.source), party(destination, flow.destination));
         let name = |party: &Party<'_>| party.pod().map(|pod: &Pod| pod.name.clone());
         let named = Self { source: name(&from), destination: name(&to), ..Self::default() };
-        if event == LogEvent::StrictStart {
+        let is = |of: LogEvent| matches!(prefix, LogPrefix::Judged { event, .. } if *event == of);
+        if is(LogEvent::StrictStart) {
             let address = match direction {
                 Direction::Egress => flow.source,
                 Direction::Ingress => flow.destination,
@@ -77,21 +79,24 @@ impl Explanation {
             Direction::Ingress => Direction::Egress,
         });
         let objects = |side: &Side| side.audited || !side.verdict.allows();
-        let as_it_was = objects(&decided) && decided.audited == (event == LogEvent::Audited);
-        let mut words = if as_it_was {
+        let mut words = if objects(&decided) && is_said(prefix, &decided) {
             decided.to_string()
         } else {
-            format!("the policies have changed since: {decided}")
+            let denied = rule_in_words(prefix).map(|rule| format!("by {rule}; ")).unwrap_or_default();
+            format!("{denied}the policies have changed since: {decided}")
         };
-        if event == LogEvent::Untracked {
+        if is(LogEvent::Untracked) {
             words = format!("{UNTRACKED}. As a new connection: {words}");
         }
         if !other.verdict.allows() {
             words = format!("{words}. {} is denied too: {other}", other.direction());
         }
         let denying = [decided, other].into_iter().filter(objects);
-        let policies =
+        let mut policies: BTreeSet<_> =
             denying.flat_map(|side| side.denying().map(str::to_owned).collect::<Vec<_>>()).collect();
+        if let LogPrefix::Tier { policy, .. } = prefix {
+            policies.insert(policy.to_string());
+        }
         Self { policies, words, ..named }
     }
 
@@ -122,18 +127,18 @@ impl Explanation {
     }
 
     /// Where there is nothing to judge by.
-    pub(super) fn unknown() -> Self {
-        let words = "an agent before this one has programmed it; the policies are not known yet".to_owned();
+    pub(super) fn unknown(denial: &Denial) -> Self {
+        let denied = rule_in_words(&denial.prefix).map(|rule| format!("by {rule}; ")).unwrap_or_default();
+        let words =
+            format!("{denied}an agent before this one has programmed it; the policies are not known yet");
         Self { words, ..Self::default() }
     }
 
     /// The pod that is isolated, or that sent what is spoofed.
     pub(super) fn subject(&self, denial: &Denial) -> Option<&ObjectName> {
-        match denial.prefix {
-            LogPrefix::Judged { direction: Direction::Ingress, .. } => self.destination.as_ref(),
-            LogPrefix::Judged { direction: Direction::Egress, .. } | LogPrefix::Spoofed(_) => {
-                self.source.as_ref()
-            }
+        match denial.direction() {
+            Some(Direction::Ingress) => self.destination.as_ref(),
+            Some(Direction::Egress) | None => self.source.as_ref(),
         }
     }
 
@@ -147,7 +152,7 @@ impl Explanation {
         let protocol = protocol.map(tracing::field::display);
         let name = |pod: &Option<ObjectName>| pod.as_ref().map(ToString::to_string);
         let device = self.device.as_deref();
-        if let LogPrefix::Spoofed(reason) = denial.prefix {
+        if let LogPrefix::Spoofed(reason) = &denial.prefix {
             let (reason, pod) = (reason.as_str(), name(&self.source));
             warn!(
                 target: "podfence::denied",
@@ -160,10 +165,10 @@ impl Explanation {
         }
         let policies = self.policies.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         macro_rules! line {
-            ($level:ident, $direction:expr, $message:literal) => {
+            ($level:ident, $message:literal) => {
                 $level!(
                     target: "podfence::denied",
-                    direction = $direction.as_str(),
+                    direction = denial.direction().map(Direction::as_str),
                     source,
                     source_pod = name(&self.source),
                     destination,
@@ -178,19 +183,19 @@ impl Explanation {
                 )
             };
         }
-        match denial.prefix {
-            LogPrefix::Judged { direction, event: LogEvent::Audited } => line!(info, direction, "audited"),
-            LogPrefix::Judged { direction, .. } => line!(warn, direction, "denied"),
-            LogPrefix::Spoofed(_) => {}
+        if denial.is_audited() {
+            line!(info, "audited");
+        } else {
+            line!(warn, "denied");
         }
     }
 
     /// The connection and the words.
     pub(super) fn sentence(&self, denial: &Denial) -> String {
         let what = match denial.prefix {
-            LogPrefix::Judged { event: LogEvent::Audited, .. } => "audited".to_owned(),
-            LogPrefix::Judged { .. } => "denied".to_owned(),
             LogPrefix::Spoofed(reason) => format!("spoofed ({})", reason.as_str()),
+            _ if denial.is_audited() => "audited".to_owned(),
+            _ => "denied".to_owned(),
         };
         let at = self.device.as_ref().map(|device| format!(" at {device}")).unwrap_or_default();
         let Some(Flow { source, destination, transport, port }) = denial.flow else {
@@ -200,10 +205,38 @@ impl Explanation {
             pod.as_ref().map_or_else(|| address.to_string(), |pod| format!("{pod} ({address})"))
         };
         let port = port.map(|port| format!("{port}/")).unwrap_or_default();
-        let (source, destination) = match denial.prefix {
-            LogPrefix::Judged { .. } => (end(&self.source, source), end(&self.destination, destination)),
-            LogPrefix::Spoofed(_) => (source.to_string(), destination.to_string()),
+        let (source, destination) = match denial.direction() {
+            Some(_) => (end(&self.source, source), end(&self.destination, destination)),
+            None => (source.to_string(), destination.to_string()),
         };
         format!("{source} → {destination} {port}{transport}{at} {what}: {}", self.words)
     }
+}
+
+/// Whether a side denies, or audits, for the reason that the kernel gave.
+fn is_said(prefix: &LogPrefix, side: &Side) -> bool {
+    let by_tier = side.tiers.iter().any(|rule| rule.effect == Effect::Deny);
+    match prefix {
+        LogPrefix::Judged { event: LogEvent::Audited, .. } => {
+            side.audited || by_tier && !side.policies.is_empty()
+        }
+        LogPrefix::Judged { event: LogEvent::Untracked, .. } => !side.audited,
+        LogPrefix::Judged { .. } => !side.audited && !by_tier,
+        LogPrefix::Tier { direction, audited, tier, policy, rule } => {
+            let effect = if *audited { Effect::Audit } else { Effect::Deny };
+            side.tiers.iter().any(|known| {
+                known.effect == effect
+                    && known.tier == tier.as_str()
+                    && known.path == format!("{direction}[{rule}]")
+                    && **policy == format!("{:.POLICY_NAME_MAX$}", known.policy)
+            })
+        }
+        LogPrefix::Spoofed(_) => false,
+    }
+}
+
+/// The rule of a ClusterNetworkPolicy that the kernel named, if it did.
+fn rule_in_words(prefix: &LogPrefix) -> Option<String> {
+    let LogPrefix::Tier { direction, tier, policy, rule, .. } = prefix else { return None };
+    Some(format!("{tier} policy {policy} {direction}[{rule}]"))
 }

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use policy_compiler::model::{Cluster, Direction, ObjectName, PodsToNode};
-use policy_compiler::ruleset::{LOG_GROUP, LogPrefix};
+use policy_compiler::ruleset::{LOG_GROUP, LogEvent, LogPrefix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tracing::warn;
@@ -35,7 +35,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const SWEEP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Packets that are alike but for the port that they come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Denial {
     /// What became of them, and why.
     pub(crate) prefix: LogPrefix,
@@ -60,19 +60,30 @@ impl Denial {
         // Others may use the group too.
         let prefix = packet.prefix.parse().ok()?;
         let flow = Flow::of(packet.beginning);
-        match prefix {
-            LogPrefix::Judged { .. } => flow?,
-            LogPrefix::Spoofed(_) => return Some(Self { prefix, flow, device: packet.device }),
-        };
-        Some(Self { prefix, flow, device: packet.device })
+        let denial = Self { prefix, flow, device: packet.device };
+        (flow.is_some() || denial.direction().is_none()).then_some(denial)
+    }
+
+    /// The direction in which the packets were judged; `None` where they are not what their sender may send.
+    pub(crate) fn direction(&self) -> Option<Direction> {
+        match self.prefix {
+            LogPrefix::Judged { direction, .. } | LogPrefix::Tier { direction, .. } => Some(direction),
+            LogPrefix::Spoofed(_) => None,
+        }
+    }
+
+    /// Whether the packets passed, because what denies them is in audit mode.
+    pub(crate) fn is_audited(&self) -> bool {
+        matches!(
+            self.prefix,
+            LogPrefix::Judged { event: LogEvent::Audited, .. } | LogPrefix::Tier { audited: true, .. }
+        )
     }
 
     fn subject(&self) -> Subject {
-        match (self.device, self.prefix, self.flow) {
+        match (self.device, self.direction(), self.flow) {
             (Some(device), ..) => Subject::Device(device),
-            (None, LogPrefix::Judged { direction: Direction::Ingress, .. }, Some(flow)) => {
-                Subject::Address(flow.destination)
-            }
+            (None, Some(Direction::Ingress), Some(flow)) => Subject::Address(flow.destination),
             (None, _, Some(flow)) => Subject::Address(flow.source),
             (None, _, None) => Subject::Unknown,
         }
@@ -93,7 +104,7 @@ pub(crate) struct Notice {
 }
 
 /// What a notice is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum About {
     /// Packets are dropped, or would be.
     Denial(Denial),
@@ -195,7 +206,7 @@ impl<A: Fn(Denial) -> Answer> Explainer<A> {
     /// What is to be logged of a packet, and of how many.
     fn news(&mut self, packet: &LoggedPacket<'_>, now: Instant) -> Option<(Denial, u64)> {
         let denial = Denial::of(packet)?;
-        match self.tally.note(denial, now) {
+        match self.tally.note(&denial, now) {
             Treatment::Log => return Some((denial, 1)),
             Treatment::Count => {}
             Treatment::Omit => self.metrics.denial_unexplained(),
@@ -204,9 +215,9 @@ impl<A: Fn(Denial) -> Answer> Explainer<A> {
     }
 
     fn report(&self, denial: Denial, packets: u64) -> Result<(), Ended> {
-        let explanation = match (self.ask)(denial)? {
+        let explanation = match (self.ask)(denial.clone())? {
             Some(findings) => Explanation::of(&denial, findings, self.pods_to_node),
-            None => Explanation::unknown(),
+            None => Explanation::unknown(&denial),
         };
         explanation.log(&denial, packets);
         if let Some(pod) = explanation.subject(&denial) {

@@ -56,8 +56,8 @@ impl Tally {
     }
 
     /// Takes a packet in.
-    pub(super) fn note(&mut self, denial: Denial, now: Instant) -> Treatment {
-        if let Some(logged) = self.logged.get_mut(&denial) {
+    pub(super) fn note(&mut self, denial: &Denial, now: Instant) -> Treatment {
+        if let Some(logged) = self.logged.get_mut(denial) {
             logged.repeated += 1;
             return Treatment::Count;
         }
@@ -65,7 +65,7 @@ impl Tally {
         let of_pod =
             self.of_pods.entry(denial.subject()).or_insert_with(|| TokenBucket::new(most, interval, now));
         if self.logged.len() < MEMORY && of_pod.take(now) && self.in_all.take(now) {
-            self.logged.insert(denial, Logged { at: now, silence: FIRST_SILENCE, repeated: 0 });
+            self.logged.insert(denial.clone(), Logged { at: now, silence: FIRST_SILENCE, repeated: 0 });
             Treatment::Log
         } else {
             Treatment::Omit
@@ -80,7 +80,7 @@ impl Tally {
         self.logged.retain(|denial, logged| {
             let over = now.saturating_duration_since(logged.at) >= logged.silence;
             if over && logged.repeated > 0 && in_all.take(now) {
-                due.push((*denial, logged.repeated));
+                due.push((denial.clone(), logged.repeated));
                 let silence = (logged.silence * 2).min(LONGEST_SILENCE);
                 *logged = Logged { at: now, silence, repeated: 0 };
                 return true;
@@ -118,15 +118,15 @@ mod tests {
         let start = Instant::now();
         let mut tally = Tally::new(start);
         let (often, once) = (denial(1, 80), denial(2, 80));
-        assert_eq!([often, once].map(|denial| tally.note(denial, start)), [Treatment::Log; 2]);
+        assert_eq!([&often, &once].map(|denial| tally.note(denial, start)), [Treatment::Log; 2]);
         for _ in 0..5000 {
-            assert_eq!(tally.note(often, start), Treatment::Count);
+            assert_eq!(tally.note(&often, start), Treatment::Count);
         }
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(tally.due(after(4)), []);
-        assert_eq!(tally.due(after(5)), [(often, 5000)]);
-        assert_eq!(tally.note(often, after(5)), Treatment::Count);
-        assert_eq!(tally.note(once, after(5)), Treatment::Log);
+        assert_eq!(tally.due(after(5)), [(often.clone(), 5000)]);
+        assert_eq!(tally.note(&often, after(5)), Treatment::Count);
+        assert_eq!(tally.note(&once, after(5)), Treatment::Log);
         assert_eq!(tally.due(after(14)), []);
         assert_eq!(tally.due(after(15)), [(often, 1)]);
         assert_eq!(tally.due(after(35)), []);
@@ -137,10 +137,10 @@ mod tests {
     fn many_denials_of_one_pod_leave_room_for_those_of_others() {
         let start = Instant::now();
         let mut tally = Tally::new(start);
-        let logged = (1..5000).filter(|port| tally.note(denial(1, *port), start) == Treatment::Log);
+        let logged = (1..5000).filter(|port| tally.note(&denial(1, *port), start) == Treatment::Log);
         assert_eq!(logged.count(), 50);
-        assert_eq!(tally.note(denial(2, 80), start), Treatment::Log);
-        assert_eq!(tally.note(denial(1, 9000), start + Duration::from_secs(1)), Treatment::Log);
+        assert_eq!(tally.note(&denial(2, 80), start), Treatment::Log);
+        assert_eq!(tally.note(&denial(1, 9000), start + Duration::from_secs(1)), Treatment::Log);
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         for port in 1..=60_001 {
             now += Duration::from_millis(1);
             for pod in [1, 2] {
-                logged += usize::from(tally.note(denial(pod, port), now) == Treatment::Log);
+                logged += usize::from(tally.note(&denial(pod, port), now) == Treatment::Log);
             }
             tally.due(now);
         }

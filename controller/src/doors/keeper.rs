@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use policy_compiler::compile::Compiler;
 use policy_compiler::model::{Direction, ObjectName, Pod};
-use policy_compiler::ruleset::{Hook, LogPrefix};
+use policy_compiler::ruleset::Hook;
 use tokio::sync::mpsc::Sender;
 use tracing::{info, warn};
 
@@ -151,10 +151,10 @@ impl DoorKeeper {
         });
         let [mut source, mut destination] = [sender, None];
         if let Some((device, pod)) = denial.device.and_then(|index| self.finder.device(index)) {
-            match denial.prefix {
-                LogPrefix::Judged { direction: Direction::Ingress, .. } => destination = pod,
-                LogPrefix::Judged { direction: Direction::Egress, .. } => source = pod,
-                LogPrefix::Spoofed(_) => {
+            match denial.direction() {
+                Some(Direction::Ingress) => destination = pod,
+                Some(Direction::Egress) => source = pod,
+                None => {
                     source = pod;
                     self.finder.refresh(&device);
                 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use policy_compiler::compile::{Compiler, Counted};
-use policy_compiler::model::ObjectName;
+use policy_compiler::model::PolicyName;
 use policy_compiler::ruleset::{TableFamily, Transaction};
 
 use super::chain;
@@ -29,9 +29,9 @@ pub(super) struct Search<'a, K, P> {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// Why policies are closed that the search has closed or left closed.
-    pub(super) reasons: BTreeMap<ObjectName, String>,
+    pub(super) reasons: BTreeMap<PolicyName, String>,
     /// Those among them that may be innocent: the kernel has been asked often enough.
-    pub(super) untried: Vec<ObjectName>,
+    pub(super) untried: Vec<PolicyName>,
 }
 
 /// The tables that a search is about.
@@ -61,8 +61,8 @@ impl<'a, K: Nftables, P: Fn(&Compiler) -> Vec<Transaction>> Search<'a, K, P> {
     ///
     /// Why the kernel refuses the table of policies, if no policy is at fault, and whatever keeps it from answering.
     /// Nothing is closed then that was not before.
-    pub(super) fn close(mut self, changed: &BTreeSet<ObjectName>) -> Result<Outcome, Error> {
-        let before: BTreeSet<ObjectName> = self.compiler.closed_policies().cloned().collect();
+    pub(super) fn close(mut self, changed: &BTreeSet<PolicyName>) -> Result<Outcome, Error> {
+        let before: BTreeSet<PolicyName> = self.compiler.closed_policies().collect();
         let mut outcome = Ok(None);
         for scope in [Scope::Both, Scope::Policies] {
             (self.scope, self.attempts) = (scope, ATTEMPTS);
@@ -70,7 +70,7 @@ impl<'a, K: Nftables, P: Fn(&Compiler) -> Vec<Transaction>> Search<'a, K, P> {
             if let Ok(None) = outcome {
                 return Ok(self.outcome);
             }
-            let closed: Vec<_> = self.compiler.closed_policies().cloned().collect();
+            let closed: Vec<_> = self.compiler.closed_policies().collect();
             self.compiler.open_policies(closed.iter().filter(|policy| !before.contains(*policy)));
             self.update();
             self.outcome = Outcome::default();
@@ -86,13 +86,13 @@ impl<'a, K: Nftables, P: Fn(&Compiler) -> Vec<Transaction>> Search<'a, K, P> {
     /// # Errors
     ///
     /// What keeps the kernel from answering.
-    pub(super) fn open(mut self, closed: Vec<ObjectName>) -> Result<Outcome, Error> {
+    pub(super) fn open(mut self, closed: Vec<PolicyName>) -> Result<Outcome, Error> {
         self.reopen(closed)?;
         Ok(self.outcome)
     }
 
     /// Returns why the kernel goes on refusing, if it does.
-    fn narrow(&mut self, changed: &BTreeSet<ObjectName>) -> Result<Option<Error>, Error> {
+    fn narrow(&mut self, changed: &BTreeSet<PolicyName>) -> Result<Option<Error>, Error> {
         let mut closed = Vec::new();
         let mut error = match self.attempt()? {
             Answer::Taken => return Ok(None),
@@ -107,10 +107,10 @@ impl<'a, K: Nftables, P: Fn(&Compiler) -> Vec<Transaction>> Search<'a, K, P> {
                 Answer::Refused(next) => error = next,
             }
         }
-        let is_changed = |policy: &&ObjectName| changed.contains(*policy);
-        let suspects: [Vec<ObjectName>; 2] = [
-            self.compiler.policies_with_rules().filter(is_changed).cloned().collect(),
-            self.compiler.policies_with_rules().cloned().collect(),
+        let is_changed = |policy: &PolicyName| changed.contains(policy);
+        let suspects: [Vec<PolicyName>; 2] = [
+            self.compiler.closable_policies().filter(is_changed).collect(),
+            self.compiler.closable_policies().collect(),
         ];
         for suspects in suspects.into_iter().filter(|suspects| !suspects.is_empty()) {
             self.compiler.close_policies(&suspects);
@@ -128,7 +128,7 @@ impl<'a, K: Nftables, P: Fn(&Compiler) -> Vec<Transaction>> Search<'a, K, P> {
     }
 
     /// Opens what the kernel takes, by halves.
-    fn reopen(&mut self, policies: Vec<ObjectName>) -> Result<(), Error> {
+    fn reopen(&mut self, policies: Vec<PolicyName>) -> Result<(), Error> {
         let mut groups = vec![policies];
         while let Some(mut group) = groups.pop() {
             if self.attempts == 0 {
@@ -154,9 +154,13 @@ impl<'a, K: Nftables, P: Fn(&Compiler) -> Vec<Transaction>> Search<'a, K, P> {
     }
 
     /// The policy that an error names, if it can be closed.
-    fn named(&self, error: &Error) -> Option<ObjectName> {
-        let Counted::Allowed { policy, .. } = Counted::by(error.chain()?, None)? else { return None };
-        let is_open = self.compiler.policies_with_rules().any(|name| *name == policy);
+    fn named(&self, error: &Error) -> Option<PolicyName> {
+        let policy = match Counted::by(error.chain()?, None)? {
+            Counted::Allowed { policy, .. } => PolicyName::Namespaced(policy),
+            Counted::Tier { policy, .. } => PolicyName::Cluster(policy),
+            _ => return None,
+        };
+        let is_open = self.compiler.closable_policies().any(|name| name == policy);
         (is_open && self.attempts > 0).then_some(policy)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use policy_compiler::manifest;
-use policy_compiler::model::{Cluster, Door, Doors, Labels, Namespace};
+use policy_compiler::model::{Cluster, Door, Doors, Labels, Namespace, ObjectName};
 use policy_compiler::ruleset::SetId;
 use tokio::sync::mpsc::Receiver;
 
@@ -142,10 +142,12 @@ fn compiler(doors: bool) -> Compiler {
     if doors { compiler.with_doors() } else { compiler }
 }
 
-fn names(policies: &[&str]) -> Vec<ObjectName> {
-    let name =
-        |policy: &&str| policy.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
-    policies.iter().filter_map(name).collect()
+fn names(policies: &[&str]) -> Vec<PolicyName> {
+    let name = |policy: &&str| match policy.split_once('/') {
+        Some((namespace, name)) => ObjectName::new(namespace, name).into(),
+        None => PolicyName::Cluster((*policy).into()),
+    };
+    policies.iter().map(name).collect()
 }
 
 fn cluster(yaml: &str) -> Cluster {

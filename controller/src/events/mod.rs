@@ -11,9 +11,7 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
-use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
-use policy_compiler::model::ObjectName;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Receiver;
 use tracing::warn;
@@ -52,18 +50,22 @@ pub(crate) async fn publish(client: Client, node: &str, News { problems, denials
 }
 
 /// What names an object in an event, with the identifier that `kubectl describe` looks for; `None` if it is gone.
-async fn reference<K>(client: &Client, name: &ObjectName) -> kube::Result<Option<ObjectReference>>
+async fn reference<K>(
+    objects: Api<K>,
+    kind: &K::DynamicType,
+    name: &str,
+) -> kube::Result<Option<ObjectReference>>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    K: Resource + Clone + Debug + DeserializeOwned,
 {
     // The agent may list objects, and need not get them.
-    let named = ListParams::default().fields(&format!("metadata.name={}", name.name));
-    let objects = Api::<K>::namespaced(client.clone(), &name.namespace).list_metadata(&named).await?;
+    let named = ListParams::default().fields(&format!("metadata.name={name}"));
+    let objects = objects.list_metadata(&named).await?;
     Ok(objects.items.into_iter().next().map(|object| ObjectReference {
-        api_version: Some(K::api_version(&()).into_owned()),
-        kind: Some(K::kind(&()).into_owned()),
-        name: Some(name.name.to_string()),
-        namespace: Some(name.namespace.to_string()),
+        api_version: Some(K::api_version(kind).into_owned()),
+        kind: Some(K::kind(kind).into_owned()),
+        name: object.metadata.name,
+        namespace: object.metadata.namespace,
         uid: object.metadata.uid,
         ..ObjectReference::default()
     }))

@@ -9,7 +9,6 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use policy_compiler::model::ObjectName;
-use policy_compiler::ruleset::{LogEvent, LogPrefix};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
@@ -106,14 +105,12 @@ impl Publisher<'_> {
         if self.published.len() >= MEMORY || !of_pod.take(now) {
             return Ok(());
         }
-        let Some(object) = reference::<Pod>(self.client, &key.0).await? else { return Ok(()) };
-        let (kind, reason) = match key.1 {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &key.0.namespace);
+        let Some(object) = reference(pods, &(), &key.0.name).await? else { return Ok(()) };
+        let (kind, reason) = match &key.1 {
             About::NoDoor => ("Warning", NO_DOOR),
-            About::Denial(denial) => match denial.prefix {
-                LogPrefix::Judged { event: LogEvent::Audited, .. } => ("Normal", DENIED),
-                LogPrefix::Judged { .. } => ("Warning", DENIED),
-                LogPrefix::Spoofed(_) => ("Warning", SPOOFED),
-            },
+            About::Denial(denial) if denial.direction().is_none() => ("Warning", SPOOFED),
+            About::Denial(denial) => (if denial.is_audited() { "Normal" } else { "Warning" }, DENIED),
         };
         let content = Content { kind, reason, message, count: packets };
         let event = events.create(&PostParams::default(), &event(self.node, object, content)).await?;

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::PostParams;
+use kube::api::{DynamicObject, PostParams};
 use kube::{Api, Client};
+use policy_compiler::model::PolicyName;
 use tokio::sync::mpsc::Receiver;
 
-use super::{Content, Failures, event, reference};
-use crate::refusals::Refusal;
+use super::{Content, Failures, NAMESPACE, event, reference};
+use crate::cluster_policies::{self, VERSIONS};
+use crate::refusals::{Refusal, consequence};
 use crate::token_bucket::TokenBucket;
 
 /// The `reason` of an event.
@@ -35,15 +37,12 @@ pub(super) async fn publish(client: &Client, node: &str, mut refusals: Receiver<
 }
 
 async fn create(client: &Client, node: &str, Refusal { policy, reason }: Refusal) -> kube::Result<()> {
-    let Some(object) = reference::<NetworkPolicy>(client, &policy).await? else { return Ok(()) };
+    let Some(object) = find(client, &policy).await? else { return Ok(()) };
     let content = match reason {
         Some(reason) => Content {
             kind: "Warning",
             reason: REFUSED,
-            message: format!(
-                "on node {node} the pods that the policy selects are isolated and its rules let nothing through, \
-                 because {reason}"
-            ),
+            message: format!("on node {node} {}, because {reason}", consequence(&policy)),
             count: 1,
         },
         None => Content {
@@ -53,6 +52,29 @@ async fn create(client: &Client, node: &str, Refusal { policy, reason }: Refusal
             count: 1,
         },
     };
-    let events = Api::<Event>::namespaced(client.clone(), &policy.namespace);
-    events.create(&PostParams::default(), &event(node, object, content)).await.map(drop)
+    let event = event(node, object, content);
+    let namespace = event.metadata.namespace.as_deref().unwrap_or(NAMESPACE);
+    let events = Api::<Event>::namespaced(client.clone(), namespace);
+    events.create(&PostParams::default(), &event).await.map(drop)
+}
+
+/// What names a policy in an event; `None` if it is gone.
+async fn find(client: &Client, policy: &PolicyName) -> kube::Result<Option<ObjectReference>> {
+    match policy {
+        PolicyName::Namespaced(name) => {
+            let policies = Api::<NetworkPolicy>::namespaced(client.clone(), &name.namespace);
+            reference(policies, &(), &name.name).await
+        }
+        PolicyName::Cluster(name) => {
+            for resource in VERSIONS.map(cluster_policies::resource) {
+                let policies = Api::<DynamicObject>::all_with(client.clone(), &resource);
+                match reference(policies, &resource, name).await {
+                    // The API server does not serve this version.
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    outcome => return outcome,
+                }
+            }
+            Ok(None)
+        }
+    }
 }

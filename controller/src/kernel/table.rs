@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use policy_compiler::ruleset::{self, ChainId, Hook, Ruleset, Set, SetId, SetKind, TableFamily};
+use policy_compiler::ruleset::{self, ChainId, Hook, Ruleset, Set, SetId, SetKind, TableFamily, Verdict};
 
 use super::expression::{Expression, expressions};
 
@@ -99,6 +99,16 @@ impl Chain {
         let mut sum = Counter::default();
         self.rules.iter().filter_map(|rule| rule.counter).for_each(|counter| sum += counter);
         sum
+    }
+}
+
+impl Rule {
+    /// The chain in which packets go on behind the rule, if it ends with `goto`.
+    pub fn leads_to(&self) -> Option<&ChainId> {
+        match self.expressions.as_ref()?.last()? {
+            Expression::Verdict(Verdict::Goto(chain)) => Some(chain),
+            _ => None,
+        }
     }
 }
 
