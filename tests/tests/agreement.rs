@@ -10,6 +10,7 @@ mod own_node;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use lab::interpreter::apply;
 use lab::random::{self, PORTS, PodPlace, Random};
 use policy_compiler::compile::{Compiler, Concerned, compile};
@@ -92,6 +93,7 @@ fn with_namespaces(cluster: &Cluster, is_known: impl Fn(&str) -> bool) -> Cluste
     cluster.nodes().values().for_each(|node| rest.insert_node(node.clone()));
     cluster.pods().values().for_each(|pod| rest.insert_pod(pod.clone()));
     cluster.policies().values().for_each(|policy| rest.insert_policy(policy.clone()));
+    cluster.cluster_policies().values().for_each(|policy| rest.insert_cluster_policy(policy.clone()));
     rest
 }
 
@@ -130,12 +132,36 @@ fn disordered_cluster(random: &mut Random) -> Cluster {
     with_unknown_namespaces(random, &cluster(&objects))
 }
 
-fn random_objects(random: &mut Random) -> Vec<Value> {
+/// Objects without a `ClusterNetworkPolicy`.
+fn namespaced_objects(random: &mut Random) -> Vec<Value> {
     let blocks = blocks(random);
     let mut objects = random::namespaces(random);
     objects.extend(places().iter().map(|place| random::pod(random, place)));
     objects.extend((0..random.below(7)).map(|index| random::policy(random, index, &blocks)));
     objects
+}
+
+/// The same, in most cases with policies of the whole cluster and with nodes that these may name.
+fn random_objects(random: &mut Random) -> Vec<Value> {
+    let mut objects = namespaced_objects(random);
+    if random.percent(70) {
+        objects.extend(NODES.map(|(name, addresses)| random::node(random, name, addresses)));
+        objects.extend((0..random.below(9)).map(|index| cluster_policy(random, index)));
+    }
+    objects
+}
+
+/// The nodes that pods run on, with addresses that blocks name and others do not.
+const NODES: [(&str, &[&str]); 2] =
+    [("node-0", &["10.1.0.200", "203.0.113.200", "fd00:1::"]), ("node-1", &["192.0.2.7", "2001:db8::1"])];
+
+fn cluster_policy(random: &mut Random, index: usize) -> Value {
+    let is_canonical = |block: &Value| {
+        let network = block["cidr"].as_str().and_then(|cidr| cidr.parse::<IpNet>().ok());
+        network.is_some_and(|network| block["cidr"] == network.trunc().to_string())
+    };
+    let blocks: Vec<_> = blocks(random).into_iter().filter(is_canonical).collect();
+    random::cluster_policy(random, index, &blocks)
 }
 
 /// Every packet between two ends of one family.
@@ -263,7 +289,7 @@ impl History {
 
     fn change(&mut self, random: &mut Random) {
         let places = places();
-        match random.below(9) {
+        match random.below(12) {
             0 => {
                 let name = *random.pick(&random::NAMESPACES);
                 if random.percent(30) {
@@ -294,6 +320,17 @@ impl History {
                 self.put(pod);
             }
             5 if random.percent(30) => self.put(node_in_the_way(random)),
+            6 | 7 => {
+                let index = random.below(8);
+                let policy = cluster_policy(random, index);
+                self.put(policy);
+            }
+            8 => {
+                let (name, addresses) = *random.pick(&NODES);
+                let addresses = &addresses[random.below(addresses.len())..];
+                let node = random::node(random, name, addresses);
+                self.put(node);
+            }
             _ => {
                 let place = random.pick(&places);
                 let pod = random::pod(random, place);
@@ -323,6 +360,9 @@ fn put_changes(compiler: &mut Compiler, old: &Cluster, new: &Cluster) {
     // Before the namespaces: what goes with its namespace would outlive it.
     for name in old.policies().keys().chain(new.policies().keys()) {
         compiler.put_policy(name, new.policies().get(name).cloned());
+    }
+    for name in old.cluster_policies().keys().chain(new.cluster_policies().keys()) {
+        compiler.put_cluster_policy(name, new.cluster_policies().get(name).cloned());
     }
     for name in old.namespaces().keys().chain(new.namespaces().keys()) {
         compiler.put_namespace(name, new.namespaces().get(name).cloned());
@@ -448,7 +488,8 @@ fn an_update_knows_every_connection_that_it_denies() {
             let now = history.cluster();
             put_changes(&mut compiler, &known, &now);
             known = now;
-            let concerned = Concerned::by(&compiler.update());
+            let transaction = compiler.update();
+            let concerned = Concerned::by(&transaction, compiler.ruleset());
             for packet in packets(&known).skip(random.below(5)).step_by(5) {
                 let passes = [Ruleset::forwards, Ruleset::delivers];
                 if passes

@@ -1,6 +1,6 @@
 //! What becomes of open connections when the ruleset changes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use super::ranges::AddressRanges;
 use crate::model::{Direction, Family, Protocol};
 use crate::ruleset::{
-    ChainId, Element, ElementKey, Operation, SetId, SetRole, TableFamily, Transaction, Tuple,
+    ChainId, ChainRole, Element, ElementKey, Operation, Rule, Ruleset, SetId, SetRole, TableFamily,
+    TierEffect, Transaction, Tuple,
 };
 
 /// The open connections that a change may deny.
@@ -86,12 +87,12 @@ impl Concerned {
         Self::Ends(Ends::default())
     }
 
-    /// Those that the transaction may deny.
+    /// Those that the transaction may deny, which has led to the ruleset.
     ///
-    /// Every element of the table allows something, except those that isolate a pod, and strict start's pod
-    /// ranges. What a chain does is given by its name and by elements, so one that stays and has other rules than
-    /// before is something unforeseen.
-    pub fn by(transaction: &Transaction) -> Self {
+    /// To take an element away denies something, except where it isolates a pod, and of strict start's pod ranges. To put
+    /// one in does where it leads to a chain that may drop packets. What a chain does is given by its name and by elements,
+    /// so one that stays and has other rules than before is something unforeseen.
+    pub fn by(transaction: &Transaction, ruleset: &Ruleset) -> Self {
         let come_or_gone: HashSet<&ChainId> = transaction
             .operations
             .iter()
@@ -101,17 +102,27 @@ impl Concerned {
             })
             .collect();
         let mut ends = Ends::default();
+        let mut denials = Denials::of(ruleset);
         for operation in &transaction.operations {
             match operation {
                 Operation::AddElements(set, elements) => match Lookup::of(set) {
                     Lookup::Isolated(direction) => ends.insert(subject(direction), elements),
                     Lookup::Guarded => ends.insert_both(elements),
-                    Lookup::Named(_) | Lookup::Other => {}
+                    Lookup::Named(direction) => {
+                        let denied = elements.iter().filter(|(_, element)| denials.of_identity(element));
+                        ends.insert(peer(direction), denied);
+                    }
+                    Lookup::Reached(direction) => {
+                        let denied = elements.iter().filter(|(_, element)| may_deny(element));
+                        ends.insert(subject(direction), denied);
+                    }
+                    Lookup::Pods if denials.exist() => ends.insert_both(elements),
+                    Lookup::Pods | Lookup::Other => {}
                 },
                 Operation::DeleteElements(set, elements) => match Lookup::of(set) {
                     Lookup::Isolated(_) | Lookup::Guarded => {}
                     Lookup::Named(direction) => ends.insert(peer(direction), elements),
-                    Lookup::Other => {
+                    Lookup::Reached(_) | Lookup::Pods | Lookup::Other => {
                         if elements.iter().any(|(key, _)| matches!(key, ElementKey::ProtocolPort(..))) {
                             return Self::All;
                         }
@@ -176,7 +187,7 @@ impl Ends {
         self.insert(End::Destination, elements);
     }
 
-    fn insert(&mut self, end: End, elements: &[(ElementKey, Element)]) {
+    fn insert<'a>(&mut self, end: End, elements: impl IntoIterator<Item = &'a (ElementKey, Element)>) {
         let addresses = match end {
             End::Source => &mut self.sources,
             End::Destination => &mut self.destinations,
@@ -184,6 +195,48 @@ impl Ends {
         for (key, _) in elements {
             addresses.insert(*key);
         }
+    }
+}
+
+/// What rules of ClusterNetworkPolicies deny in a ruleset.
+struct Denials<'a> {
+    ruleset: &'a Ruleset,
+    /// Whether something between an identity and a subject is denied.
+    of_identities: HashMap<&'a ChainId, bool>,
+}
+
+impl<'a> Denials<'a> {
+    fn of(ruleset: &'a Ruleset) -> Self {
+        Self { ruleset, of_identities: HashMap::new() }
+    }
+
+    /// Whether there is any.
+    fn exist(&self) -> bool {
+        let denies =
+            |chain: &ChainId| matches!(chain.role(), ChainRole::TierRule { effect: TierEffect::Deny, .. });
+        self.ruleset.chains.keys().any(denies)
+    }
+
+    /// Whether something is denied to the identity that an element leads to.
+    fn of_identity(&mut self, element: &Element) -> bool {
+        let Some((name, chain)) =
+            element.target.as_ref().and_then(|target| self.ruleset.chains.get_key_value(target))
+        else {
+            return false;
+        };
+        let sets = chain.rules.iter().flat_map(Rule::sets);
+        let mut sets = sets.filter_map(|set| self.ruleset.sets.get(set));
+        *self.of_identities.entry(name).or_insert_with(|| sets.any(|set| set.elements.values().any(may_deny)))
+    }
+}
+
+/// Whether an element leads to a chain in which packets may be dropped.
+fn may_deny(element: &Element) -> bool {
+    let target = element.target.as_ref().map(ChainId::role);
+    match target {
+        None | Some(ChainRole::Rule { .. } | ChainRole::Ports(..)) => false,
+        Some(ChainRole::TierRule { effect, .. }) => *effect == TierEffect::Deny,
+        Some(_) => true,
     }
 }
 
@@ -209,6 +262,10 @@ enum Lookup {
     Isolated(Direction),
     /// That rules name an address.
     Named(Direction),
+    /// What becomes of packets between an identity and its subjects.
+    Reached(Direction),
+    /// That addresses are those of pods.
+    Pods,
     /// That only known pods have these addresses.
     Guarded,
     Other,
@@ -219,6 +276,9 @@ impl Lookup {
         match *set.role() {
             SetRole::Isolated(direction, _) => Self::Isolated(direction),
             SetRole::Peers(direction, _) | SetRole::Blocks(direction, _) => Self::Named(direction),
+            SetRole::Reached(direction, ..) => Self::Reached(direction),
+            SetRole::OwnNode(_) => Self::Isolated(Direction::Egress),
+            SetRole::Pods(_) => Self::Pods,
             SetRole::PodRanges(_) => Self::Guarded,
             _ => Self::Other,
         }
@@ -295,7 +355,10 @@ mod tests {
     }
 
     fn concerned(operations: &[Operation]) -> Concerned {
-        Concerned::by(&Transaction { table: TableFamily::Inet, operations: operations.to_vec() })
+        Concerned::by(
+            &Transaction { table: TableFamily::Inet, operations: operations.to_vec() },
+            &Ruleset::default(),
+        )
     }
 
     /// Of a few connections between four addresses, those that the operations may deny.

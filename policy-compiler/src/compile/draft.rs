@@ -37,6 +37,11 @@ impl Draft {
         Self { ruleset: Ruleset { table, ..Ruleset::default() }, ..Self::default() }
     }
 
+    /// Which table it is.
+    pub(super) fn table(&self) -> TableFamily {
+        self.ruleset.table
+    }
+
     pub(super) fn ruleset(&self) -> &Ruleset {
         &self.ruleset
     }

@@ -3,13 +3,27 @@
 use std::hash::{Hash, Hasher};
 
 use super::peer_set::{Member, PeerSetId};
+use super::rule::Crowd;
 use crate::model::{Direction, Family};
 use crate::ruleset::{ChainId, ChainRole, Digest, SetId, SetRole};
 
 /// The sets of peers that an address is in: of each pod that may have it, sorted. Of an address that belongs to no pod
 /// there is one list too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Membership(Vec<Vec<Member>>);
+pub(super) struct Membership {
+    each: Vec<Vec<Member>>,
+    holder: Holder,
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Holder {
+    Pod,
+    /// No pod.
+    Outsider,
+    /// Any pod, or none.
+    Unknown,
+}
 
 impl Membership {
     /// That of these pods. Of those that are in the same sets, one counts.
@@ -20,37 +34,53 @@ impl Membership {
                 each.push(members);
             }
         }
-        Self(each)
+        Self { each, holder: Holder::Pod }
     }
 
-    /// That of whoever no rule names.
-    pub(super) fn none() -> Self {
-        Self::of_one(Vec::new())
+    /// That of an address that one pod has.
+    pub(super) fn of_pod(members: Vec<Member>) -> Self {
+        Self { each: vec![members], holder: Holder::Pod }
     }
 
-    /// That of an address that one pod has, or none.
-    pub(super) fn of_one(members: Vec<Member>) -> Self {
-        Self(vec![members])
+    /// That of an address that no rule names.
+    pub(super) fn unnamed(holder: Holder) -> Self {
+        Self { each: vec![Vec::new()], holder }
     }
 
-    /// That of an address in the blocks of these sets, which are sorted, that belongs to no pod.
-    pub(super) fn of_outsider(sets: impl IntoIterator<Item = PeerSetId>) -> Self {
-        Self::of_one(sets.into_iter().map(|set| Member { set, named: Vec::new() }).collect())
+    /// What it would be if no rule named the address.
+    pub(super) fn without_sets(&self) -> Self {
+        Self::unnamed(self.holder)
     }
 
-    /// Whether one of the pods is in no set, so that nothing can be granted to the address; or there is no pod.
+    /// That of an address in the blocks of these sets, which are sorted, that is not known to be a pod's.
+    pub(super) fn in_blocks(sets: impl IntoIterator<Item = PeerSetId>, holder: Holder) -> Self {
+        let member = |set| Member { set, named: Vec::new(), certain: true };
+        Self { each: vec![sets.into_iter().map(member).collect()], holder }
+    }
+
+    pub(super) fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// The crowds that an address of a family is one of.
+    pub(super) fn crowds(&self, family: Family) -> Vec<Crowd> {
+        let pods = (self.holder == Holder::Pod).then_some(Crowd::Pods);
+        [Crowd::Everybody, Crowd::Family(family)].into_iter().chain(pods).collect()
+    }
+
+    /// Whether no rule names the address.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty() || self.0.iter().any(Vec::is_empty)
+        self.each.iter().all(Vec::is_empty)
     }
 
     /// The sets of each pod.
     pub(super) fn each(&self) -> impl Iterator<Item = &[Member]> {
-        self.0.iter().map(Vec::as_slice)
+        self.each.iter().map(Vec::as_slice)
     }
 
     /// The sets of any of the pods.
     pub(super) fn sets(&self) -> impl Iterator<Item = PeerSetId> {
-        self.0.iter().flatten().map(|member| member.set)
+        self.each.iter().flatten().map(|member| member.set)
     }
 }
 
@@ -82,7 +112,7 @@ impl Identity {
     pub(super) fn new(direction: Direction, membership: Membership) -> Self {
         let mut content = Vec::new();
         for members in membership.each() {
-            content.push("pod".to_owned());
+            content.push(format!("{:?}", membership.holder));
             content.extend(members.iter().map(|member| format!("{member:?}")));
         }
         let digest = Digest::of(content);

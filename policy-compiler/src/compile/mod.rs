@@ -19,13 +19,13 @@
 //! Where policies judge what pods send to their node ([`Compiler::with_pods_to_node`]), such packets traverse the
 //! same chains for egress, from the hook `input`.
 
-mod access;
 mod claims;
 mod connections;
 mod counted;
 mod doors;
 mod draft;
 mod identity;
+mod outcome;
 mod outliving;
 mod peer_set;
 mod pods;
@@ -36,6 +36,8 @@ mod shared_rules;
 mod side;
 mod skeleton;
 mod strict;
+mod tiers;
+mod verdicts;
 mod world;
 
 pub use connections::{Addresses, Concerned, Ends, bar, barred, cut};
@@ -53,7 +55,7 @@ use doors::{DoorTable, Required};
 use draft::Draft;
 use pods::AllPods;
 use side::Side;
-use skeleton::BaseChains;
+use skeleton::{BaseChains, ToNode};
 use world::{Changed, World};
 
 /// The ruleset for the pods whose `spec.nodeName` is `node`; with `None`, as if one node ran every pod that
@@ -149,8 +151,7 @@ impl Compiler {
     pub fn with_pods_to_node(mut self, pods_to_node: PodsToNode) -> Self {
         if pods_to_node == PodsToNode::Policy {
             self.world.judge_own_node();
-            skeleton::build_own_node(&mut self.draft);
-            self.base_chains.own_node = true;
+            self.base_chains.to_node = ToNode::All;
             self.base_chains.put(&mut self.draft);
         }
         self
@@ -269,6 +270,7 @@ impl Compiler {
         for side in &mut self.sides {
             side.update(&self.world, &changed, &mut self.draft);
         }
+        self.base_chains.judge_chosen(&mut self.draft);
         let named = self.sides.iter().any(Side::names_all_pods);
         self.all_pods.update(&self.world, &changed, named, &mut self.draft);
         if self.base_chains.strict {

@@ -15,6 +15,7 @@ pub(super) struct PeerSet {
     pods: BTreeSet<Pods>,
     /// The addresses of the blocks.
     ranges: AddressRanges,
+    nodes: BTreeSet<LabelSelector>,
 }
 
 /// Pods by their labels.
@@ -48,49 +49,64 @@ pub(super) struct Member {
     /// The numbers that the names of ports which rules use with the set have on the pod that has the address: addresses
     /// with other numbers are treated otherwise.
     pub(super) named: Resolved,
+    /// Whether that is known; otherwise the address is that of a pod of an unknown namespace, which may be among those of
+    /// the set.
+    pub(super) certain: bool,
 }
 
 impl PeerSet {
-    /// The peers of a rule of a policy in a namespace; `None` if there are none.
-    pub(super) fn new(policy: &Arc<str>, pods: &[PodPeer], blocks: &[IpBlock]) -> Option<Self> {
-        if pods.is_empty() && blocks.is_empty() {
+    /// The peers of a rule of a policy, which may have a namespace of its own; `None` if there are none.
+    pub(super) fn new(
+        own: Option<&Arc<str>>,
+        pods: &[PodPeer],
+        blocks: &[IpBlock],
+        nodes: Vec<LabelSelector>,
+    ) -> Option<Self> {
+        if pods.is_empty() && blocks.is_empty() && nodes.is_empty() {
             return None;
         }
-        let pods = pods.iter().map(|peer| Pods {
-            namespaces: match &peer.namespaces {
-                NamespaceScope::Own => Namespaces::One(policy.clone()),
+        let pods = pods.iter().filter_map(|peer| {
+            let namespaces = match &peer.namespaces {
+                NamespaceScope::Own => Namespaces::One(own?.clone()),
                 NamespaceScope::Matching(selector) => Namespaces::Matching(selector.clone()),
-            },
-            labels: Arc::new(peer.pods.clone()),
+            };
+            Some(Pods { namespaces, labels: Arc::new(peer.pods.clone()) })
         });
-        let pods: BTreeSet<_> = pods.collect();
+        let (pods, nodes): (BTreeSet<_>, BTreeSet<_>) = (pods.collect(), nodes.into_iter().collect());
         let ranges = ranges::of_blocks(blocks);
         let content = pods.iter().map(|pods| format!("{pods:?}"));
         let content = content.chain(ranges.iter().map(|range| format!("{range:?}")));
+        let content = content.chain(nodes.iter().map(|nodes| format!("{nodes:?}")));
         let id = PeerSetId(Digest::of(content));
-        Some(Self { id, pods, ranges })
+        Some(Self { id, pods, ranges, nodes })
     }
 
     pub(super) fn id(&self) -> PeerSetId {
         self.id
     }
 
-    /// The addresses of its blocks.
-    pub(super) fn ranges(&self) -> &AddressRanges {
-        &self.ranges
+    /// The addresses of its blocks, and of the nodes that it selects.
+    fn ranges(&self, world: &World) -> AddressRanges {
+        let mut ranges = self.ranges.clone();
+        for address in self.nodes.iter().flat_map(|selector| world.addresses_of_nodes(selector)) {
+            ranges.insert(address..=address);
+        }
+        ranges
     }
 
-    /// The selectors that pods of a namespace have to match.
+    /// The selectors that pods of a namespace have to match, and whether it is known that the set looks into that.
     fn selectors_in<'a>(
         &'a self,
         world: &'a World,
         namespace: &'a Arc<str>,
-    ) -> impl Iterator<Item = &'a Arc<LabelSelector>> {
-        let in_scope = move |pods: &&Pods| match &pods.namespaces {
-            Namespaces::One(one) => one == namespace,
-            Namespaces::Matching(selector) => world.matches_namespace(selector, namespace),
-        };
-        self.pods.iter().filter(in_scope).map(|pods| &pods.labels)
+    ) -> impl Iterator<Item = (&'a Arc<LabelSelector>, bool)> {
+        self.pods.iter().filter_map(move |pods| {
+            let certain = match &pods.namespaces {
+                Namespaces::One(one) => (one == namespace).then_some(true),
+                Namespaces::Matching(selector) => world.selects(selector, namespace),
+            };
+            Some((&pods.labels, certain?))
+        })
     }
 }
 
@@ -101,6 +117,8 @@ pub(super) struct Use {
     pub(super) plain: bool,
     /// The names of ports that are resolved on the member.
     pub(super) names: BTreeSet<PortName>,
+    /// Whether one asks for pods that are perhaps members.
+    pub(super) perhaps: bool,
 }
 
 /// The sets that rules use.
@@ -108,17 +126,24 @@ pub(super) struct Use {
 pub(super) struct PeerSets {
     sets: HashMap<PeerSetId, Used>,
     /// The selectors that can match pods of a namespace; worked out when first asked for.
-    reaching: HashMap<Arc<str>, Vec<(PeerSetId, Arc<LabelSelector>)>>,
+    reaching: HashMap<Arc<str>, Vec<Reaching>>,
 }
+
+/// A set, a selector that it has for pods of a namespace, and whether it is known to look into that.
+type Reaching = (PeerSetId, Arc<LabelSelector>, bool);
 
 /// A set in use.
 struct Used {
     set: Arc<PeerSet>,
+    /// The addresses of its blocks and nodes.
+    ranges: AddressRanges,
     by: BTreeMap<ChainId, Use>,
     /// How many of these uses are plain.
     plain: usize,
     /// How many of them use each name.
     names: BTreeMap<PortName, usize>,
+    /// How many ask for pods that are perhaps members.
+    perhaps: usize,
     /// The identities that have members of the set.
     identities: BTreeSet<ChainId>,
 }
@@ -129,9 +154,10 @@ impl PeerSets {
         let id = set.id();
         let used = self.sets.entry(id).or_insert_with(|| {
             for (namespace, reaching) in &mut self.reaching {
-                reaching.extend(set.selectors_in(world, namespace).map(|selector| (id, selector.clone())));
+                let selectors = set.selectors_in(world, namespace);
+                reaching.extend(selectors.map(|(selector, certain)| (id, selector.clone(), certain)));
             }
-            Used::new(set.clone())
+            Used::new(world, set.clone())
         });
         used.add(rule, usage);
     }
@@ -147,18 +173,35 @@ impl PeerSets {
     pub(super) fn drop_unused(&mut self, id: PeerSetId) {
         if self.sets.get(&id).is_some_and(|used| used.by.is_empty()) {
             self.sets.remove(&id);
-            self.reaching.values_mut().for_each(|reaching| reaching.retain(|(set, _)| *set != id));
+            self.reaching.values_mut().for_each(|reaching| reaching.retain(|(set, ..)| *set != id));
         }
     }
 
     /// What rules ask of the members of a set; `None` if none uses it.
     pub(super) fn asked(&self, id: PeerSetId) -> Option<Use> {
         let used = self.sets.get(&id).filter(|used| !used.by.is_empty())?;
-        Some(Use { plain: used.plain > 0, names: used.names.keys().cloned().collect() })
+        let names = used.names.keys().cloned().collect();
+        Some(Use { plain: used.plain > 0, names, perhaps: used.perhaps > 0 })
     }
 
-    pub(super) fn get(&self, id: PeerSetId) -> Option<&Arc<PeerSet>> {
-        self.sets.get(&id).map(|used| &used.set)
+    /// The addresses of a set's blocks and nodes; none if no rule uses it.
+    pub(super) fn ranges(&self, id: PeerSetId) -> AddressRanges {
+        let used = self.sets.get(&id).filter(|used| !used.by.is_empty());
+        used.map(|used| used.ranges.clone()).unwrap_or_default()
+    }
+
+    /// The sets whose nodes have other addresses now than they are known to have.
+    pub(super) fn moved(&self, world: &World) -> Vec<PeerSetId> {
+        let of_nodes = self.sets.iter().filter(|(_, used)| !used.set.nodes.is_empty());
+        let moved = of_nodes.filter(|(_, used)| used.ranges != used.set.ranges(world));
+        moved.map(|(id, _)| *id).collect()
+    }
+
+    /// Takes in which addresses the nodes of a set have now.
+    pub(super) fn move_nodes(&mut self, world: &World, id: PeerSetId) {
+        if let Some(used) = self.sets.get_mut(&id) {
+            used.ranges = used.set.ranges(world);
+        }
     }
 
     /// The rules that use a set.
@@ -208,17 +251,18 @@ impl PeerSets {
             if selectors.is_empty() {
                 continue;
             }
-            let pods = world.pods_in(namespace);
-            for pod in pods.filter(|pod| selectors.iter().any(|selector| selector.matches(&pod.labels))) {
-                let member = used.member(id, pod);
+            for pod in world.pods_in(namespace) {
+                let matching = selectors.iter().filter(|(selector, _)| selector.matches(&pod.labels));
+                let Some(certain) = matching.map(|(_, certain)| *certain).max() else { continue };
+                let member = used.member(id, pod, certain);
                 for address in &pod.addresses {
                     each(*address, member.clone().filter(|_| world.may_have(pod, *address)));
                 }
             }
         }
-        for address in used.set.ranges.iter().flat_map(|range| world.claimed_in(range)) {
+        for address in used.ranges.iter().flat_map(|range| world.claimed_in(range)) {
             if let Some(pod) = world.claimants(address).next() {
-                each(address, used.member(id, pod));
+                each(address, used.member(id, pod, true));
             }
         }
     }
@@ -234,24 +278,32 @@ impl PeerSets {
         let sets = &self.sets;
         let reaching = self.reaching.entry(namespace.clone()).or_insert_with(|| {
             let selectors = sets.iter().flat_map(|(id, used)| {
-                used.set.selectors_in(world, namespace).map(|selector| (*id, selector.clone()))
+                let selectors = used.set.selectors_in(world, namespace);
+                selectors.map(|(selector, certain)| (*id, selector.clone(), certain))
             });
             selectors.collect()
         });
-        let by_labels = reaching.iter().filter(|(_, selector)| selector.matches(&pod.labels));
-        let ids: BTreeSet<PeerSetId> = by_labels.map(|(id, _)| *id).chain(in_blocks).collect();
-        ids.into_iter().filter_map(|id| sets.get(&id)?.member(id, pod)).collect()
+        let by_labels = reaching.iter().filter(|(_, selector, _)| selector.matches(&pod.labels));
+        let mut certain: BTreeMap<PeerSetId, bool> = BTreeMap::new();
+        for (id, is_certain) in
+            by_labels.map(|(id, _, certain)| (*id, *certain)).chain(in_blocks.map(|id| (id, true)))
+        {
+            *certain.entry(id).or_default() |= is_certain;
+        }
+        let members = certain.into_iter().filter_map(|(id, certain)| sets.get(&id)?.member(id, pod, certain));
+        members.collect()
     }
 }
 
 impl Used {
-    fn new(set: Arc<PeerSet>) -> Self {
+    fn new(world: &World, set: Arc<PeerSet>) -> Self {
         let (by, names, identities) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { set, by, plain: 0, names, identities }
+        Self { ranges: set.ranges(world), set, by, plain: 0, names, perhaps: 0, identities }
     }
 
     fn add(&mut self, rule: &ChainId, usage: Use) {
         self.plain += usize::from(usage.plain);
+        self.perhaps += usize::from(usage.perhaps);
         for name in &usage.names {
             *self.names.entry(name.clone()).or_default() += 1;
         }
@@ -261,6 +313,7 @@ impl Used {
     fn remove(&mut self, rule: &ChainId) {
         let Some(usage) = self.by.remove(rule) else { return };
         self.plain -= usize::from(usage.plain);
+        self.perhaps -= usize::from(usage.perhaps);
         for name in &usage.names {
             if let Some(count) = self.names.get_mut(name) {
                 *count -= 1;
@@ -271,7 +324,10 @@ impl Used {
         }
     }
 
-    fn member(&self, id: PeerSetId, pod: &Pod) -> Option<Member> {
+    fn member(&self, id: PeerSetId, pod: &Pod, certain: bool) -> Option<Member> {
+        if !certain && self.perhaps == 0 {
+            return None;
+        }
         let mut named = Resolved::new();
         for name in self.names.keys() {
             let (protocol, text) = name;
@@ -279,6 +335,6 @@ impl Used {
         }
         named.sort_unstable();
         named.dedup();
-        (self.plain > 0 || !named.is_empty()).then_some(Member { set: id, named })
+        (self.plain > 0 || !named.is_empty()).then_some(Member { set: id, named, certain })
     }
 }

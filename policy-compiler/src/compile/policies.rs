@@ -3,7 +3,40 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{ClusterNetworkPolicy, NetworkPolicy};
+use crate::model::{ClusterNetworkPolicy, Direction, NetworkPolicy, PolicyName};
+
+/// A policy of either kind.
+#[derive(Debug, Clone)]
+pub(super) enum Policy {
+    Namespaced(Arc<NetworkPolicy>),
+    Cluster(Arc<ClusterNetworkPolicy>),
+}
+
+impl Policy {
+    pub(super) fn name(&self) -> PolicyName {
+        match self {
+            Self::Namespaced(policy) => policy.name.clone().into(),
+            Self::Cluster(policy) => PolicyName::Cluster(policy.name.clone()),
+        }
+    }
+
+    /// How many rules it has in a direction.
+    pub(super) fn rules(&self, direction: Direction) -> usize {
+        match self {
+            Self::Namespaced(policy) => policy.rules(direction).map_or(0, <[_]>::len),
+            Self::Cluster(policy) => policy.rules(direction).len(),
+        }
+    }
+
+    /// Whether both are the same reading of one policy.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Namespaced(one), Self::Namespaced(other)) => Arc::ptr_eq(one, other),
+            (Self::Cluster(one), Self::Cluster(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
 
 /// The policies of one kind, by name.
 pub(super) struct Policies<N, P> {

@@ -41,14 +41,6 @@ pub(super) fn of_network(network: IpNet) -> RangeInclusive<IpAddr> {
     network.network()..=network.broadcast()
 }
 
-/// All addresses of a family.
-pub(super) fn of_family(family: Family) -> RangeInclusive<IpAddr> {
-    match family {
-        Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into()..=Ipv4Addr::BROADCAST.into(),
-        Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into()..=Ipv6Addr::from_bits(u128::MAX).into(),
-    }
-}
-
 /// The addresses of some networks.
 pub(super) fn of_networks<'a>(networks: impl IntoIterator<Item = &'a IpNet>) -> AddressRanges {
     let mut ranges = AddressRanges::default();
@@ -75,6 +67,21 @@ pub(super) fn of_blocks(blocks: &[IpBlock]) -> AddressRanges {
 pub(super) fn elements(ranges: &AddressRanges, family: Family) -> impl Iterator<Item = ElementKey> {
     let of_family = ranges.iter().filter(move |range| Family::of(*range.start()) == family);
     of_family.map(|range| ElementKey::AddressRange(*range.start(), *range.end()))
+}
+
+/// The ranges that are in one of both only, and whether that is `now`.
+pub(super) fn differences(
+    before: &AddressRanges,
+    now: &AddressRanges,
+) -> Vec<(RangeInclusive<IpAddr>, bool)> {
+    let without = |all: &AddressRanges, others: &AddressRanges| {
+        let mut left = all.clone();
+        others.iter().for_each(|range| left.remove(range.clone()));
+        left
+    };
+    let [gone, come] = [without(before, now), without(now, before)];
+    let gone = gone.iter().map(|range| (range.clone(), false));
+    gone.chain(come.iter().map(|range| (range.clone(), true))).collect()
 }
 
 /// The range with the neighbours at both of its ends.

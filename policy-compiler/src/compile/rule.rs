@@ -1,22 +1,57 @@
-//! A policy's rule made ready for look-ups, and what rules allow between two ends.
+//! A policy's rule made ready for look-ups.
 
 use std::collections::BTreeSet;
 
-use super::access::Access;
 use super::peer_set::{Member, PeerSet, PeerSetId, PortName, Use};
+use super::policies::Policy;
 use crate::model::{
-    Direction, Family, IpBlock, LabelSelector, NamespaceScope, ObjectName, Peer, Pod, PodPeer, PortMatch,
-    PortNumber, Protocol, Rule,
+    Action, Direction, Family, IpBlock, LabelSelector, NamespaceScope, Peer, Pod, PodPeer, PolicyName,
+    PortMatch, PortNumber, Protocol, Rule, Tier,
 };
-use crate::ruleset::ChainId;
+use crate::ruleset::{ChainId, ChainRole, TierEffect};
 
-/// A rule of a policy that isolates one of the node's pods.
+/// A rule of a policy that judges one of the node's pods.
 pub(super) struct ActiveRule {
-    pub(super) policy: ObjectName,
+    pub(super) policy: PolicyName,
+    stage: Stage,
+    action: Action,
+    /// Whether pods are among its peers by their labels.
+    names_pods: bool,
     crowds: Vec<Crowd>,
     /// The peers beside the crowds.
     pub(super) peers: Option<PeerSetId>,
     ports: Option<Vec<PortMatch>>,
+}
+
+/// Who is asked, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// `tier: Admin`
+    Admin,
+    /// The NetworkPolicies that isolate the pod.
+    Namespaced,
+    /// `tier: Baseline`
+    Baseline,
+    /// Nobody: what has come so far is allowed.
+    Open,
+}
+
+impl Stage {
+    fn of(tier: Tier) -> Self {
+        match tier {
+            Tier::Admin => Self::Admin,
+            Tier::Baseline => Self::Baseline,
+        }
+    }
+
+    /// Who is asked then.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Admin => Self::Namespaced,
+            Self::Namespaced => Self::Baseline,
+            Self::Baseline | Self::Open => Self::Open,
+        }
+    }
 }
 
 /// Peers that one look-up at most tells apart, so that they need no identity.
@@ -33,13 +68,38 @@ pub(super) enum Crowd {
 }
 
 impl ActiveRule {
+    /// The rules of a policy in a direction, in the order in which they are asked, each with the peers that are to be looked
+    /// up. [`rule_chains`] has the chain of each.
+    pub(super) fn all_of(policy: &Policy, direction: Direction) -> Vec<(Self, Option<PeerSet>)> {
+        let name = policy.name();
+        match policy {
+            Policy::Namespaced(policy) => {
+                let rules = policy.rules(direction).unwrap_or_default().iter();
+                let new = |rule| Self::new(direction, &name, Stage::Namespaced, Action::Accept, rule);
+                rules.map(new).collect()
+            }
+            Policy::Cluster(policy) => {
+                let stage = Stage::of(policy.tier);
+                let rules = policy.rules(direction).iter();
+                rules.map(|rule| Self::new(direction, &name, stage, rule.action, &rule.rule)).collect()
+            }
+        }
+    }
+
     /// A rule of a policy, and the peers that are to be looked up.
-    pub(super) fn new(direction: Direction, policy: &ObjectName, rule: &Rule) -> (Self, Option<PeerSet>) {
-        let mut new =
-            Self { policy: policy.clone(), crowds: Vec::new(), peers: None, ports: rule.ports.clone() };
+    fn new(
+        direction: Direction,
+        policy: &PolicyName,
+        stage: Stage,
+        action: Action,
+        rule: &Rule,
+    ) -> (Self, Option<PeerSet>) {
+        let (crowds, ports) = (Vec::new(), rule.ports.clone());
+        let names_pods = rule.peers.iter().flatten().any(|peer| matches!(peer, Peer::Pods(_)));
+        let mut new = Self { policy: policy.clone(), stage, action, names_pods, crowds, peers: None, ports };
         // Ports of which each peer has numbers of its own need an identity, however many peers there are.
         let asks_peer = !new.names_of_peers(direction).is_empty();
-        let (mut pods, mut blocks) = (Vec::new(), Vec::new());
+        let (mut pods, mut blocks, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
         for peer in rule.peers.iter().flatten() {
             match peer {
                 Peer::Pods(peer) if peer.is_every_pod() && !asks_peer => new.crowds.push(Crowd::Pods),
@@ -49,8 +109,8 @@ impl ActiveRule {
                 }
                 Peer::Block(block) => blocks.push(block.clone()),
                 Peer::OwnNode => new.crowds.push(Crowd::OwnNode),
-                // Only a ClusterNetworkPolicy names them.
-                Peer::Nodes(_) | Peer::Domains(_) => {}
+                Peer::Nodes(selector) => nodes.push(selector.clone()),
+                Peer::Domains(_) => {}
             }
         }
         if rule.peers.is_none() {
@@ -65,14 +125,62 @@ impl ActiveRule {
             pods.clear();
         }
         blocks.retain(|block: &IpBlock| !new.has_crowd(Crowd::Family(Family::of(block.cidr.addr()))));
-        let peers = PeerSet::new(&policy.namespace, &pods, &blocks);
+        let own = match policy {
+            PolicyName::Namespaced(name) => Some(&name.namespace),
+            PolicyName::Cluster(_) => None,
+        };
+        let peers = PeerSet::new(own, &pods, &blocks, nodes);
         new.peers = peers.as_ref().map(PeerSet::id);
         (new, peers)
+    }
+
+    /// When it is asked.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Its ports; `None` for every protocol and port.
+    pub(super) fn ports(&self) -> Option<&[PortMatch]> {
+        self.ports.as_deref()
+    }
+
+    /// Whether pods are among its peers by their labels.
+    pub(super) fn names_pods(&self) -> bool {
+        self.names_pods
     }
 
     /// Whether these are peers of the rule.
     pub(super) fn has_crowd(&self, crowd: Crowd) -> bool {
         self.crowds.contains(&crowd)
+    }
+
+    /// Whether any crowd is.
+    pub(super) fn has_crowds(&self) -> bool {
+        !self.crowds.is_empty()
+    }
+
+    /// Whether one of these is.
+    pub(super) fn has_one_of(&self, crowds: &[Crowd]) -> bool {
+        self.crowds.iter().any(|crowd| crowds.contains(crowd))
+    }
+
+    /// What the rule does to what it covers, and the chain that does it. `chain` is its own. Where it is not known whether
+    /// it covers a packet, it does what [`Action::in_doubt`] says, in audit mode too; `None`: it does nothing.
+    pub(super) fn effect(&self, chain: &ChainId, certain: bool) -> Option<(TierEffect, ChainId)> {
+        let own = match *chain.role() {
+            ChainRole::TierRule { effect, .. } => effect,
+            _ => TierEffect::Accept,
+        };
+        if certain || self.action == Action::Deny {
+            return Some((own, chain.clone()));
+        }
+        let ChainRole::TierRule { direction, tier, ref policy, index, .. } = *chain.role() else {
+            return None;
+        };
+        self.action.in_doubt()?;
+        let effect = TierEffect::Deny;
+        let role = ChainRole::TierRule { direction, tier, policy: policy.clone(), index, effect };
+        Some((effect, role.into()))
     }
 
     /// What the rule asks of its peers.
@@ -81,7 +189,7 @@ impl ActiveRule {
         // Without peers the numbers are open to everybody: only the names need the peer.
         let numbered = |ports: &Vec<PortMatch>| ports.len() > names.len();
         let plain = names.is_empty() || !self.has_crowd(Crowd::Everybody) && self.ports.iter().any(numbered);
-        Use { plain, names }
+        Use { plain, names, perhaps: self.stage != Stage::Namespaced }
     }
 
     /// The names of ports of which each peer has numbers of its own: those of destinations.
@@ -108,34 +216,26 @@ impl ActiveRule {
     }
 
     /// The numbers that the rule's named ports have on a member of its peers.
-    fn resolve_on(&self, member: &Member) -> Vec<(Protocol, PortNumber)> {
+    pub(super) fn resolve_on(&self, member: &Member) -> Vec<(Protocol, PortNumber)> {
         let names = self.names_of_peers(Direction::Egress);
         let resolved = member.named.iter().filter(|(name, _)| names.contains(name));
         resolved.map(|((protocol, _), number)| (*protocol, *number)).collect()
     }
 }
 
-/// What `rules`, which isolate `subject`, allow between it and whoever is in these sets or is one of these crowds.
-pub(super) fn access<'a>(
-    direction: Direction,
-    subject: &Pod,
-    rules: impl Iterator<Item = (&'a ChainId, &'a ActiveRule)>,
-    members: &[Member],
-    crowds: &[Crowd],
-) -> Option<Access> {
-    Access::of(rules.filter_map(|(chain, rule)| {
-        let member = rule.peers.and_then(|peers| member_of(members, peers));
-        let named = match direction {
-            _ if member.is_none() && !crowds.iter().any(|crowd| rule.has_crowd(*crowd)) => return None,
-            Direction::Ingress => rule.resolve(subject),
-            Direction::Egress => member.map(|member| rule.resolve_on(member)).unwrap_or_default(),
-        };
-        Some((chain, rule.ports.as_deref(), named))
-    }))
-}
-
-/// The membership in a set, among those of an address.
-fn member_of(members: &[Member], set: PeerSetId) -> Option<&Member> {
-    let index = members.binary_search_by(|member| member.set.cmp(&set)).ok()?;
-    members.get(index)
+/// The chains of a policy's rules, in the order of the rules.
+pub(super) fn rule_chains(policy: &Policy, direction: Direction) -> Vec<ChainId> {
+    let role = |index| match policy {
+        Policy::Namespaced(policy) => ChainRole::Rule { direction, policy: policy.name.clone(), index },
+        Policy::Cluster(policy) => {
+            let effect = match policy.rules(direction).get(index).map(|rule| rule.action) {
+                Some(Action::Accept) | None => TierEffect::Accept,
+                Some(Action::Pass) => TierEffect::Pass,
+                Some(Action::Deny) if policy.audited => TierEffect::Audit,
+                Some(Action::Deny) => TierEffect::Deny,
+            };
+            ChainRole::TierRule { direction, tier: policy.tier, policy: policy.name.clone(), index, effect }
+        }
+    };
+    (0..policy.rules(direction)).map(|index| role(index).into()).collect()
 }

@@ -1,7 +1,7 @@
 //! Rules, and parts of them, that many chains have.
 
 use crate::model::{Direction, Family};
-use crate::ruleset::{Fields, LogEvent, LogPrefix, Rule, SetRole, Statement, Verdict};
+use crate::ruleset::{Fields, LogPrefix, Rule, Statement, Verdict};
 
 /// The field that holds the subject's address in a direction.
 pub(super) fn subject_field(direction: Direction, family: Family) -> Fields {
@@ -37,15 +37,7 @@ pub(super) fn go(verdict: Verdict) -> Rule {
     Rule::new([Statement::Verdict(verdict)])
 }
 
-/// What happens to packets whose peer is in a set of its family.
-pub(super) fn with_peers(direction: Direction, set: fn(Family) -> SetRole, then: &Statement) -> [Rule; 2] {
-    Family::BOTH.map(|family| {
-        let is_peer = Statement::InSet(peer_field(direction, family), set(family).into());
-        Rule::new([is_peer, then.clone()])
-    })
-}
-
 /// Logs some of the packets that come here.
-pub(super) fn log(direction: Direction, event: LogEvent) -> Rule {
-    Rule::new([Statement::WithinLogRate, Statement::Log(LogPrefix::Judged { direction, event })])
+pub(super) fn log(prefix: LogPrefix) -> Rule {
+    Rule::new([Statement::WithinLogRate, Statement::Log(prefix)])
 }

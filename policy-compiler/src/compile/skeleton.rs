@@ -7,11 +7,6 @@ use super::strict;
 use crate::model::{Direction, Family};
 use crate::ruleset::{ChainRole, Fields, Hook, KeyType, Rule, SetKind, SetRole, Statement, Verdict};
 
-/// Whether what pods send to their node is judged.
-pub(super) fn judges_own_node(draft: &Draft) -> bool {
-    draft.has_chain(&ChainRole::Input.into())
-}
-
 /// Sets, base chains and the chains that all packets share; with `strict` those of strict start too.
 pub(super) fn build(draft: &mut Draft, strict: bool) {
     for family in Family::BOTH {
@@ -39,12 +34,16 @@ pub(super) fn build(draft: &mut Draft, strict: bool) {
     }
 }
 
-/// What `input` looks into.
-pub(super) fn build_own_node(draft: &mut Draft) {
-    for family in Family::BOTH {
-        let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
-        draft.put_set(&SetRole::OwnNode(family).into(), address);
-    }
+/// Which of the packets that pods send to their node are judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum ToNode {
+    /// None.
+    #[default]
+    None,
+    /// Those of pods that ClusterNetworkPolicies choose ([`super::side`]).
+    OfChosen,
+    /// All.
+    All,
 }
 
 /// What the base chains do beside judging what the node forwards.
@@ -54,8 +53,8 @@ pub(super) struct BaseChains {
     pub(super) strict: bool,
     /// They are closed to pods without doors.
     pub(super) required: bool,
-    /// What pods send to their node is judged too.
-    pub(super) own_node: bool,
+    /// What they do with what pods send to their node.
+    pub(super) to_node: ToNode,
 }
 
 impl BaseChains {
@@ -63,8 +62,23 @@ impl BaseChains {
     pub(super) fn put(self, draft: &mut Draft) {
         put_base(draft, ChainRole::Forward, Hook::Forward, self.forward());
         put_base(draft, ChainRole::Output, Hook::Output, self.output());
-        if self.own_node {
-            put_base(draft, ChainRole::Input, Hook::Input, self.input());
+        match self.to_node {
+            ToNode::None if draft.has_chain(&ChainRole::Input.into()) => {
+                draft.unpin(&ChainRole::Input.into())
+            }
+            ToNode::None => {}
+            ToNode::OfChosen | ToNode::All => put_base(draft, ChainRole::Input, Hook::Input, self.input()),
+        }
+    }
+
+    /// Has them judge what pods send to their node if there are pods of which that is judged.
+    pub(super) fn judge_chosen(&mut self, draft: &mut Draft) {
+        let chosen =
+            Family::BOTH.into_iter().any(|family| draft.has_elements(&SetRole::OwnNode(family).into()));
+        let to_node = if chosen { ToNode::OfChosen } else { ToNode::None };
+        if self.to_node != ToNode::All && self.to_node != to_node {
+            self.to_node = to_node;
+            self.put(draft);
         }
     }
 
@@ -79,7 +93,7 @@ impl BaseChains {
 
     fn output(self) -> Vec<Rule> {
         let mut rules = vec![accept(Statement::EstablishedOrRelated)];
-        if self.own_node {
+        if self.to_node != ToNode::None {
             // The node's end of a connection that was cut sends too, and conntrack would take that for a new
             // beginning.
             rules.extend(drop_cut());
@@ -87,7 +101,7 @@ impl BaseChains {
         // What the node itself sends passes. What else leaves here has been sent on a pod's behalf.
         rules.push(accept(Statement::SourceIsLocal));
         rules.extend(self.closed(&Direction::BOTH));
-        if !self.own_node {
+        if self.to_node == ToNode::None {
             rules.extend(drop_cut());
         }
         rules.extend(self.judged());
@@ -99,13 +113,19 @@ impl BaseChains {
         rules.extend(drop_cut());
         rules.extend(LINK_UPKEEP.map(accept));
         rules.extend(Family::BOTH.map(Statement::Dhcp).map(accept));
+        if self.to_node == ToNode::OfChosen {
+            rules.extend(Family::BOTH.map(|family| {
+                let map = SetRole::OwnNode(family).into();
+                let chosen = Statement::VerdictMap(subject_field(Direction::Egress, family), map);
+                Rule::new([Statement::DestinationIsLocal, chosen])
+            }));
+            return rules;
+        }
         // Behind what the node needs to reach the pod.
         rules.extend(self.closed(&[Direction::Egress]));
         if self.strict {
             rules.extend(strict::sources());
         }
-        let source = |family| subject_field(Direction::Egress, family);
-        rules.extend(Family::BOTH.map(|family| look_up(source(family), SetRole::OwnNode(family))));
         rules.push(jump(ChainRole::Direction(Direction::Egress)));
         rules
     }

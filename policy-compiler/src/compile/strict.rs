@@ -10,7 +10,7 @@ use super::shared_rules::{self, subject_field};
 use super::world::{Changed, World};
 use crate::model::{Direction, Family};
 use crate::ruleset::{
-    ChainRole, Element, ElementKey, KeyType, LogEvent, Rule, SetKind, SetRole, Statement, Verdict,
+    ChainRole, Element, ElementKey, KeyType, LogEvent, LogPrefix, Rule, SetKind, SetRole, Statement, Verdict,
 };
 
 /// The sets, still empty, and the chains.
@@ -28,7 +28,7 @@ pub(super) fn build(draft: &mut Draft) {
             let is_known = Statement::InSet(subject_field(direction, family), SetRole::Known(family).into());
             rules.push(Rule::new([is_known, Statement::Verdict(Verdict::Return)]));
         }
-        rules.push(shared_rules::log(direction, LogEvent::StrictStart));
+        rules.push(shared_rules::log(LogPrefix::Judged { direction, event: LogEvent::StrictStart }));
         let deny = Rule::new([Statement::Counter, Statement::Verdict(Verdict::Drop)]);
         rules.push(deny.comment("strict start: no known pod has the address"));
         draft.put_chain(&ChainRole::StrictStartOf(direction).into(), None, rules);

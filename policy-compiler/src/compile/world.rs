@@ -8,10 +8,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
-use super::policies::Policies;
+use super::policies::{Policies, Policy};
 use crate::model::{
-    Cluster, ClusterNetworkPolicy, DefaultDeny, Direction, LabelSelector, Namespace, NetworkPolicy, Node,
-    ObjectName, Pod, PolicyName,
+    Cluster, ClusterNetworkPolicy, DefaultDeny, Direction, LabelSelector, Namespace, NamespaceScope,
+    NetworkPolicy, Node, ObjectName, Pod, PolicyName,
 };
 
 /// The cluster as one node sees it.
@@ -42,6 +42,8 @@ pub(super) struct World {
 pub(super) struct Changed {
     /// Whether the node's own object has.
     pub(super) node: bool,
+    /// Whether any node's object has.
+    pub(super) nodes: bool,
     pub(super) namespaces: BTreeSet<Arc<str>>,
     pub(super) pods: BTreeSet<ObjectName>,
     pub(super) policies: BTreeSet<ObjectName>,
@@ -55,6 +57,7 @@ impl Changed {
     /// What has changed in one of both.
     pub(super) fn extend(&mut self, other: Self) {
         self.node |= other.node;
+        self.nodes |= other.nodes;
         self.namespaces.extend(other.namespaces);
         self.pods.extend(other.pods);
         self.policies.extend(other.policies);
@@ -132,6 +135,7 @@ impl World {
             None => drop(self.nodes.remove(name)),
         }
         changed.node |= is_own;
+        changed.nodes = true;
     }
 
     /// Notes that it may be somebody else's policies that judge an address, or that name it.
@@ -225,6 +229,8 @@ impl World {
         policy: Option<ClusterNetworkPolicy>,
         changed: &mut Changed,
     ) {
+        let audit = self.audit;
+        let policy = policy.map(|policy| ClusterNetworkPolicy { audited: policy.audited || audit, ..policy });
         if let Some(before) = self.cluster_policies.put(name, policy) {
             changed.cluster_policies.entry(name.clone()).or_insert(before);
         }
@@ -282,6 +288,14 @@ impl World {
         self.policies.enforced().get(name)
     }
 
+    /// A policy of either kind, as it is enforced.
+    pub(super) fn any_policy(&self, name: &PolicyName) -> Option<Policy> {
+        match name {
+            PolicyName::Namespaced(name) => self.policy(name).cloned().map(Policy::Namespaced),
+            PolicyName::Cluster(name) => self.cluster_policy(name).cloned().map(Policy::Cluster),
+        }
+    }
+
     pub(super) fn cluster_policy(&self, name: &Arc<str>) -> Option<&Arc<ClusterNetworkPolicy>> {
         self.cluster_policies.enforced().get(name)
     }
@@ -332,9 +346,16 @@ impl World {
             && (self.is_claimed(address) || self.node_addresses().any(|own| own == address))
     }
 
-    /// Whether a selector matches a namespace, by what is known of it.
-    pub(super) fn matches_namespace(&self, selector: &LabelSelector, namespace: &Arc<str>) -> bool {
-        selector.matches_namespace(namespace, self.namespaces.get(namespace))
+    /// Whether it is certain that a selector selects a namespace; `None` if it does not.
+    pub(super) fn selects(&self, selector: &LabelSelector, name: &Arc<str>) -> Option<bool> {
+        let namespace = self.namespaces.get(name);
+        selector.may_match_namespace(name, namespace).then(|| selector.matches_namespace(name, namespace))
+    }
+
+    /// The addresses of the nodes that a selector selects.
+    pub(super) fn addresses_of_nodes(&self, selector: &LabelSelector) -> impl Iterator<Item = IpAddr> {
+        let nodes = self.nodes.values().filter(|node| selector.matches(&node.labels));
+        nodes.flat_map(|node| node.addresses.iter().copied())
     }
 
     /// The pods that live and show an address, by name: which of them has it nobody knows, so whoever has it may do
@@ -403,6 +424,48 @@ impl World {
             .filter(move |policy| policy.rules(direction).is_some() && policy.subjects.matches(&pod.labels))
     }
 
+    /// The ClusterNetworkPolicies with rules in a direction that choose a pod, in the order in which they are asked, and
+    /// whether that is certain.
+    pub(super) fn choosing(
+        &self,
+        pod: &Pod,
+        direction: Direction,
+    ) -> Vec<(&Arc<ClusterNetworkPolicy>, bool)> {
+        let policies = self.cluster_policies.enforced().values();
+        let policies = policies.filter(|policy| !policy.rules(direction).is_empty());
+        let choosing = policies.filter_map(|policy| {
+            let certain = self.chooses_in(policy, &pod.name.namespace)?;
+            policy.subject.pods.matches(&pod.labels).then_some((policy, certain))
+        });
+        let mut choosing: Vec<_> = choosing.collect();
+        choosing.sort_by_key(|(policy, _)| policy.precedence());
+        choosing
+    }
+
+    /// Whether it is certain that a policy can choose pods of a namespace; `None` if it cannot.
+    fn chooses_in(&self, policy: &ClusterNetworkPolicy, namespace: &Arc<str>) -> Option<bool> {
+        match &policy.subject.namespaces {
+            NamespaceScope::Matching(selector) => self.selects(selector, namespace),
+            NamespaceScope::Own => None,
+        }
+    }
+
+    /// The pods that a policy chooses, or perhaps does.
+    pub(super) fn chosen<'a>(
+        &'a self,
+        policy: &'a ClusterNetworkPolicy,
+    ) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let namespaces = self.namespaces_with_pods();
+        let namespaces = namespaces.filter(|namespace| self.chooses_in(policy, namespace).is_some());
+        let pods = namespaces.flat_map(|namespace| self.pods_in(namespace));
+        pods.filter(|pod| policy.subject.pods.matches(&pod.labels))
+    }
+
+    /// Whether there is any ClusterNetworkPolicy.
+    pub(super) fn has_cluster_policies(&self) -> bool {
+        !self.cluster_policies.enforced().is_empty()
+    }
+
     /// The part of the cluster that decides about connections between these addresses and pods: a judge says of them
     /// what it would say if it knew the whole.
     pub(super) fn excerpt<'a>(
@@ -429,6 +492,9 @@ impl World {
                 let audited = self.is_audited(policy);
                 excerpt.insert_policy(NetworkPolicy { audited, ..NetworkPolicy::clone(policy) });
             }
+            let choosing = Direction::BOTH.into_iter().flat_map(|direction| self.choosing(pod, direction));
+            choosing
+                .for_each(|(policy, _)| excerpt.insert_cluster_policy(ClusterNetworkPolicy::clone(policy)));
         }
         excerpt
     }

@@ -62,8 +62,6 @@ pub enum ChainRole {
     },
     /// Where packets go on that are denied and that conntrack does not track.
     Untracked(Direction),
-    /// What pods may send to the node that runs them.
-    OwnNode(Digest),
     /// Answers of connections that were cut.
     Cut,
     /// Strict start: looks at both ends of a packet.
@@ -142,7 +140,7 @@ pub enum SetRole {
     Peers(Direction, Family),
     /// The address blocks that the policies name, for addresses that belong to no pod, with their identities.
     Blocks(Direction, Family),
-    /// The addresses that are isolated, with the chains of their groups.
+    /// The addresses that are judged, with what becomes of packets whose peer no rule names.
     Isolated(Direction, Family),
     /// Every isolated pod with itself.
     Itself(Direction, Family),
@@ -154,7 +152,7 @@ pub enum SetRole {
     Verdicts(Direction, Digest),
     /// Every address that a pod has, if a rule lets all pods in or out.
     Pods(Family),
-    /// The isolated pods that a rule lets reach their own node, whatever address of it they ask.
+    /// The pods of which only ClusterNetworkPolicies judge what they send to their own node.
     OwnNode(Family),
     /// The answers of connections that were cut.
     Cut(Family),
@@ -202,7 +200,6 @@ impl fmt::Display for ChainRole {
             Self::Isolation { direction, audited: false, group } => write!(f, "{direction}_isolate_{group}"),
             Self::Isolation { direction, audited: true, group } => write!(f, "{direction}_audit_{group}"),
             Self::Untracked(direction) => write!(f, "{direction}_untracked"),
-            Self::OwnNode(digest) => write!(f, "egress_own_node_{digest}"),
             Self::Cut => f.write_str("cut"),
             Self::StrictStart => f.write_str("strict_start"),
             Self::StrictStartOf(direction) => write!(f, "strict_start_{direction}"),
@@ -259,7 +256,6 @@ impl ChainRole {
             "_subject" => Some(Self::Subject(direction, digest)),
             "_isolate" => Some(Self::Isolation { direction, audited: false, group: digest }),
             "_audit" => Some(Self::Isolation { direction, audited: true, group: digest }),
-            "_own_node" => Some(Self::OwnNode(digest)),
             "_link" => Some(Self::Link(direction, digest)),
             _ => None,
         }
@@ -446,7 +442,6 @@ mod tests {
             ChainRole::Isolation { direction: egress, audited: false, group: digest },
             ChainRole::Isolation { direction: ingress, audited: true, group: digest },
             ChainRole::Untracked(egress),
-            ChainRole::OwnNode(digest),
             ChainRole::Cut,
             ChainRole::StrictStart,
             ChainRole::StrictStartOf(ingress),

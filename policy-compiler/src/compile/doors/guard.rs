@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::device_chain;
-use super::link::Isolation;
+use super::judging::Isolation;
 use crate::compile::counted::{comment, spoofed_comment};
 use crate::compile::draft::Draft;
 use crate::compile::ranges;
@@ -142,7 +142,7 @@ impl<'a> AtDoor<'a> {
             if !self.own_node_judged {
                 let to_node =
                     Statement::InSet(Fields::Destination(Family::Ipv6), SetRole::NodeLinkLocal.into());
-                rules.push(rule([source.into(), to_node], Verdict::Accept));
+                rules.extend(self.isolation.to_node(&[source.into(), to_node]));
             }
             rules.extend(self.isolation.out_of_door(&source.into()));
         }

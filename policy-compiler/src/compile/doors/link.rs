@@ -8,42 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::compile::access::Access;
-use crate::compile::counted::isolation_comment;
+use super::judging::{AtDoor, Isolation};
 use crate::compile::draft::Draft;
 use crate::compile::identity::Membership;
-use crate::compile::rule::Crowd;
-use crate::compile::shared_rules::{self, go, rule};
-use crate::compile::side::subjects::Isolated;
+use crate::compile::shared_rules::{self, rule};
 use crate::compile::side::{Regranted, Side};
 use crate::compile::world::World;
-use crate::model::{Direction, Door, Doors, Family, ObjectName, Pod};
-use crate::ruleset::{
-    ChainId, ChainRole, Digest, Element, ElementKey, EtherType, Fields, FrameMatch, KeyType, LogEvent, Rule,
-    SetId, SetKind, SetRole, Statement, Verdict,
-};
-
-/// What judges the packets of one direction at a door: a chain that returns for what it does not let pass, and one
-/// where what is left goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Judging {
-    admit: ChainId,
-    rest: ChainId,
-}
-
-/// How a pod is isolated at its door.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Isolation {
-    ingress: Option<Judging>,
-    egress: Option<Judging>,
-}
+use crate::model::{Door, Doors, Family, ObjectName, Pod};
+use crate::ruleset::{ChainRole, Digest, Fields, KeyType, Rule, SetKind, SetRole, Statement, Verdict};
 
 /// What is judged alike: pods that the same policies isolate, with the same numbers of named ports.
 #[derive(Default)]
 struct Group {
     pods: BTreeSet<ObjectName>,
-    /// Where packets of each sender that is let in go on.
-    senders: BTreeMap<IpAddr, ChainId>,
+    /// The addresses in its map of senders.
+    senders: BTreeSet<IpAddr>,
 }
 
 /// The groups for ingress, and who may send to them.
@@ -113,7 +92,7 @@ impl Link {
         let [_, ingress] = sides;
         let mut groups = BTreeSet::new();
         for name in renewed.pods {
-            let subject = ingress.isolated_pod(name).filter(|subject| {
+            let subject = ingress.judged_pod(name).filter(|subject| {
                 doors.of_pods.get(name).is_some_and(|door| is_judged(world, &subject.pod, door))
             });
             let key = subject.map(|subject| ingress.group_key(subject));
@@ -171,7 +150,7 @@ impl Link {
             let own = world.addresses(pod).map(|address| (address, ingress.membership(world, address)));
             let mut sending: Vec<_> = own.collect();
             for address in link_local {
-                sending.push((address, Membership::of_one(ingress.members(world, address, pod))));
+                sending.push((address, Membership::of_pod(ingress.members(world, address, pod))));
             }
             let addresses = sending.iter().map(|(address, _)| *address).collect();
             for (address, membership) in sending {
@@ -224,25 +203,18 @@ impl Link {
         draft: &mut Draft,
     ) {
         let Some(group) = self.groups.get_mut(&key) else { return };
-        let Some(subject) = group.pods.first().and_then(|pod| ingress.isolated_pod(pod)) else { return };
-        for family in Family::BOTH {
-            let kind = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
-            draft.put_set(&senders(key, family), kind);
-        }
+        let Some(subject) = group.pods.first().and_then(|pod| ingress.judged_pod(pod)) else { return };
+        let judge = AtDoor::new(ingress, subject, key, draft);
         let addresses: BTreeSet<_> = match changed {
             Some(changed) => changed.clone(),
-            None => group.senders.keys().chain(self.senders.keys()).copied().collect(),
+            None => group.senders.iter().chain(self.senders.keys()).copied().collect(),
         };
         for address in addresses {
             let membership = self.senders.get(&address);
-            let access = membership.and_then(|membership| ingress.granted(subject, membership));
-            let chain = access.map(|access| put_access(ingress, draft, &access));
-            let (set, element) = (senders(key, Family::of(address)), ElementKey::Address(address));
-            if let Some(chain) = chain {
-                draft.put_element(&set, element, Element { target: Some(chain.clone()), comment: None });
-                group.senders.insert(address, chain);
-            } else if group.senders.remove(&address).is_some() {
-                draft.remove_element(&set, element);
+            if judge.put_sender(draft, address, membership) {
+                group.senders.insert(address);
+            } else {
+                group.senders.remove(&address);
             }
         }
     }
@@ -261,14 +233,15 @@ impl Link {
         if !is_judged(world, pod, door) {
             return isolation;
         }
-        if let Some(subject) = egress.isolated_pod(&pod.name) {
+        if let Some(subject) = egress.judged_pod(&pod.name) {
             let key = egress.group_key(subject);
-            let admit = put_admitting(egress, draft, key, subject, false);
-            isolation.egress = Some(Judging { admit, rest: put_rest(egress, draft, subject) });
+            isolation.egress = Some(AtDoor::new(egress, subject, key, draft).put(draft));
+            if !world.judges_own_node() {
+                isolation.to_node = AtDoor::to_node(egress, subject, key).map(|judge| judge.put(draft));
+            }
         }
-        if let Some((subject, key)) = ingress.isolated_pod(&pod.name).zip(self.of_pods.get(&pod.name)) {
-            let admit = put_admitting(ingress, draft, *key, subject, true);
-            isolation.ingress = Some(Judging { admit, rest: put_rest(ingress, draft, subject) });
+        if let Some((subject, key)) = ingress.judged_pod(&pod.name).zip(self.of_pods.get(&pod.name)) {
+            isolation.ingress = Some(AtDoor::new(ingress, subject, *key, draft).put(draft));
         }
         isolation
     }
@@ -279,152 +252,7 @@ fn is_judged(world: &World, pod: &Pod, door: &Door) -> bool {
     door.bridged || !world.allowed_sources(&pod.name.namespace).is_empty()
 }
 
-/// The senders that a group lets in.
-fn senders(group: Digest, family: Family) -> SetId {
-    SetRole::Link(Direction::Ingress, group, family).into()
-}
-
-fn is_answer() -> Statement {
+/// Whether the packet answers one that has passed a door.
+pub(super) fn is_answer() -> Statement {
     Statement::InSet(Fields::Tuple(Family::Ipv6), SetRole::Answers.into())
-}
-
-/// Makes sure of a chain that passes what `access` allows and returns for the rest.
-fn put_access(side: &Side, draft: &mut Draft, access: &Access) -> ChainId {
-    match access {
-        Access::Everything(rule) => {
-            put_rule(draft, rule);
-            rule.clone()
-        }
-        Access::Ports(ports) => {
-            for port in ports {
-                put_rule(draft, port.rule());
-            }
-            let (content, map) = side.put_ports(draft, ports);
-            let chain = ChainRole::Ports(side.direction(), content).into();
-            draft.put_chain(
-                &chain,
-                None,
-                vec![Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, map)])],
-            );
-            chain
-        }
-    }
-}
-
-/// Makes sure of a rule's chain, which counts what the rule lets pass.
-fn put_rule(draft: &mut Draft, rule: &ChainId) {
-    let count =
-        Rule::new([Statement::Counter, Statement::Verdict(Verdict::Goto(ChainRole::LinkPass.into()))]);
-    draft.put_chain(rule, None, vec![count]);
-}
-
-/// Makes sure of the chain that looks who is at the other end, a pod of the node or an address in a block.
-fn put_admitting(side: &Side, draft: &mut Draft, key: Digest, subject: &Isolated, pods: bool) -> ChainId {
-    let mut rules = Vec::new();
-    for family in Family::BOTH {
-        let peer = shared_rules::peer_field(side.direction(), family);
-        if pods {
-            rules.push(Rule::new([Statement::VerdictMap(peer, senders(key, family))]));
-        }
-        let blocks = side.granted_blocks(subject, family);
-        if blocks.is_empty() {
-            continue;
-        }
-        let elements: BTreeMap<_, _> = blocks
-            .into_iter()
-            .map(|(first, last, access)| {
-                let target = Some(put_access(side, draft, &access));
-                (ElementKey::AddressRange(first, last), Element { target, comment: None })
-            })
-            .collect();
-        let map = SetRole::LinkBlocks(side.direction(), key, family).into();
-        draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: true, verdicts: true });
-        draft.replace_elements(&map, elements);
-        rules.push(Rule::new([Statement::VerdictMap(peer, map)]));
-    }
-    let chain = ChainRole::Link(side.direction(), key).into();
-    draft.put_chain(&chain, None, rules);
-    chain
-}
-
-/// Makes sure of the chain where packets go on whose other end no rule names: what is open to all, and the denial.
-fn put_rest(side: &Side, draft: &mut Draft, subject: &Isolated) -> ChainId {
-    let mut open = |crowd| {
-        side.crowd_access(subject, crowd).map(|access| match access {
-            Access::Everything(rule) => {
-                put_rule(draft, &rule);
-                Statement::Verdict(Verdict::Goto(rule))
-            }
-            Access::Ports(ports) => {
-                for port in &ports {
-                    put_rule(draft, port.rule());
-                }
-                Statement::VerdictMap(Fields::ProtocolAndPort, side.put_ports(draft, &ports).1)
-            }
-        })
-    };
-    let mut rules = Vec::new();
-    rules.extend(open(Crowd::Everybody).map(|open| Rule::new([open])));
-    if side.direction() == Direction::Ingress
-        && let Some(open) = open(Crowd::Pods)
-    {
-        rules.extend(shared_rules::with_peers(side.direction(), SetRole::Pods, &open));
-    }
-    let audited = subject.audited;
-    let (event, verdict) = if audited {
-        (LogEvent::Audited, Verdict::Goto(ChainRole::LinkPass.into()))
-    } else {
-        (LogEvent::Denied, Verdict::Drop)
-    };
-    rules.push(shared_rules::log(side.direction(), event));
-    let rest = Rule::new([Statement::Counter, Statement::Verdict(verdict)]);
-    let policies = || subject.policies.iter().map(|policy| &policy.name);
-    rules.push(rest.comment(isolation_comment(audited, policies())));
-    let policies = policies().map(ToString::to_string);
-    let group = Digest::of(rules.iter().map(ToString::to_string).chain(policies));
-    let name = ChainRole::Isolation { direction: side.direction(), audited, group }.into();
-    draft.put_chain(&name, None, rules);
-    name
-}
-
-impl Isolation {
-    /// What becomes of packets that leave the door with a source that the other table does not know as the pod's.
-    pub(super) fn out_of_door(&self, source: &Statement) -> Vec<Rule> {
-        let go = |verdict| Rule::new([source.clone(), Statement::Verdict(verdict)]);
-        match (&self.egress, &self.ingress) {
-            (None, None) => vec![go(Verdict::Accept)],
-            (None, Some(_)) => vec![go(Verdict::Goto(ChainRole::LinkPass.into()))],
-            (Some(Judging { admit, rest }), _) => {
-                let answer = Rule::new([source.clone(), is_answer(), Statement::Verdict(Verdict::Accept)]);
-                vec![answer, go(Verdict::Jump(admit.clone())), go(Verdict::Goto(rest.clone()))]
-            }
-        }
-    }
-
-    /// What every frame meets that goes into the door; `None` where none has to.
-    ///
-    /// Packets to the pod's own addresses are judged in the other table, which knows their connections.
-    pub(super) fn at_entry(&self, door: &Door, addresses: &[IpAddr]) -> Option<Vec<Rule>> {
-        if self.ingress.is_none() && self.egress.is_none() {
-            return None;
-        }
-        let to_pod =
-            addresses.iter().map(|address| rule([FrameMatch::Destination(*address)], Verdict::Accept));
-        let mut rules: Vec<_> = to_pod.collect();
-        rules.push(rule([FrameMatch::Protocol(EtherType::Arp)], Verdict::Accept));
-        if let Some(own) = door.link_address {
-            rules.push(rule([FrameMatch::From(own)], Verdict::Accept));
-            // A bridge that has forgotten where somebody is asks at all of its ports.
-            rules.push(rule([FrameMatch::NotTo(own), FrameMatch::Unicast], Verdict::Drop));
-        }
-        rules.push(go(Verdict::Jump(ChainRole::LinkAlways.into())));
-        match &self.ingress {
-            Some(Judging { admit, rest }) => {
-                rules.push(go(Verdict::Jump(admit.clone())));
-                rules.push(go(Verdict::Goto(rest.clone())));
-            }
-            None => rules.push(go(Verdict::Goto(ChainRole::LinkPass.into()))),
-        }
-        Some(rules)
-    }
 }

@@ -9,6 +9,7 @@
 //! function of the objects alone.
 
 mod guard;
+mod judging;
 mod link;
 mod required;
 

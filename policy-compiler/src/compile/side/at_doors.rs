@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
-use super::subjects::{Isolated, SubjectName};
-use super::{Regranted, Side};
-use crate::compile::access::Access;
-use crate::compile::identity::Membership;
+use super::subjects::{Judged, SubjectName};
+use super::{AnyOf, Isolation, Regranted, Side};
 use crate::compile::peer_set::PeerSetId;
 use crate::compile::ranges::{self, AddressMap};
-use crate::compile::rule::Crowd;
 use crate::model::{Direction, Family, ObjectName};
 use crate::ruleset::Digest;
 
@@ -18,8 +16,8 @@ impl Side {
         self.direction
     }
 
-    /// What is known of a pod that is isolated in this direction.
-    pub(in crate::compile) fn isolated_pod(&self, pod: &ObjectName) -> Option<&Isolated> {
+    /// What is known of a pod that is judged in this direction.
+    pub(in crate::compile) fn judged_pod(&self, pod: &ObjectName) -> Option<&Judged> {
         self.subjects.get(&SubjectName::Pod(pod.clone()))?.pods.first()
     }
 
@@ -33,46 +31,49 @@ impl Side {
         std::mem::take(&mut self.regranted)
     }
 
-    /// What stands for all subjects to which the rules allow the same.
-    pub(in crate::compile) fn group_key(&self, subject: &Isolated) -> Digest {
-        let policies = subject.policies.iter().map(|policy| policy.name.to_string());
-        let rules = subject.rules.iter().filter_map(|chain| self.rules.get(chain));
-        let numbers = rules.map(|rule| format!("{:?}", rule.resolve(&subject.pod)));
-        Digest::of(policies.chain(numbers))
+    /// What stands for all pods that are judged alike.
+    pub(in crate::compile) fn group_key(&self, pod: &Judged) -> Digest {
+        let policies = pod.policies.iter().map(|policy| policy.name.to_string());
+        let rules = pod.rules.iter().map(|(chain, certain)| {
+            let rule = self.rules.get(chain).filter(|_| self.direction == Direction::Ingress);
+            format!("{chain} {certain} {:?}", rule.map(|rule| rule.resolve(&pod.pod)))
+        });
+        Digest::of(policies.chain([pod.audited.to_string()]).chain(rules))
     }
 
-    /// What the subject's rules allow between it and whoever is in these sets of peers.
-    pub(in crate::compile) fn granted(&self, subject: &Isolated, membership: &Membership) -> Option<Access> {
-        self.access(subject, membership, &[])
+    /// What judges a pod where it is known which pod it is. `left_alone`: NetworkPolicies deny nothing.
+    pub(in crate::compile) fn tiers_at_door<'a>(&'a self, pod: &'a Judged, left_alone: bool) -> AnyOf<'a> {
+        let isolation = match (pod.is_isolated(), pod.audited) {
+            (false, _) => Isolation::None,
+            (true, _) if left_alone => Isolation::LeftAlone,
+            (true, false) => Isolation::Denying,
+            (true, true) => Isolation::Audited,
+        };
+        AnyOf(vec![self.tiers(pod, isolation)])
     }
 
-    /// What the subject's rules allow between it and addresses in blocks that belong to no pod.
-    pub(in crate::compile) fn granted_blocks(
+    /// The blocks of a family that the pod's rules name, as far as they belong to no pod, and these ranges. Each piece comes
+    /// with the sets that it is in, and whether it lies in one of the ranges.
+    pub(in crate::compile) fn blocks(
         &self,
-        subject: &Isolated,
+        pod: &Judged,
         family: Family,
-    ) -> Vec<(IpAddr, IpAddr, Access)> {
-        let mut pieces: AddressMap<BTreeSet<PeerSetId>> = AddressMap::default();
-        let rules: Vec<_> = subject.rules.iter().filter_map(|chain| self.rules.get(chain)).collect();
-        let whole_family = Crowd::Family(family);
-        if rules.iter().any(|rule| rule.has_crowd(whole_family)) {
-            pieces.insert(ranges::of_family(family), BTreeSet::new());
-        }
-        for set in rules.iter().filter_map(|rule| self.peer_sets.get(rule.peers?)) {
-            let of_family = set.ranges().iter().filter(|range| Family::of(*range.start()) == family);
-            for range in of_family {
-                ranges::change(&mut pieces, range, |sets| {
-                    let mut sets = sets.cloned().unwrap_or_default();
-                    sets.insert(set.id());
-                    Some(sets)
+        ranges: impl IntoIterator<Item = RangeInclusive<IpAddr>>,
+    ) -> Vec<(RangeInclusive<IpAddr>, bool, BTreeSet<PeerSetId>)> {
+        let mut pieces: AddressMap<(bool, BTreeSet<PeerSetId>)> = AddressMap::default();
+        ranges.into_iter().for_each(|range| pieces.insert(range, (true, BTreeSet::new())));
+        let rules = pod.rules.iter().filter_map(|(chain, _)| self.rules.get(chain));
+        let sets: BTreeSet<_> = rules.filter_map(|rule| rule.peers).collect();
+        for id in sets {
+            let blocks = self.peer_sets.ranges(id);
+            for block in blocks.iter().filter(|block| Family::of(*block.start()) == family) {
+                ranges::change(&mut pieces, block, |piece| {
+                    let (in_range, mut sets) = piece.cloned().unwrap_or_default();
+                    sets.insert(id);
+                    Some((in_range, sets))
                 });
             }
         }
-        let granted = pieces.iter().filter_map(|(range, sets)| {
-            let membership = Membership::of_outsider(sets.iter().copied());
-            let access = self.access(subject, &membership, &[whole_family])?;
-            Some((*range.start(), *range.end(), access))
-        });
-        granted.collect()
+        pieces.iter().map(|(range, (in_range, sets))| (range.clone(), *in_range, sets.clone())).collect()
     }
 }

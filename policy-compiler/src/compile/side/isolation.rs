@@ -1,98 +1,90 @@
-//! What happens to a packet of an isolated pod that no rule with peers has let through.
+//! What happens to a packet of a judged pod about which no rule with peers decides.
 
 use std::net::IpAddr;
 
-use super::subjects::{Isolated, Subject};
+use super::subjects::Subject;
 use super::{Pass, Side};
-use crate::compile::access::Access;
 use crate::compile::counted::{comment, isolation_comment};
 use crate::compile::draft::Draft;
-use crate::compile::identity::Membership;
-use crate::compile::rule::Crowd;
-use crate::compile::shared_rules::{self, rule};
-use crate::model::{Direction, Family};
+use crate::compile::identity::Holder;
+use crate::compile::shared_rules::{self, go, rule};
+use crate::compile::verdicts::{self, Rest};
+use crate::compile::world::World;
+use crate::model::{Direction, Family, ObjectName};
 use crate::ruleset::{
-    ChainId, ChainRole, Digest, Element, ElementKey, Fields, LogEvent, Rule, SetId, SetRole, Statement,
-    Verdict,
+    ChainId, ChainRole, Digest, Element, ElementKey, Fields, LogEvent, LogPrefix, Rule, SetId, SetRole,
+    Statement, Verdict,
 };
 
 impl Side {
-    pub(super) fn update_isolation(&self, draft: &mut Draft, pass: &Pass) {
+    pub(super) fn update_isolation(&self, world: &World, draft: &mut Draft, pass: &Pass) {
         // All removals come first: an address may have moved from one subject to another.
         for address in pass.subjects.values().flatten().flat_map(|old| &old.addresses) {
             draft.remove_element(&self.isolated(*address), ElementKey::Address(*address));
             draft.remove_element(&self.itself(*address), ElementKey::AddressPair(*address, *address));
         }
         for subject in pass.subjects.keys().filter_map(|name| self.subjects.get(name)) {
-            self.isolate(draft, subject);
+            self.isolate(world, draft, subject);
         }
     }
 
-    fn isolate(&self, draft: &mut Draft, subject: &Subject) {
-        let chain = self.put_isolation(draft, subject);
-        let pods: Vec<_> = subject.pods.iter().map(|isolated| isolated.pod.name.to_string()).collect();
+    fn isolate(&self, world: &World, draft: &mut Draft, subject: &Subject) {
+        let Some(chain) = self.put_subject(world, draft, subject) else { return };
+        let pods: Vec<_> = subject.pods.iter().map(|judged| judged.pod.name.to_string()).collect();
         let pod = comment(&pods.join(", "));
         for address in &subject.addresses {
             let element = Element { target: Some(chain.clone()), comment: Some(pod.clone().into()) };
             draft.put_element(&self.isolated(*address), ElementKey::Address(*address), element);
-            let oneself = ElementKey::AddressPair(*address, *address);
-            draft.put_element(&self.itself(*address), oneself, Element::BARE);
+            if subject.is_isolated() {
+                let oneself = ElementKey::AddressPair(*address, *address);
+                draft.put_element(&self.itself(*address), oneself, Element::BARE);
+            }
         }
     }
 
-    /// Makes sure of the chain of a subject's group: the pods that the same policies isolate and that have
-    /// the same ports open to everybody and to all pods.
-    fn put_isolation(&self, draft: &mut Draft, subject: &Subject) -> ChainId {
-        let mut body = Vec::new();
-        if let Some(open) = self.opening(draft, subject, Crowd::Everybody) {
-            body.push(Rule::new([open]));
+    /// Makes sure of the chain of packets whose peer no rule names: what is decided for everybody, for a family and for all
+    /// pods, and then the isolation. `None` if they are all allowed, and nothing counts them.
+    fn put_subject(&self, world: &World, draft: &mut Draft, subject: &Subject) -> Option<ChainId> {
+        let rest = self.put_rest(world, draft, subject);
+        let tiers = self.tiers_of(subject);
+        let holders = (Holder::Outsider, true);
+        let mut body = verdicts::for_unnamed(draft, self.direction, &tiers, holders, &rest);
+        if body.is_empty() {
+            return rest.isolation;
         }
-        for family in Family::BOTH {
-            if let Some(open) = self.opening(draft, subject, Crowd::Family(family)) {
-                body.push(Rule::new([Statement::OfFamily(family), open]));
-            }
+        body.extend(rest.isolation.map(|isolation| go(Verdict::Goto(isolation))));
+        let group = Digest::of(body.iter().map(ToString::to_string));
+        let name = ChainRole::Subject(self.direction, group).into();
+        draft.put_chain(&name, None, body);
+        Some(name)
+    }
+
+    /// Makes sure of the chain of the isolation, which pods have in common that the same policies isolate.
+    pub(super) fn put_rest(&self, world: &World, draft: &mut Draft, subject: &Subject) -> Rest {
+        if !subject.is_isolated() {
+            return Rest::NONE;
         }
-        if let Some(open) = self.opening(draft, subject, Crowd::Pods) {
-            body.extend(shared_rules::with_peers(self.direction, SetRole::Pods, &open));
-        }
-        body.extend(to_itself(self.direction));
+        let left_alone = self.left_alone(world, draft, subject);
+        let mut body = left_alone.clone();
         let audited = subject.is_audited();
         if !audited {
-            body.push(to_untracked(draft, self.direction));
+            body.extend(verdicts::to_untracked(draft, self.direction));
         }
-        let (event, verdict) =
-            if audited { (LogEvent::Audited, Verdict::Return) } else { (LogEvent::Denied, Verdict::Drop) };
-        body.push(shared_rules::log(self.direction, event));
-        let rest = rule([Statement::Counter], verdict);
-        let policies = || subject.policies().map(|policy| &policy.name);
-        body.push(rest.comment(isolation_comment(audited, policies())));
-
-        let policies = policies().map(ToString::to_string);
-        let group = Digest::of(body.iter().map(ToString::to_string).chain(policies));
-        let name = ChainRole::Isolation { direction: self.direction, audited, group }.into();
-        draft.put_chain(&name, None, body);
-        name
+        let policies: Vec<_> = subject.isolating().map(|policy| &policy.name).collect();
+        let isolation = put_isolation(draft, self.direction, audited, body, &policies);
+        Rest { isolation: Some(isolation), left_alone }
     }
 
-    /// Where packets from or to a crowd go on that the subject's rules let through.
-    pub(super) fn opening(&self, draft: &mut Draft, subject: &Subject, crowd: Crowd) -> Option<Statement> {
-        let access = match subject.pods.as_slice() {
-            [pod] => self.crowd_access(pod, crowd)?,
-            // It is one address, whose family everybody is of whose packets come here.
-            _ if matches!(crowd, Crowd::Family(_)) => return None,
-            // One pod's rules may name the crowd where another's name everybody.
-            pods => {
-                let family = subject.addresses.first().map(|address| Crowd::Family(Family::of(*address)));
-                let crowds: Vec<_> = [crowd, Crowd::Everybody].into_iter().chain(family).collect();
-                Access::common(pods.iter().map(|pod| self.access(pod, &Membership::none(), &crowds)))?
-            }
-        };
-        Some(self.let_through(draft, &access))
-    }
-
-    /// What a pod's rules allow between it and a crowd.
-    pub(in crate::compile) fn crowd_access(&self, pod: &Isolated, crowd: Crowd) -> Option<Access> {
-        self.access(pod, &Membership::none(), &[crowd])
+    /// The rules that let pass what no policy of a namespace judges: a pod that reaches itself, as it does through a Service,
+    /// and what goes to the own node.
+    fn left_alone(&self, world: &World, draft: &mut Draft, subject: &Subject) -> Vec<Rule> {
+        let itself = Family::BOTH.map(|family| {
+            let fields = Fields::SourceAndDestination(family);
+            let is_itself = Statement::InSet(fields, SetRole::Itself(self.direction, family).into());
+            rule([is_itself], Verdict::Return)
+        });
+        let to_node = self.let_through_to_node(world, draft, subject);
+        itself.into_iter().chain(to_node).collect()
     }
 
     fn isolated(&self, address: IpAddr) -> SetId {
@@ -104,25 +96,23 @@ impl Side {
     }
 }
 
-/// Lets a pod reach itself, as it does through a Service.
-fn to_itself(direction: Direction) -> [Rule; 2] {
-    Family::BOTH.map(|family| {
-        let fields = Fields::SourceAndDestination(family);
-        let is_itself = Statement::InSet(fields, SetRole::Itself(direction, family).into());
-        rule([is_itself], Verdict::Return)
-    })
-}
-
-/// Leads there, and makes sure of the chain.
-///
-/// Such a packet may be an answer to one that is allowed, but nothing tells it from a new connection, so it is
-/// dropped; by itself, because whoever looks for the reason must look at conntrack and not at the policies.
-fn to_untracked(draft: &mut Draft, direction: Direction) -> Rule {
-    let drop = rule([Statement::Counter], Verdict::Drop);
-    let rules = vec![
-        shared_rules::log(direction, LogEvent::Untracked),
-        drop.comment("untracked: conntrack does not tell answers from new connections"),
-    ];
-    draft.put_chain(&ChainRole::Untracked(direction).into(), None, rules);
-    rule([Statement::InvalidOrUntracked], Verdict::Goto(ChainRole::Untracked(direction).into()))
+/// Makes sure of a chain that begins with these rules, and then denies or audits what pods send or get that these policies
+/// isolate.
+pub(in crate::compile) fn put_isolation(
+    draft: &mut Draft,
+    direction: Direction,
+    audited: bool,
+    mut rules: Vec<Rule>,
+    policies: &[&ObjectName],
+) -> ChainId {
+    let (event, verdict) =
+        if audited { (LogEvent::Audited, verdicts::allow(draft)) } else { (LogEvent::Denied, Verdict::Drop) };
+    rules.push(shared_rules::log(LogPrefix::Judged { direction, event }));
+    let rest = rule([Statement::Counter], verdict);
+    rules.push(rest.comment(isolation_comment(audited, policies.iter().copied())));
+    let policies = policies.iter().map(ToString::to_string);
+    let group = Digest::of(rules.iter().map(ToString::to_string).chain(policies));
+    let name = ChainRole::Isolation { direction, audited, group }.into();
+    draft.put_chain(&name, None, rules);
+    name
 }

@@ -1,11 +1,11 @@
 //! One direction of the node's policies.
 //!
-//! An update goes down the list of the modules: which pods are isolated and by which policies
-//! ([`subjects`]), whom the rules of those policies name ([`peers`]), what each of the named may reach
-//! ([`pairs`]), what happens to the rest ([`isolation`]), and what is open towards the own node ([`own_node`]).
+//! An update goes down the list of the modules: which pods are judged and by which policies ([`subjects`]), whom the
+//! rules of those policies name ([`peers`]), what becomes of packets between the two ([`pairs`]), what happens to the
+//! rest ([`isolation`]), and whether what goes to the own node is judged ([`own_node`]).
 
 mod at_doors;
-mod isolation;
+pub(super) mod isolation;
 mod own_node;
 mod pairs;
 mod peers;
@@ -16,25 +16,26 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::access::Access;
 use super::draft::Draft;
-use super::identity::{Identity, Membership};
-use super::peer_set::{PeerSet, PeerSetId, PeerSets, Use};
+use super::identity::Identity;
+use super::peer_set::{PeerSetId, PeerSets, Use};
+use super::policies::Policy;
 use super::ranges::{AddressMap, AddressRanges};
-use super::rule::{ActiveRule, Crowd, access};
+use super::rule::ActiveRule;
+use super::tiers::{AnyOf, Isolation, Tiers};
 use super::world::{Changed, World};
-use crate::model::{Direction, NetworkPolicy, ObjectName};
-use crate::ruleset::{ChainId, Element};
+use crate::model::{Direction, ObjectName, PolicyName};
+use crate::ruleset::{ChainId, Digest, Element};
 use peers::Known;
-use subjects::{Isolated, Subject, SubjectName};
+use subjects::{Judged, Subject, SubjectName};
 
 /// Everything that is known of one direction.
 pub(super) struct Side {
     direction: Direction,
-    /// What is isolated on the node.
+    /// What is judged on the node.
     subjects: BTreeMap<SubjectName, Subject>,
-    /// The policies that isolate any of it.
-    active: BTreeMap<ObjectName, Active>,
+    /// The policies that judge any of it.
+    active: BTreeMap<PolicyName, Active>,
     /// The rules of the active policies.
     rules: BTreeMap<ChainId, ActiveRule>,
     /// Whether one of them names every pod of the cluster.
@@ -47,7 +48,7 @@ pub(super) struct Side {
     pieces: AddressMap<Arc<Identity>>,
     /// Every identity in use, by its chain.
     identities: HashMap<ChainId, Known>,
-    /// The isolated pods that came, went or changed in the last update.
+    /// The judged pods that came, went or changed in the last update.
     changed_subjects: BTreeSet<ObjectName>,
     /// What the last update looked at anew.
     regranted: Regranted,
@@ -80,15 +81,16 @@ impl Regranted {
 #[derive(Default)]
 struct Active {
     /// `None` from the arrival of the first subject until the rules are made.
-    policy: Option<Arc<NetworkPolicy>>,
+    policy: Option<Policy>,
     subjects: BTreeSet<SubjectName>,
 }
 
 /// A set of peers that rules use otherwise than before.
 struct InQuestion {
-    set: Arc<PeerSet>,
     /// What rules asked of its members before.
     before: Option<Use>,
+    /// The addresses of its blocks and nodes before.
+    ranges: AddressRanges,
     /// The identities that had members of it.
     identities: BTreeSet<ChainId>,
 }
@@ -131,9 +133,9 @@ impl Side {
         self.update_subjects(world, changed, &mut pass);
         self.update_rules(world, changed, draft, &mut pass);
         self.update_peers(world, changed, draft, &mut pass);
-        self.update_pairs(draft, &pass);
-        self.update_isolation(draft, &pass);
-        self.update_own_node(draft, &pass);
+        self.update_pairs(world, draft, &pass);
+        self.update_isolation(world, draft, &pass);
+        self.update_own_node(world, draft, &pass);
         let pods = pass.subjects.into_keys().filter_map(|name| match name {
             SubjectName::Pod(pod) => Some(pod),
             SubjectName::Shared(_) => None,
@@ -157,12 +159,23 @@ impl Side {
 }
 
 impl Side {
-    /// What the rules that isolate a pod allow between it and whoever is in these sets of peers or one of these crowds:
-    /// what they allow to all who may have the other end's address.
-    fn access(&self, pod: &Isolated, membership: &Membership, crowds: &[Crowd]) -> Option<Access> {
-        let rules = || pod.rules.iter().filter_map(|chain| Some((chain, self.rules.get(chain)?)));
-        let each = membership.each();
-        Access::common(each.map(|members| access(self.direction, &pod.pod, rules(), members, crowds)))
+    /// The rules that judge a pod, and what stands behind those of its NetworkPolicies.
+    fn tiers<'a>(&'a self, pod: &'a Judged, isolation: Isolation) -> Tiers<'a> {
+        let rules =
+            pod.rules.iter().filter_map(|(chain, certain)| Some((chain, self.rules.get(chain)?, *certain)));
+        Tiers::new(self.direction, &pod.pod, rules, isolation)
+    }
+
+    /// What stands for all subjects that are judged alike.
+    fn key_of(&self, subject: &Subject) -> Digest {
+        Digest::of(
+            subject.pods.iter().map(|pod| format!("{} {:?}", self.group_key(pod), subject.isolation(pod))),
+        )
+    }
+
+    /// The rules that judge each pod of a subject.
+    fn tiers_of<'a>(&'a self, subject: &'a Subject) -> AnyOf<'a> {
+        AnyOf(subject.pods.iter().map(|pod| self.tiers(pod, subject.isolation(pod))).collect())
     }
 }
 

@@ -1,24 +1,42 @@
-//! What each identity may reach: for every subject that grants it something, the ports.
+//! What becomes of packets between each identity and the subjects whose rules name it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::peers::Known;
 use super::subjects::{Subject, SubjectName};
 use super::{Pass, Side, goto};
-use crate::compile::access::{Access, Opening, port_map};
 use crate::compile::draft::Draft;
-use crate::compile::identity::Identity;
+use crate::compile::identity::{Identity, Membership};
+use crate::compile::outcome::Outcomes;
 use crate::compile::peer_set::PeerSetId;
-use crate::compile::rule::Crowd;
 use crate::compile::shared_rules;
-use crate::model::Family;
-use crate::ruleset::{
-    ChainId, ChainRole, Digest, ElementKey, Fields, KeyType, Rule, SetId, SetKind, SetRole, Statement,
-    Verdict,
-};
+use crate::compile::tiers::AnyOf;
+use crate::compile::verdicts::{self, Rest};
+use crate::compile::world::World;
+use crate::model::{Direction, Family};
+use crate::ruleset::{ChainId, ChainRole, Digest, ElementKey, KeyType, Rule, SetKind, Statement, Verdict};
+
+/// The subjects of an update, by what judges them.
+struct Groups<'a> {
+    world: &'a World,
+    of_subjects: HashMap<&'a SubjectName, Digest>,
+    groups: HashMap<Digest, Group<'a>>,
+}
+
+/// Subjects that are judged alike.
+struct Group<'a> {
+    direction: Direction,
+    tiers: AnyOf<'a>,
+    rest: Rest,
+    /// What becomes of packets whose peer no rule names.
+    defaults: HashMap<(Membership, Family), Outcomes>,
+    /// The chain that judges packets between the group and each identity.
+    judging: HashMap<(ChainId, Family), Option<ChainId>>,
+}
 
 impl Side {
-    pub(super) fn update_pairs(&self, draft: &mut Draft, pass: &Pass) {
+    pub(super) fn update_pairs(&self, world: &World, draft: &mut Draft, pass: &Pass) {
+        let mut groups = Groups::new(world);
         for (identity, subjects) in self.pairs_in_question(pass) {
             let Some(Known { identity, .. }) = self.identities.get(identity) else { continue };
             // All removals come first: an address may have moved from one subject to another.
@@ -26,8 +44,8 @@ impl Side {
             for address in old.flat_map(|subject| &subject.addresses) {
                 draft.remove_element(identity.reached(Family::of(*address)), ElementKey::Address(*address));
             }
-            for subject in subjects.iter().filter_map(|name| self.subjects.get(*name)) {
-                self.put_pair(draft, identity, subject);
+            for subject in subjects.iter().filter_map(|name| self.subjects.get_key_value(*name)) {
+                self.put_pair(draft, identity, subject, &mut groups);
             }
             self.put_identity(draft, identity);
         }
@@ -64,63 +82,27 @@ impl Side {
         }
     }
 
-    fn put_pair(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) {
-        let chain = match subject.pods.as_slice() {
-            [pod] => {
-                self.access(pod, &identity.membership, &[]).map(|access| self.put_access(draft, &access))
+    /// Puts what becomes of packets between an identity and a subject, where it is not what becomes of the subject's others.
+    fn put_pair<'a>(
+        &'a self,
+        draft: &mut Draft,
+        identity: &Identity,
+        (name, subject): (&'a SubjectName, &'a Subject),
+        groups: &mut Groups<'a>,
+    ) {
+        for family in Family::BOTH {
+            let addresses = subject.addresses.iter().filter(|address| Family::of(**address) == family);
+            let addresses: Vec<_> = addresses.collect();
+            if addresses.is_empty() {
+                continue;
             }
-            _ => self.put_shared(draft, identity, subject),
-        };
-        let Some(chain) = chain else { return };
-        for address in &subject.addresses {
-            let family = Family::of(*address);
+            let Some(chain) = groups.of(self, draft, name, subject).judging(draft, identity, family) else {
+                continue;
+            };
             let map = identity.reached(family);
             draft.put_set(map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
-            draft.put_element(map, ElementKey::Address(*address), goto(&chain));
-        }
-    }
-
-    /// Makes sure of a chain that returns for what the policies of all pods allow that show one address; `None` if that
-    /// is nothing. What one pod's rules open to a crowd another's may open to the identity, so both count here.
-    fn put_shared(&self, draft: &mut Draft, identity: &Identity, subject: &Subject) -> Option<ChainId> {
-        // Where no rule names the identity, the crowds are looked up with the isolation.
-        let sets: BTreeSet<_> = identity.membership.sets().collect();
-        let mut peers = subject.rules().filter_map(|chain| self.rules.get(chain)?.peers);
-        peers.find(|set| sets.contains(set))?;
-        // It is one address, so the other end's is of its family.
-        let family = Family::of(*subject.addresses.first()?);
-        let open = |crowds: &[Crowd]| {
-            let crowds = [&[Crowd::Everybody, Crowd::Family(family)], crowds].concat();
-            Access::common(subject.pods.iter().map(|pod| self.access(pod, &identity.membership, &crowds)))
-        };
-        let to_anybody = open(&[]);
-        let to_pods = open(&[Crowd::Pods]).filter(|open| to_anybody.as_ref() != Some(open));
-        let mut rules = Vec::new();
-        if let Some(open) = to_pods {
-            let open = self.let_through(draft, &open);
-            rules.extend(shared_rules::with_peers(self.direction, SetRole::Pods, &open));
-        }
-        if let Some(open) = to_anybody {
-            rules.push(Rule::new([self.let_through(draft, &open)]));
-        }
-        if rules.is_empty() {
-            return None;
-        }
-        rules.push(self.to_unlisted());
-        let content = Digest::of(rules.iter().map(ToString::to_string));
-        let chain = ChainRole::Path(self.direction, content).into();
-        if !draft.has_chain(&chain) {
-            draft.put_chain(&chain, None, rules);
-        }
-        Some(chain)
-    }
-
-    /// Where packets go on that `access` allows.
-    pub(super) fn let_through(&self, draft: &mut Draft, access: &Access) -> Statement {
-        match access {
-            Access::Everything(rule) => Statement::Verdict(Verdict::Goto(rule.clone())),
-            Access::Ports(ports) => {
-                Statement::VerdictMap(Fields::ProtocolAndPort, self.put_ports(draft, ports).1)
+            for address in addresses {
+                draft.put_element(map, ElementKey::Address(*address), goto(&chain));
             }
         }
     }
@@ -132,39 +114,54 @@ impl Side {
         let look_ups = filled.map(|(family, map)| {
             Rule::new([Statement::VerdictMap(shared_rules::subject_field(self.direction, family), map)])
         });
-        let rules = look_ups.chain([self.to_unlisted()]).collect();
+        let unlisted = shared_rules::go(Verdict::Goto(ChainRole::Unlisted(self.direction).into()));
+        let rules = look_ups.chain([unlisted]).collect();
         draft.put_chain(&identity.chain, None, rules);
     }
+}
 
-    /// Makes sure of a chain that returns for what `access` allows; its name.
-    fn put_access(&self, draft: &mut Draft, access: &Access) -> ChainId {
-        match access {
-            Access::Everything(rule) => rule.clone(),
-            Access::Ports(ports) => {
-                let (content, map) = self.put_ports(draft, ports);
-                let chain = ChainRole::Ports(self.direction, content).into();
-                if !draft.has_chain(&chain) {
-                    let look_up = Rule::new([Statement::VerdictMap(Fields::ProtocolAndPort, map)]);
-                    draft.put_chain(&chain, None, vec![look_up, self.to_unlisted()]);
-                }
-                chain
-            }
-        }
+impl<'a> Groups<'a> {
+    fn new(world: &'a World) -> Self {
+        Self { world, of_subjects: HashMap::new(), groups: HashMap::new() }
     }
 
-    /// Makes sure of the map from ports to the rules that open them; what stands for its content, and the map.
-    pub(in crate::compile) fn put_ports(&self, draft: &mut Draft, ports: &[Opening]) -> (Digest, SetId) {
-        let content = Digest::of(ports.iter().map(ToString::to_string));
-        let name = SetRole::Ports(self.direction, content).into();
-        if !draft.has_elements(&name) {
-            let (kind, elements) = port_map(ports);
-            draft.put_set(&name, kind);
-            draft.replace_elements(&name, elements);
-        }
-        (content, name)
+    /// The group of a subject.
+    fn of(
+        &mut self,
+        side: &'a Side,
+        draft: &mut Draft,
+        name: &'a SubjectName,
+        subject: &'a Subject,
+    ) -> &mut Group<'a> {
+        let key = self.of_subjects.entry(name).or_insert_with(|| side.key_of(subject));
+        self.groups.entry(*key).or_insert_with(|| Group {
+            direction: side.direction,
+            tiers: side.tiers_of(subject),
+            rest: side.put_rest(self.world, draft, subject),
+            defaults: HashMap::new(),
+            judging: HashMap::new(),
+        })
     }
+}
 
-    fn to_unlisted(&self) -> Rule {
-        shared_rules::go(Verdict::Goto(ChainRole::Unlisted(self.direction).into()))
+impl Group<'_> {
+    /// Makes sure of the chain of packets between the group and an identity; `None` if they are judged like those whose
+    /// peer no rule names.
+    fn judging(&mut self, draft: &mut Draft, identity: &Identity, family: Family) -> Option<ChainId> {
+        if let Some(known) = self.judging.get(&(identity.chain.clone(), family)) {
+            return known.clone();
+        }
+        let unnamed = identity.membership.without_sets();
+        let outcomes = self.tiers.fold(&identity.membership, family);
+        let default = self
+            .defaults
+            .entry((unnamed.clone(), family))
+            .or_insert_with(|| self.tiers.fold(&unnamed, family));
+        let divergence = outcomes.divergence(default);
+        let unlisted = ChainRole::Unlisted(self.direction);
+        let chain = (!divergence.is_empty())
+            .then(|| verdicts::put_judging(draft, self.direction, &divergence, &self.rest, Some(unlisted)));
+        self.judging.insert((identity.chain.clone(), family), chain.clone());
+        chain
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Pass, Side, goto};
 use crate::compile::draft::Draft;
-use crate::compile::identity::{Identity, Membership};
+use crate::compile::identity::{Holder, Identity, Membership};
 use crate::compile::peer_set::{Member, PeerSetId};
 use crate::compile::ranges::{self, AddressRanges};
 use crate::compile::world::{Changed, World};
@@ -106,7 +106,7 @@ impl Side {
         let now = touched.iter().filter_map(|(_, member)| member.as_ref());
         let mut members: Vec<Member> = kept.chain(now).cloned().collect();
         members.sort_unstable();
-        let identity = (!members.is_empty()).then(|| self.identity(Membership::of_one(members), pass));
+        let identity = (!members.is_empty()).then(|| self.identity(Membership::of_pod(members), pass));
         moves.insert(key, identity.clone());
         identity
     }
@@ -170,11 +170,10 @@ impl Side {
     fn update_blocks(&mut self, draft: &mut Draft, pass: &mut Pass) {
         let mut touched = AddressRanges::default();
         for (id, in_question) in std::mem::take(&mut pass.peer_sets) {
-            let is_in = self.peer_sets.asked(id).is_some();
-            let mut moves: HashMap<Option<Arc<Identity>>, Option<Arc<Identity>>> = HashMap::new();
+            let now = self.peer_sets.ranges(id);
             let mut pieces = std::mem::take(&mut self.pieces);
-            for range in in_question.set.ranges().iter().filter(|_| is_in != in_question.before.is_some()) {
-                let around = ranges::with_neighbours(range);
+            for (range, is_in) in ranges::differences(&in_question.ranges, &now) {
+                let around = ranges::with_neighbours(&range);
                 let before: Vec<_> = pieces.overlapping(&around).map(|(piece, _)| piece.clone()).collect();
                 for piece in before {
                     let blocks = SetRole::Blocks(self.direction, Family::of(*piece.start())).into();
@@ -182,8 +181,9 @@ impl Side {
                     touched.insert(piece);
                 }
                 touched.insert(range.clone());
-                pass.regranted.insert_range(range);
-                ranges::change(&mut pieces, range, |old| {
+                pass.regranted.insert_range(&range);
+                let mut moves: HashMap<Option<Arc<Identity>>, Option<Arc<Identity>>> = HashMap::new();
+                ranges::change(&mut pieces, &range, |old| {
                     let new = moves.entry(old.cloned());
                     new.or_insert_with(|| self.piece(old, id, is_in, pass)).clone()
                 });
@@ -213,7 +213,7 @@ impl Side {
         if is_in {
             sets.insert(id);
         }
-        let membership = Membership::of_outsider(sets);
+        let membership = Membership::in_blocks(sets, Holder::Outsider);
         (!membership.is_empty()).then(|| self.identity(membership, pass))
     }
 }
