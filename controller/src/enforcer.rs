@@ -319,7 +319,7 @@ impl<K: Nftables> Enforcer<K> {
             doors.find(&mut self.compiler);
         }
         let policies = self.compiler.update();
-        let concerned = Concerned::by(&policies);
+        let concerned = Concerned::by(&policies, self.compiler.ruleset());
         let doors = self.compiler.update_doors();
         self.apply(std::iter::once(policies).chain(doors).collect())?;
         self.examine(concerned);
@@ -386,7 +386,8 @@ impl<K: Nftables> Enforcer<K> {
         let found = Search::new(&mut self.compiler, &mut self.kernel, plan).open(closed)?;
         self.refusals.kept(&self.compiler, found.reasons, found.untried);
         let transactions = plan(&self.compiler);
-        let concerned = transactions.first().map(Concerned::by);
+        let ruleset = self.compiler.ruleset();
+        let concerned = transactions.first().map(|policies| Concerned::by(policies, ruleset));
         self.apply(transactions)?;
         if let Some(concerned) = concerned {
             self.examine(concerned);
