@@ -26,7 +26,7 @@ use crate::http;
 use crate::kernel::{Connection, Kernel, Watch, routes};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
-use crate::refusals::Refusals;
+use crate::refusals::{PolicyNews, Refusals};
 use crate::source::Changes;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
@@ -99,7 +99,7 @@ pub fn run(options: Options) -> Result<()> {
     let (pods, addresses) = mpsc::channel();
     let (complaints, problems) = tokio::sync::mpsc::channel(COMPLAINTS);
     let (notices, denials) = tokio::sync::mpsc::channel(NOTICES);
-    let (refusals, refused) = tokio::sync::mpsc::channel(NOTICES);
+    let (policy_news, policies) = tokio::sync::mpsc::channel(NOTICES);
     let finder =
         doors.map(|options| find_doors(&kernel, &node_name, options, &sender, &threads)).transpose()?;
     let keeper = doors.zip(finder.flatten()).map(|(DoorOptions { allow_tunnels, .. }, finder)| {
@@ -108,7 +108,7 @@ pub fn run(options: Options) -> Result<()> {
     let hand_on = to_enforcer(LocalPods::new(&node_name, pods), sender.clone());
     let follower =
         Follower { node: &node_name, heard, health: &health, metrics: &metrics, threads: &threads };
-    follower.follow(&source, News { problems, denials, refused }, hand_on)?;
+    follower.follow(&source, News { problems, denials, policies }, policy_news.clone(), hand_on)?;
     let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
     threads.spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
@@ -130,7 +130,7 @@ pub fn run(options: Options) -> Result<()> {
         Some(_) => compiler.with_doors(),
         None => compiler,
     };
-    let refusals = Refusals::new(health.clone(), metrics.clone(), refusals);
+    let refusals = Refusals::new(health.clone(), metrics.clone(), policy_news);
     let enforcer = Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), refusals)
         .guarding(strict_start);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
@@ -211,6 +211,7 @@ impl Follower<'_> {
         self,
         source: &Source,
         news: News,
+        remarks: tokio::sync::mpsc::Sender<PolicyNews>,
         hand_on: impl Fn(Changes) -> bool + Send + 'static,
     ) -> Result<()> {
         let heard = self.heard;
@@ -225,7 +226,8 @@ impl Follower<'_> {
         };
         let (node, health, metrics) = (self.node.to_owned(), self.health.clone(), self.metrics.clone());
         self.threads.spawn("api", move || {
-            server.follow(&node, health, &metrics, hand_on, |client| events::publish(client, &node, news));
+            let publish = |client| events::publish(client, &node, news);
+            server.follow(&node, health, &metrics, remarks, hand_on, publish);
         })?;
         Ok(())
     }

@@ -194,6 +194,10 @@ impl<K: Nftables> Enforcer<K> {
                 self.compiler.put_policy(&name, policy);
                 self.changed.insert(name.into());
             }
+            Update::ClusterPolicy(name, policy) => {
+                self.compiler.put_cluster_policy(&name, policy);
+                self.changed.insert(PolicyName::Cluster(name));
+            }
         }
     }
 

@@ -19,6 +19,11 @@ impl Heard {
         }
     }
 
+    /// A kind is not followed any more.
+    pub(crate) fn forget(&self, kind: &str) {
+        self.kinds().remove(kind);
+    }
+
     /// How long nothing has been heard of each kind.
     pub(crate) fn ages(&self) -> BTreeMap<String, Duration> {
         self.kinds().iter().map(|(kind, at)| (kind.clone(), at.elapsed())).collect()

@@ -13,7 +13,7 @@ use crate::counters::Counters;
 use crate::heard::Heard;
 
 /// The kinds of objects that an agent follows.
-const KINDS: [&str; 4] = ["Namespace", "NetworkPolicy", "Node", "Pod"];
+const KINDS: [&str; 5] = ["ClusterNetworkPolicy", "Namespace", "NetworkPolicy", "Node", "Pod"];
 
 /// All metrics; every name starts with `podfence_`.
 pub(crate) struct Metrics {

@@ -24,11 +24,22 @@ const NAMED: usize = 5;
 
 /// What becomes an event on a policy.
 #[derive(Debug, Clone)]
-pub(crate) struct Refusal {
+pub(crate) struct PolicyNews {
     /// The policy.
     pub(crate) policy: PolicyName,
-    /// Why the kernel refuses it; `None` if it takes it again.
-    pub(crate) reason: Option<String>,
+    /// What there is to say.
+    pub(crate) content: PolicyContent,
+}
+
+/// What there is to say about a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PolicyContent {
+    /// Why the kernel refuses it.
+    Refused(String),
+    /// The kernel takes it again.
+    Enforced,
+    /// What is not entirely what was probably meant.
+    Remark(String),
 }
 
 /// The policies that are closed because the kernel refuses them, and where that is reported.
@@ -40,11 +51,11 @@ pub(crate) struct Refusals {
     pause: Duration,
     health: Health,
     metrics: Arc<Metrics>,
-    events: Sender<Refusal>,
+    events: Sender<PolicyNews>,
 }
 
 impl Refusals {
-    pub(crate) fn new(health: Health, metrics: Arc<Metrics>, events: Sender<Refusal>) -> Self {
+    pub(crate) fn new(health: Health, metrics: Arc<Metrics>, events: Sender<PolicyNews>) -> Self {
         let (policies, untried) = (BTreeSet::new(), Vec::new());
         Self { policies, untried, retry_at: None, pause: FIRST_PAUSE, health, metrics, events }
     }
@@ -100,7 +111,7 @@ impl Refusals {
         }
         self.untried = untried;
         for (policy, reason) in reasons {
-            self.publish(Refusal { policy, reason: Some(reason) });
+            self.publish(policy, PolicyContent::Refused(reason));
         }
         self.review(compiler);
     }
@@ -114,7 +125,7 @@ impl Refusals {
         for policy in self.policies.difference(&closed) {
             if compiler.has_policy(policy) {
                 info!(%policy, "the kernel takes the policy: its rules are enforced again");
-                self.publish(Refusal { policy: policy.clone(), reason: None });
+                self.publish(policy.clone(), PolicyContent::Enforced);
             } else {
                 info!(%policy, "the policy that the kernel refused is gone");
             }
@@ -142,8 +153,8 @@ impl Refusals {
     }
 
     /// Where nobody follows an API server, or too many are waiting already, the log has it.
-    fn publish(&self, refusal: Refusal) {
-        let _ = self.events.try_send(refusal);
+    fn publish(&self, policy: PolicyName, content: PolicyContent) {
+        let _ = self.events.try_send(PolicyNews { policy, content });
     }
 }
 

@@ -214,6 +214,17 @@ impl ControlPlane {
                 {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": verbs},
                 {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
                 {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": verbs},
+                {
+                    "apiGroups": ["policy.networking.k8s.io"],
+                    "resources": ["clusternetworkpolicies"],
+                    "verbs": verbs,
+                },
+                {
+                    "apiGroups": ["apiextensions.k8s.io"],
+                    "resources": ["customresourcedefinitions"],
+                    "resourceNames": ["clusternetworkpolicies.policy.networking.k8s.io"],
+                    "verbs": verbs,
+                },
             ],
         }))?;
         self.api.apply(&json!({

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::*;
 use crate::kernel::Kernel;
-use crate::refusals::Refusal;
+use crate::refusals::{PolicyContent, PolicyNews};
 use crate::source::Changes;
 
 /// The longest that anything may take.
@@ -73,7 +73,7 @@ struct Scene {
     enforcer: Enforcer<Spoiling>,
     health: Health,
     metrics: Arc<Metrics>,
-    events: Receiver<Refusal>,
+    events: Receiver<PolicyNews>,
     with_doors: bool,
 }
 
@@ -118,8 +118,8 @@ impl Scene {
     /// The events since the last call: a policy, and whether it is refused.
     fn events(&mut self) -> Vec<(String, bool)> {
         let mut events = Vec::new();
-        while let Ok(Refusal { policy, reason }) = self.events.try_recv() {
-            events.push((policy.to_string(), reason.is_some()));
+        while let Ok(PolicyNews { policy, content }) = self.events.try_recv() {
+            events.push((policy.to_string(), content != PolicyContent::Enforced));
         }
         events.sort();
         events

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::datapath::Problem;
 use crate::denials::Notice;
-use crate::refusals::Refusal;
+use crate::refusals::PolicyNews;
 
 const COMPONENT: &str = "podfence-controller";
 
@@ -36,15 +36,15 @@ pub(crate) struct News {
     /// On pods.
     pub(crate) denials: Receiver<Notice>,
     /// On policies.
-    pub(crate) refused: Receiver<Refusal>,
+    pub(crate) policies: Receiver<PolicyNews>,
 }
 
 /// Makes Events of the news until there are none to come.
-pub(crate) async fn publish(client: Client, node: &str, News { problems, denials, refused }: News) {
+pub(crate) async fn publish(client: Client, node: &str, News { problems, denials, policies }: News) {
     futures::future::join3(
         node::publish(&client, node, problems),
         pods::publish(&client, node, denials),
-        policies::publish(&client, node, refused),
+        policies::publish(&client, node, policies),
     )
     .await;
 }

@@ -1,5 +1,6 @@
-//! Events on policies: the kernel refuses them, or takes them again.
+//! Events on policies: the kernel refuses them, or takes them again, or they are not entirely what was meant.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Event, ObjectReference};
@@ -10,52 +11,75 @@ use policy_compiler::model::PolicyName;
 use tokio::sync::mpsc::Receiver;
 
 use super::{Content, Failures, NAMESPACE, event, reference};
-use crate::cluster_policies::{self, VERSIONS};
-use crate::refusals::{Refusal, consequence};
+use crate::cluster_policies::Version;
+use crate::refusals::{PolicyContent, PolicyNews, consequence};
 use crate::token_bucket::TokenBucket;
 
 /// The `reason` of an event.
 const REFUSED: &str = "PolicyRefused";
 const ENFORCED: &str = "PolicyEnforced";
+const REMARK: &str = "PolicyWarning";
+
+/// The longest part of a policy's name in that of an event, bytes: the API server takes 253, with what stands behind.
+const LONGEST_NAME: usize = 200;
 
 /// How many events are made at once, and how soon another one: who edits a bad policy again and again gets no more.
 const IN_ALL: (u32, Duration) = (25, Duration::from_secs(10));
 
-/// Makes Events of policies that the kernel refuses until there are none to come. What cannot be published is in the
-/// log.
-pub(super) async fn publish(client: &Client, node: &str, mut refusals: Receiver<Refusal>) {
+/// Makes Events of what there is to say about policies until there is nothing to come. What cannot be published is in
+/// the log.
+pub(super) async fn publish(client: &Client, node: &str, mut policies: Receiver<PolicyNews>) {
     let (most, interval) = IN_ALL;
     let mut in_all = TokenBucket::new(most, interval, Instant::now());
     let mut failures = Failures::default();
-    while let Some(refusal) = refusals.recv().await {
+    while let Some(news) = policies.recv().await {
         if in_all.take(Instant::now())
-            && let Err(error) = create(client, node, refusal).await
+            && let Err(error) = create(client, node, news).await
         {
-            failures.report(&error, "a policy gets no event of what the kernel makes of it; the log has it");
+            failures.report(&error, "a policy gets no event; the log has it");
         }
     }
 }
 
-async fn create(client: &Client, node: &str, Refusal { policy, reason }: Refusal) -> kube::Result<()> {
+async fn create(client: &Client, node: &str, PolicyNews { policy, content }: PolicyNews) -> kube::Result<()> {
     let Some(object) = find(client, &policy).await? else { return Ok(()) };
-    let content = match reason {
-        Some(reason) => Content {
+    let is_remark = matches!(content, PolicyContent::Remark(_));
+    let content = match content {
+        PolicyContent::Refused(reason) => Content {
             kind: "Warning",
             reason: REFUSED,
             message: format!("on node {node} {}, because {reason}", consequence(&policy)),
             count: 1,
         },
-        None => Content {
+        PolicyContent::Enforced => Content {
             kind: "Normal",
             reason: ENFORCED,
             message: format!("the kernel of node {node} takes the policy: its rules are enforced"),
             count: 1,
         },
+        PolicyContent::Remark(message) => Content { kind: "Warning", reason: REMARK, message, count: 1 },
     };
-    let event = event(node, object, content);
+    let mut event = event(node, object, content);
+    if is_remark {
+        event.metadata.name = Some(common_name(&event));
+    }
     let namespace = event.metadata.namespace.as_deref().unwrap_or(NAMESPACE);
     let events = Api::<Event>::namespaced(client.clone(), namespace);
-    events.create(&PostParams::default(), &event).await.map(drop)
+    match events.create(&PostParams::default(), &event).await {
+        // The agent of another node was faster.
+        Err(kube::Error::Api(status)) if is_remark && status.code == 409 => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
+/// A name that is the same on every node, where all of them have the same to say.
+fn common_name(event: &Event) -> String {
+    let object = &event.involved_object;
+    let mut hasher = DefaultHasher::new();
+    (&object.uid, &event.message).hash(&mut hasher);
+    let mut name = object.name.clone().unwrap_or_default();
+    name.truncate(LONGEST_NAME);
+    format!("{}.{:016x}", name.trim_end_matches(['.', '-']), hasher.finish())
 }
 
 /// What names a policy in an event; `None` if it is gone.
@@ -66,7 +90,7 @@ async fn find(client: &Client, policy: &PolicyName) -> kube::Result<Option<Objec
             reference(policies, &(), &name.name).await
         }
         PolicyName::Cluster(name) => {
-            for resource in VERSIONS.map(cluster_policies::resource) {
+            for resource in Version::ALL.map(Version::resource) {
                 let policies = Api::<DynamicObject>::all_with(client.clone(), &resource);
                 match reference(policies, &resource, name).await {
                     // The API server does not serve this version.

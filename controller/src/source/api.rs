@@ -5,11 +5,15 @@
 //! been handed on stays known.
 
 mod decode;
+mod definition;
 mod deletions;
 mod known;
 mod listener;
 mod node;
+mod nodes;
 mod objects;
+mod policies;
+mod retries;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +22,7 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -26,17 +31,23 @@ use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, Kubeco
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::decode::Object;
+use self::definition::Served;
 use self::deletions::Deletions;
 use self::known::Known;
 use self::node::OwnNode;
-use self::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
+use self::objects::{Kind, Namespace, Node, Pod, Remark, kind, plural};
+use self::policies::NetworkPolicy;
+use self::retries::Retries;
 use super::{Changes, Knowledge, Update};
 use crate::health::{Condition, Health};
 use crate::heard::Heard;
 use crate::metrics::Metrics;
+use crate::refusals::{PolicyContent, PolicyNews};
 
 /// How long a watch lasts, seconds; then the server ends it, and it begins anew where it was. So something is heard of
 /// every kind, also of one that nobody changes: of such a kind not every server sends bookmarks.
@@ -50,11 +61,6 @@ const LONGEST_AGE: Duration = Duration::from_secs(150);
 
 /// How often ages are looked at.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// The wait after the first failure; it doubles up to [`LONGEST_RETRY`], and up to a half of it is left out by
-/// chance, so that not all nodes come back at once.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LONGEST_RETRY: Duration = Duration::from_secs(4);
 
 /// Why the API server cannot even be tried.
 #[derive(Debug, thiserror::Error)]
@@ -131,17 +137,22 @@ impl ApiServer {
         Ok(Self { client, heard, runtime })
     }
 
-    /// Hands all objects to `hand_on`, of nodes only the one of this name, and then each change of what is read of them at
-    /// once, until `hand_on` returns false. What `beside` makes of the client runs beside that.
+    /// Hands all objects to `hand_on`, of nodes only the one of this name unless a policy names others, and then each
+    /// change of what is read of them at once, until `hand_on` returns false. What `beside` makes of the client runs
+    /// beside that. Remarks on policies go into `remarks`, as far as there is room.
     pub(crate) fn follow<B: Future<Output = ()>>(
         self,
         node: &str,
         health: Health,
         metrics: &Metrics,
+        remarks: Sender<PolicyNews>,
         hand_on: impl Fn(Changes) -> bool,
         beside: impl FnOnce(Client) -> B,
     ) {
-        let missing = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Node>(), plural::<Pod>()]
+        let kinds = [plural::<Namespace>(), plural::<NetworkPolicy>(), plural::<Node>(), plural::<Pod>()];
+        let missing = kinds
+            .into_iter()
+            .chain([definition::PLURAL.to_owned()])
             .map(|plural| (plural.clone(), format!("{plural} are not listed yet")));
         let beside = beside(self.client.clone());
         let follower = Follower {
@@ -150,7 +161,10 @@ impl ApiServer {
             health,
             metrics,
             hand_on,
-            missing: RefCell::new(BTreeMap::from(missing)),
+            remarks,
+            missing: RefCell::new(missing.collect()),
+            served: watch::Sender::new(Served::Unknown),
+            naming_nodes: watch::Sender::default(),
             silent: RefCell::default(),
             node: RefCell::new(OwnNode::new(node)),
             deletions: Deletions::default(),
@@ -158,8 +172,7 @@ impl ApiServer {
             undecodable: RefCell::default(),
         };
         let all = watcher::Config::default().timeout(WATCH_LENGTH);
-        let own = all.clone().fields(&format!("metadata.name={node}"));
-        let (namespaces, policies, nodes, pods) = Default::default();
+        let (namespaces, policies, pods) = Default::default();
         self.runtime.block_on(async {
             // The objects are followed when that is over, too.
             let beside = async {
@@ -168,10 +181,12 @@ impl ApiServer {
             };
             tokio::select! {
                 () = beside => {}
-                Ended = follower.follow::<Namespace>(&all, &namespaces) => {}
-                Ended = follower.follow::<NetworkPolicy>(&all, &policies) => {}
-                Ended = follower.follow::<Node>(&own, &nodes) => {}
-                Ended = follower.follow::<Pod>(&all, &pods) => {}
+                Ended = follower.follow::<Namespace>(&all, &(), &namespaces) => {}
+                Ended = follower.follow::<NetworkPolicy>(&all, &(), &policies) => {}
+                Ended = follower.follow_definition(&all) => {}
+                Ended = follower.follow_cluster_policies(&all) => {}
+                Ended = follower.follow_nodes(&all, node) => {}
+                Ended = follower.follow::<Pod>(&all, &(), &pods) => {}
                 Ended = follower.settle_deletions(&namespaces) => {}
                 Ended = follower.look_at_ages() => {}
             }
@@ -183,11 +198,6 @@ fn runtime() -> Result<Runtime, Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)
 }
 
-/// A kind as the API's paths and messages have it, such as `pods`.
-fn plural<K: Kind>() -> String {
-    K::plural(&()).into_owned()
-}
-
 /// Follows all kinds.
 struct Follower<'m, F> {
     client: Client,
@@ -195,8 +205,14 @@ struct Follower<'m, F> {
     health: Health,
     metrics: &'m Metrics,
     hand_on: F,
+    /// Takes what becomes Events on policies.
+    remarks: Sender<PolicyNews>,
     /// The kinds that have not been listed yet, and why.
     missing: RefCell<BTreeMap<String, String>>,
+    /// How ClusterNetworkPolicies are served.
+    served: watch::Sender<Served>,
+    /// The ClusterNetworkPolicies that name nodes.
+    naming_nodes: watch::Sender<BTreeSet<Arc<str>>>,
     /// The kinds of which nothing has been heard for [`LONGEST_AGE`].
     silent: RefCell<BTreeSet<String>>,
     node: RefCell<OwnNode>,
@@ -211,10 +227,16 @@ struct Follower<'m, F> {
 struct Ended;
 
 impl<F: Fn(Changes) -> bool> Follower<'_, F> {
-    async fn follow<K: Kind>(&self, which: &watcher::Config, known: &RefCell<Known<K>>) -> Ended {
+    async fn follow<K: Kind>(
+        &self,
+        which: &watcher::Config,
+        version: &K::DynamicType,
+        known: &RefCell<Known<K>>,
+    ) -> Ended {
         let mut retries = Retries::default();
         loop {
-            if let Err(ended) = self.watch(which, known, &mut retries).await {
+            let objects = Api::<Object<K>>::all_with(self.client.clone(), version);
+            if let Err(ended) = self.watch(objects, which, known, &mut retries).await {
                 return ended;
             }
         }
@@ -223,11 +245,12 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
     /// Lists and watches a kind, until an event is lost.
     async fn watch<K: Kind>(
         &self,
+        objects: Api<Object<K>>,
         which: &watcher::Config,
         known: &RefCell<Known<K>>,
         retries: &mut Retries,
     ) -> Result<(), Ended> {
-        let mut events = pin!(watcher(Api::<Object<K>>::all(self.client.clone()), which.clone()));
+        let mut events = pin!(watcher(objects, which.clone()));
         let begin = Instant::now();
         loop {
             let event = match tokio::time::timeout(LOOK, events.next()).await {
@@ -243,8 +266,14 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
                     let listed = matches!(event, watcher::Event::InitDone);
                     let taken = known.borrow_mut().take(event);
                     self.count_undecodable::<K>(known.borrow().undecodable());
+                    known
+                        .borrow_mut()
+                        .take_remarks()
+                        .iter()
+                        .for_each(|(name, it)| self.remark::<K>(name, it));
                     let Some(mut updates) = taken else { continue };
                     self.deletions.hold(&mut updates, received, &self.node.borrow());
+                    self.note_named_nodes(&updates);
                     if listed && K::READ_IF_ALLOWED {
                         self.look_for_nodes().await;
                     }
@@ -260,7 +289,8 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
                     }
                 }
                 Err(error) => {
-                    self.report::<K>(&error, retries, received)?;
+                    let optional = K::READ_IF_ALLOWED && self.naming_nodes.borrow().is_empty();
+                    self.report(&plural::<K>(), optional, &error, retries, received)?;
                     tokio::time::sleep(retries.wait()).await;
                     // The stream would go on behind what could not be read.
                     if matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_))) {
@@ -290,24 +320,39 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             let reason = format!("objects of the API server cannot be decoded ({})", counts.join(", "));
             self.health.bad(Condition::Objects, reason);
         }
-        self.metrics.undecodable(&K::kind(&()), objects);
+        self.metrics.undecodable(&kind::<K>(), objects);
     }
 
-    /// Says that a kind cannot be listed or watched.
-    fn report<K: Kind>(
+    /// Logs remarks on an object, and hands on those on a policy.
+    fn remark<K: Kind>(&self, name: &K::Name, remarks: &[Remark]) {
+        for Remark { field, message, consequence } in remarks {
+            warn!(kind = kind::<K>(), %name, field, message, "{consequence}");
+        }
+        if let Some(policy) = K::policy(name) {
+            let sentences: Vec<_> = remarks.iter().map(ToString::to_string).collect();
+            // Where many wait already, the log has it.
+            let content = PolicyContent::Remark(sentences.join("; "));
+            let _ = self.remarks.try_send(PolicyNews { policy, content });
+        }
+    }
+
+    /// Says that a kind cannot be listed or watched. Without an `optional` one everything is enforced where it may not be
+    /// read.
+    fn report(
         &self,
+        plural: &str,
+        optional: bool,
         error: &watcher::Error,
         retries: &mut Retries,
         received: Instant,
     ) -> Result<(), Ended> {
         self.metrics.source_failure();
-        let reason = reason(error, &plural::<K>());
+        let reason = reason(error, plural);
         if retries.is_new(&reason) {
             warn!("{reason}; what is known stays enforced");
         }
-        match self.missing.borrow_mut().entry(plural::<K>()) {
-            // The policies are enforced without the node, where it may not be read.
-            Entry::Occupied(missing) if K::READ_IF_ALLOWED && is_forbidden(error) => {
+        match self.missing.borrow_mut().entry(plural.to_owned()) {
+            Entry::Occupied(missing) if optional && is_forbidden(error) => {
                 missing.remove();
                 self.node.borrow_mut().among_nodes(false);
             }
@@ -428,33 +473,4 @@ fn reason(error: &watcher::Error, plural: &str) -> String {
 fn root_cause(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.last().map(ToString::to_string).unwrap_or_default()
-}
-
-/// Failures in a row.
-#[derive(Default)]
-struct Retries {
-    failures: u32,
-    /// What failed last.
-    reason: String,
-}
-
-impl Retries {
-    /// Whether something else failed before.
-    fn is_new(&mut self, reason: &str) -> bool {
-        let new = self.reason != reason;
-        reason.clone_into(&mut self.reason);
-        new
-    }
-
-    /// Counts a failure; returns how long to wait after it.
-    fn wait(&mut self) -> Duration {
-        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
-        self.failures += 1;
-        wait.mul_f64(1.0 - fastrand::f64() / 2.0)
-    }
-
-    /// Counts a success; whether there were failures before it.
-    fn end(&mut self) -> bool {
-        std::mem::take(self).failures > 0
-    }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, DataChange, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use policy_compiler::manifest::{self, Index, Object, Problem, Resource};
+use policy_compiler::manifest::{self, Index, Object, Problem};
 use policy_compiler::model::Cluster;
 use tracing::{info, warn};
 
@@ -325,11 +325,6 @@ impl File {
         for warning in &reading.warnings {
             warn!(%warning, "read all the same");
         }
-        for object in &reading.objects {
-            if let Resource::ClusterNetworkPolicy(policy) = &object.resource {
-                warn!(policy = %policy.name, file = %path.display(), "ClusterNetworkPolicies are not enforced");
-            }
-        }
         info!(file = %path.display(), objects = reading.objects.len(), "read");
         self.objects = Some(count);
         Some(reading.objects)
@@ -347,6 +342,8 @@ fn differences(old: &Cluster, new: &Cluster) -> Vec<Update> {
     updates.extend(changed(old.nodes(), new.nodes()).map(|(name, new)| Update::Node(name, new)));
     updates.extend(changed(old.pods(), new.pods()).map(|(name, new)| Update::Pod(name, new)));
     updates.extend(changed(old.policies(), new.policies()).map(|(name, new)| Update::Policy(name, new)));
+    let cluster_policies = changed(old.cluster_policies(), new.cluster_policies());
+    updates.extend(cluster_policies.map(|(name, new)| Update::ClusterPolicy(name, new)));
     updates
 }
 

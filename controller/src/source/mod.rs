@@ -6,7 +6,7 @@ pub(crate) mod manifests;
 use std::sync::Arc;
 use std::time::Instant;
 
-use policy_compiler::model::{Namespace, NetworkPolicy, Node, ObjectName, Pod};
+use policy_compiler::model::{ClusterNetworkPolicy, Namespace, NetworkPolicy, Node, ObjectName, Pod};
 
 /// An object as it is now; `None` if it is gone.
 #[derive(Debug, Clone, Hash)]
@@ -19,6 +19,8 @@ pub(crate) enum Update {
     Pod(ObjectName, Option<Pod>),
     /// `networking.k8s.io/v1 NetworkPolicy`
     Policy(ObjectName, Option<NetworkPolicy>),
+    /// `policy.networking.k8s.io ClusterNetworkPolicy`
+    ClusterPolicy(Arc<str>, Option<ClusterNetworkPolicy>),
 }
 
 /// What a source knows so far.

@@ -44,23 +44,23 @@ impl<'de, K: Kind> Deserialize<'de> for Object<K> {
 }
 
 impl<K: Kind> Resource for Object<K> {
-    type DynamicType = ();
+    type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
-    fn kind((): &()) -> Cow<'_, str> {
-        K::kind(&())
+    fn kind(of: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(of)
     }
 
-    fn group((): &()) -> Cow<'_, str> {
-        K::group(&())
+    fn group(of: &K::DynamicType) -> Cow<'_, str> {
+        K::group(of)
     }
 
-    fn version((): &()) -> Cow<'_, str> {
-        K::version(&())
+    fn version(of: &K::DynamicType) -> Cow<'_, str> {
+        K::version(of)
     }
 
-    fn plural((): &()) -> Cow<'_, str> {
-        K::plural(&())
+    fn plural(of: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(of)
     }
 
     fn meta(&self) -> &ObjectMeta {

@@ -78,7 +78,7 @@ impl Deletions {
                 waiting.remove(name);
                 true
             }
-            Update::Namespace(..) | Update::Node(..) | Update::Pod(..) => true,
+            Update::Namespace(..) | Update::Node(..) | Update::Pod(..) | Update::ClusterPolicy(..) => true,
         });
     }
 

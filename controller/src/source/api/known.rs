@@ -10,7 +10,7 @@ use kube::runtime::watcher::Event;
 use tracing::{info, warn};
 
 use super::decode::{Object, Undecodable};
-use super::objects::Kind;
+use super::objects::{Kind, Remark, kind};
 use crate::source::Update;
 
 /// The objects of one kind that have been handed on.
@@ -30,6 +30,8 @@ pub(super) struct Known<K: Kind> {
     list: u64,
     /// What the list that is being read has changed so far, and lists before it that broke off.
     listing: Vec<Update>,
+    /// What is remarkable about the objects, and has not been taken.
+    remarks: Vec<(K::Name, Vec<Remark>)>,
     digests: RandomState,
 }
 
@@ -52,6 +54,7 @@ impl<K: Kind> Default for Known<K> {
             asked: HashMap::new(),
             list: 0,
             listing: Vec::new(),
+            remarks: Vec::new(),
             digests: RandomState::new(),
         }
     }
@@ -87,6 +90,17 @@ impl<K: Kind> Known<K> {
                 Some(is_news.then(|| self.delete(&object)).flatten().into_iter().collect())
             }
         }
+    }
+
+    /// Takes the end of the kind in: there are no objects of it any more.
+    pub(super) fn take_end(&mut self) -> Vec<Update> {
+        self.take(Event::Init);
+        self.complete()
+    }
+
+    /// What is remarkable about objects that the events since the last call have changed.
+    pub(super) fn take_remarks(&mut self) -> Vec<(K::Name, Vec<Remark>)> {
+        std::mem::take(&mut self.remarks)
     }
 
     /// Takes in what an object was at a version of its kind, `None` if there was none. It was asked for beside the
@@ -131,12 +145,13 @@ impl<K: Kind> Known<K> {
             self.objects.entry(name).and_modify(|seen| seen.list = list);
             return None;
         }
+        let mut remarks = Vec::new();
         let update = match object {
             Object::Decoded(object) => {
                 if self.undecodable.remove(&name).is_some() {
-                    info!(kind = %K::kind(&()), %name, "the object can be decoded again");
+                    info!(kind = %kind::<K>(), %name, "the object can be decoded again");
                 }
-                K::update(name.clone(), Some(object))
+                K::update(name.clone(), object, &mut remarks)
             }
             Object::Undecodable(object) => {
                 self.note_undecodable(&name, *object);
@@ -148,9 +163,15 @@ impl<K: Kind> Known<K> {
                 update
             }
         };
-        let digest = Some(self.digests.hash_one(&update));
-        let before = self.objects.insert(name, Seen { list: self.list, digest });
-        before.is_none_or(|before| before.digest != digest).then_some(update)
+        let digest = Some(self.digests.hash_one((&update, &remarks)));
+        let before = self.objects.insert(name.clone(), Seen { list: self.list, digest });
+        if before.is_some_and(|before| before.digest == digest) {
+            return None;
+        }
+        if !remarks.is_empty() {
+            self.remarks.push((name, remarks));
+        }
+        Some(update)
     }
 
     fn delete(&mut self, object: &Object<K>) -> Option<Update> {
@@ -164,7 +185,7 @@ impl<K: Kind> Known<K> {
     fn remove(&mut self, name: &K::Name) -> Update {
         self.objects.remove(name);
         self.undecodable.remove(name);
-        K::update(name.clone(), None)
+        K::gone(name.clone())
     }
 
     /// Whether an object has been asked for at a newer version.
@@ -182,7 +203,7 @@ impl<K: Kind> Known<K> {
             let exists = seen.list == self.list;
             if !exists {
                 self.undecodable.remove(name);
-                updates.push(K::update(name.clone(), None));
+                updates.push(K::gone(name.clone()));
             }
             exists
         });
@@ -194,7 +215,7 @@ impl<K: Kind> Known<K> {
         let version = metadata.resource_version;
         if version.is_none() || self.undecodable.get(name) != Some(&version) {
             let consequence = K::UNDECODABLE;
-            warn!(kind = %K::kind(&()), %name, reason, "an object cannot be decoded: {consequence}");
+            warn!(kind = %kind::<K>(), %name, reason, "an object cannot be decoded: {consequence}");
         }
         self.undecodable.insert(name.clone(), version);
     }
@@ -207,7 +228,7 @@ impl<K: Kind> Known<K> {
         };
         let uid = object.meta().uid.as_deref();
         warn!(
-            kind = %K::kind(&()), uid, reason,
+            kind = %kind::<K>(), uid, reason,
             "an object cannot be decoded, not even its name: until it can be, nothing counts as gone that a list lacks"
         );
     }

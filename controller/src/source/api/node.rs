@@ -41,7 +41,8 @@ impl OwnNode {
                         self.pods.remove(name);
                     }
                 }
-                Update::Node(..) | Update::Namespace(..) | Update::Policy(..) => {}
+                Update::Node(..) | Update::Namespace(..) | Update::Policy(..) | Update::ClusterPolicy(..) => {
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The objects as the API server sends them, without what decides about no packet.
 
 use std::collections::BTreeMap;
-use std::fmt::{Debug, Display};
+use std::fmt::{self, Debug, Display};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,19 +11,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use policy_compiler::manifest::{self, Problem};
 use policy_compiler::model::{
-    self, ALLOWED_SOURCES_ANNOTATION, AUDIT_ANNOTATION, ContainerPort, ObjectName, PortNumber, Protocol,
-    asks_for_audit,
+    self, ALLOWED_SOURCES_ANNOTATION, AUDIT_ANNOTATION, ContainerPort, ObjectName, PolicyName, PortNumber,
+    Protocol, asks_for_audit,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
-use tracing::warn;
 
 use crate::source::Update;
 
 /// A kind of objects that is followed.
 pub(super) trait Kind:
-    Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static
+    Resource<DynamicType: Clone + Default> + DeserializeOwned + Clone + Debug + Send + 'static
 {
     /// Tells one object of the kind from all others.
     type Name: Clone + Eq + Hash + Display;
@@ -37,11 +36,54 @@ pub(super) trait Kind:
     /// The name of an object; `None` if it has none.
     fn name_of(metadata: &ObjectMeta) -> Option<Self::Name>;
 
-    /// The object as it is now; `None` if it is gone.
-    fn update(name: Self::Name, object: Option<Self>) -> Update;
+    /// The object as it is now. What somebody should know about it besides is added to `remarks`.
+    fn update(name: Self::Name, object: Self, remarks: &mut Vec<Remark>) -> Update;
+
+    /// That the object is gone.
+    fn gone(name: Self::Name) -> Update;
 
     /// What to go by where an object cannot be decoded; `None` to go on with what was known of it.
     fn undecodable(name: Self::Name) -> Option<Update>;
+
+    /// The name of the policy that an object is; `None` for one that is none.
+    fn policy(_: &Self::Name) -> Option<PolicyName> {
+        None
+    }
+}
+
+/// A kind as its objects have it, such as `Pod`.
+pub(super) fn kind<K: Kind>() -> String {
+    K::kind(&K::DynamicType::default()).into_owned()
+}
+
+/// A kind as the API's paths and messages have it, such as `pods`.
+pub(super) fn plural<K: Kind>() -> String {
+    K::plural(&K::DynamicType::default()).into_owned()
+}
+
+/// What somebody should know about an object that is not entirely what was probably meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Remark {
+    /// The field, such as `spec.egress[0].to[0].domainNames`.
+    pub(super) field: String,
+    /// What is the matter with it.
+    pub(super) message: String,
+    /// What follows from that.
+    pub(super) consequence: &'static str,
+}
+
+impl Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, message, consequence } = self;
+        write!(f, "{field}: {message} ({consequence})")
+    }
+}
+
+impl Remark {
+    fn about(problem: Problem, consequence: &'static str) -> Self {
+        let Problem { field, message, .. } = problem;
+        Self { field, message, consequence }
+    }
 }
 
 /// `v1 Namespace`
@@ -61,17 +103,19 @@ impl Kind for Namespace {
         cluster_name(metadata)
     }
 
-    fn update(name: Arc<str>, object: Option<Self>) -> Update {
-        let namespace = object.map(|Self { metadata }| {
-            let annotation = |key| metadata.annotations.as_ref().and_then(|all| all.get(key));
-            let audited = annotation(AUDIT_ANNOTATION).is_some_and(|value| asks_for_audit(value));
-            let sources = annotation(ALLOWED_SOURCES_ANNOTATION).map(|value| allowed_sources(&name, value));
-            model::Namespace::new(name.clone(), metadata.labels.unwrap_or_default())
-                .with_audit(audited)
-                .with_terminating(metadata.deletion_timestamp.is_some())
-                .with_allowed_sources(sources.unwrap_or_default())
-        });
-        Update::Namespace(name, namespace)
+    fn update(name: Arc<str>, Self { metadata }: Self, remarks: &mut Vec<Remark>) -> Update {
+        let annotation = |key| metadata.annotations.as_ref().and_then(|all| all.get(key));
+        let audited = annotation(AUDIT_ANNOTATION).is_some_and(|value| asks_for_audit(value));
+        let sources = annotation(ALLOWED_SOURCES_ANNOTATION).map(|value| allowed_sources(value, remarks));
+        let namespace = model::Namespace::new(name.clone(), metadata.labels.unwrap_or_default())
+            .with_audit(audited)
+            .with_terminating(metadata.deletion_timestamp.is_some())
+            .with_allowed_sources(sources.unwrap_or_default());
+        Update::Namespace(name, Some(namespace))
+    }
+
+    fn gone(name: Arc<str>) -> Update {
+        Update::Namespace(name, None)
     }
 
     fn undecodable(name: Arc<str>) -> Option<Update> {
@@ -79,77 +123,40 @@ impl Kind for Namespace {
     }
 }
 
-/// Reads the sources that a namespace allows its pods. What cannot be read allows nothing and is logged.
-fn allowed_sources(namespace: &str, annotation: &str) -> Vec<IpNet> {
+/// Reads the sources that a namespace allows its pods. What cannot be read allows nothing.
+fn allowed_sources(annotation: &str, remarks: &mut Vec<Remark>) -> Vec<IpNet> {
     let (sources, unread) = manifest::allowed_sources(annotation);
-    for text in unread {
-        warn!(namespace, text, "an allowed source is neither an address nor a block: it allows nothing");
-    }
+    remarks.extend(unread.into_iter().map(|text| Remark {
+        field: format!("metadata.annotations.{ALLOWED_SOURCES_ANNOTATION}"),
+        message: format!("{text:?} is neither an address nor a block"),
+        consequence: "it allows nothing",
+    }));
     sources
 }
 
-/// `networking.k8s.io/v1 NetworkPolicy`, for the reader of manifests.
-#[derive(Debug, Clone, Resource, Deserialize)]
-#[resource(inherit = k8s_openapi::api::networking::v1::NetworkPolicy)]
-pub(super) struct NetworkPolicy {
-    #[serde(deserialize_with = "metadata")]
-    metadata: ObjectMeta,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-impl Kind for NetworkPolicy {
-    type Name = ObjectName;
-
-    const UNDECODABLE: &str = "every pod of its namespace is isolated in both directions";
-
-    fn name_of(metadata: &ObjectMeta) -> Option<ObjectName> {
-        object_name(metadata)
-    }
-
-    fn update(name: ObjectName, object: Option<Self>) -> Update {
-        let policy = object.map(|object| network_policy(&name, &object.metadata, object.rest));
-        Update::Policy(name, policy)
-    }
-
-    fn undecodable(name: ObjectName) -> Option<Update> {
-        Some(Update::Policy(name.clone(), Some(model::NetworkPolicy::unreadable(name))))
-    }
-}
-
-/// Reads a policy as it is read in a manifest. What cannot be read of it allows nothing and is logged.
-fn network_policy(
-    name: &ObjectName,
-    metadata: &ObjectMeta,
+/// Reads an object as it is read in a manifest, with this metadata. What becomes of a part that cannot be read, `unread`
+/// says.
+pub(super) fn as_manifest<K: Kind>(
+    metadata: Value,
     mut object: Map<String, Value>,
-) -> model::NetworkPolicy {
-    let metadata = json!({
-        "namespace": *name.namespace, "name": *name.name, "annotations": metadata.annotations,
-    });
-    object.insert("metadata".to_owned(), metadata);
-    let (resource, problems) = as_manifest::<NetworkPolicy>(&name.to_string(), object);
-    for Problem { field, message, .. } in &problems {
-        warn!(policy = %name, field, message, "what cannot be read allows nothing");
-    }
-    let policy = match resource {
-        // There is no file that somebody could look into.
-        Some(manifest::Resource::NetworkPolicy(policy)) => Some(policy.without_origins()),
-        _ => None,
-    };
-    policy.unwrap_or_else(|| model::NetworkPolicy::unreadable(name.clone()))
-}
-
-/// Reads an object as it is read in a manifest; `name` is that of the manifest.
-fn as_manifest<K: Kind>(
-    name: &str,
-    mut object: Map<String, Value>,
-) -> (Option<manifest::Resource>, Vec<Problem>) {
+    unread: &'static str,
+    remarks: &mut Vec<Remark>,
+) -> Option<manifest::Resource> {
     // The items of a list come without them.
-    object.insert("apiVersion".to_owned(), json!(K::api_version(&())));
-    object.insert("kind".to_owned(), json!(K::kind(&())));
-    match manifest::deserialize(Value::Object(object), name) {
-        Ok(reading) => (reading.objects.into_iter().next().map(|object| object.resource), reading.problems),
-        Err(problem) => (None, vec![problem]),
+    object.insert("apiVersion".to_owned(), json!(K::api_version(&K::DynamicType::default())));
+    object.insert("kind".to_owned(), json!(kind::<K>()));
+    object.insert("metadata".to_owned(), metadata);
+    match manifest::deserialize(Value::Object(object), "") {
+        Ok(reading) => {
+            remarks.extend(reading.problems.into_iter().map(|problem| Remark::about(problem, unread)));
+            let warnings = reading.warnings.into_iter();
+            remarks.extend(warnings.map(|problem| Remark::about(problem, "it is read all the same")));
+            reading.objects.into_iter().next().map(|object| object.resource)
+        }
+        Err(problem) => {
+            remarks.push(Remark::about(problem, unread));
+            None
+        }
     }
 }
 
@@ -199,27 +206,25 @@ impl Kind for Node {
         cluster_name(metadata)
     }
 
-    fn update(name: Arc<str>, object: Option<Self>) -> Update {
-        let node = object.and_then(|Self { spec, status, .. }| node(&name, &spec, &status));
+    fn update(name: Arc<str>, object: Self, remarks: &mut Vec<Remark>) -> Update {
+        let Self { metadata, spec, status } = object;
+        let metadata = json!({"name": *name, "labels": metadata.labels});
+        let fields = [("spec", json!(spec)), ("status", json!(status))];
+        let object = fields.map(|(field, value)| (field.to_owned(), value));
+        let unread = "this part of the node is left out";
+        let node = match as_manifest::<Self>(metadata, object.into_iter().collect(), unread, remarks) {
+            Some(manifest::Resource::Node(node)) => Some(node),
+            _ => None,
+        };
         Update::Node(name, node)
+    }
+
+    fn gone(name: Arc<str>) -> Update {
+        Update::Node(name, None)
     }
 
     fn undecodable(_: Arc<str>) -> Option<Update> {
         None
-    }
-}
-
-/// Reads a node as it is read in a manifest. What cannot be read of it is left out and logged.
-fn node(name: &str, spec: &NodeSpec, status: &NodeStatus) -> Option<model::Node> {
-    let fields = [("metadata", json!({"name": name})), ("spec", json!(spec)), ("status", json!(status))];
-    let object = fields.map(|(field, value)| (field.to_owned(), value));
-    let (resource, problems) = as_manifest::<Node>(name, object.into_iter().collect());
-    for Problem { field, message, .. } in &problems {
-        warn!(node = name, field, message, "a part of the node cannot be read");
-    }
-    match resource {
-        Some(manifest::Resource::Node(node)) => Some(node),
-        _ => None,
     }
 }
 
@@ -287,9 +292,12 @@ impl Kind for Pod {
         object_name(metadata)
     }
 
-    fn update(name: ObjectName, object: Option<Self>) -> Update {
-        let pod = object.map(|object| object.into_model(name.clone()));
-        Update::Pod(name, pod)
+    fn update(name: ObjectName, object: Self, remarks: &mut Vec<Remark>) -> Update {
+        Update::Pod(name.clone(), Some(object.into_model(name, remarks)))
+    }
+
+    fn gone(name: ObjectName) -> Update {
+        Update::Pod(name, None)
     }
 
     fn undecodable(_: ObjectName) -> Option<Update> {
@@ -298,12 +306,12 @@ impl Kind for Pod {
 }
 
 impl Pod {
-    fn into_model(self, name: ObjectName) -> model::Pod {
+    fn into_model(self, name: ObjectName, remarks: &mut Vec<Remark>) -> model::Pod {
         let Self { metadata, spec, status } = self;
         let host_network = spec.host_network.unwrap_or(false);
-        let mut addresses = read_addresses(&name, status.pod_ips, status.pod_ip);
+        let mut addresses = read_addresses(status.pod_ips, status.pod_ip, remarks);
         if addresses.is_empty() && host_network {
-            addresses = read_addresses(&name, status.host_ips, status.host_ip);
+            addresses = read_addresses(status.host_ips, status.host_ip, remarks);
         }
         let restartable = |container: &Container| container.restart_policy.as_deref() == Some("Always");
         let init_containers = spec.init_containers.into_iter().flatten().filter(restartable);
@@ -337,33 +345,41 @@ impl Port {
 }
 
 /// The addresses of the list and of the single field that came before the list in the API.
-fn read_addresses(pod: &ObjectName, list: Option<Vec<Address>>, single: Option<String>) -> Vec<IpAddr> {
+fn read_addresses(
+    list: Option<Vec<Address>>,
+    single: Option<String>,
+    remarks: &mut Vec<Remark>,
+) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     let listed = list.into_iter().flatten().map(|address| address.ip);
     for text in listed.chain(single).filter(|text| !text.is_empty()) {
         match manifest::ip_address(&text) {
             Some(address) if addresses.contains(&address) => {}
             Some(address) => addresses.push(address),
-            None => warn!(%pod, text, "an address of the pod cannot be read; nothing applies to it"),
+            None => remarks.push(Remark {
+                field: "status".to_owned(),
+                message: format!("{text:?} is no address"),
+                consequence: "nothing applies to it",
+            }),
         }
     }
     addresses
 }
 
 /// The name of an object that belongs to the cluster.
-fn cluster_name(metadata: &ObjectMeta) -> Option<Arc<str>> {
+pub(super) fn cluster_name(metadata: &ObjectMeta) -> Option<Arc<str>> {
     metadata.name.as_deref().filter(|name| !name.is_empty()).map(Arc::from)
 }
 
 /// The name of an object that belongs to a namespace.
-fn object_name(metadata: &ObjectMeta) -> Option<ObjectName> {
+pub(super) fn object_name(metadata: &ObjectMeta) -> Option<ObjectName> {
     let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty())?;
     Some(ObjectName { namespace: namespace.into(), name: cluster_name(metadata)? })
 }
 
 /// The few fields of `ObjectMeta` that are of use: the others, most of all `managedFields`, are larger than
 /// the rest of the object.
-fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Kept {

@@ -9,20 +9,21 @@ use serde_json::{Value, json};
 
 use super::decode::Object;
 use super::known::Known;
-use super::objects::{Kind, Namespace, NetworkPolicy, Node, Pod};
+use super::objects::{Kind, Namespace, Node, Pod};
+use super::policies::{ClusterNetworkPolicy, NetworkPolicy};
 use crate::source::Update;
 
 fn read<K: Kind>(object: &Value) -> K {
     serde_json::from_value(object.clone()).expect("an object of the kind")
 }
 
-fn name_of<K: Kind>(object: &K) -> K::Name {
-    K::name_of(object.meta()).expect("a name")
+fn update<K: Kind>(object: K) -> Update {
+    K::update(K::name_of(object.meta()).expect("a name"), object, &mut Vec::new())
 }
 
 fn pod_of(object: &Value) -> model::Pod {
     let pod: Pod = read(object);
-    match Pod::update(name_of(&pod), Some(pod)) {
+    match update(pod) {
         Update::Pod(_, Some(pod)) => pod,
         other => panic!("{other:?}"),
     }
@@ -30,7 +31,7 @@ fn pod_of(object: &Value) -> model::Pod {
 
 fn policy_of(object: &Value) -> model::NetworkPolicy {
     let policy: NetworkPolicy = read(object);
-    match NetworkPolicy::update(name_of(&policy), Some(policy)) {
+    match update(policy) {
         Update::Policy(_, Some(policy)) => policy,
         other => panic!("{other:?}"),
     }
@@ -103,13 +104,11 @@ fn a_node_says_what_it_says_as_a_manifest() {
         let mut object = case;
         object["apiVersion"] = json!("v1");
         object["kind"] = json!("Node");
-        object["metadata"] = json!({"name": "node-1"});
+        object["metadata"] = json!({"name": "node-1", "labels": {"pool": "a"}});
         let reading = manifest::parse(object.to_string().as_bytes(), "-").expect("JSON");
         let Resource::Node(expected) = reading.objects[0].resource.clone() else { panic!("{object}") };
         let node: Node = read(&object);
-        let Update::Node(name, Some(node)) = Node::update(name_of(&node), Some(node)) else {
-            panic!("{object}")
-        };
+        let Update::Node(name, Some(node)) = update(node) else { panic!("{object}") };
         assert_eq!((&*name, node), ("node-1", expected), "{object}");
     }
 }
@@ -141,9 +140,7 @@ fn annotations_ask_for_audit() {
         object["metadata"]["annotations"] = annotations.clone();
         assert_eq!(policy_of(&object).audited, audited, "{annotations}");
         let namespace: Namespace = read(&object);
-        let Update::Namespace(_, Some(namespace)) = Namespace::update("shop".into(), Some(namespace)) else {
-            panic!("no namespace")
-        };
+        let Update::Namespace(_, Some(namespace)) = update(namespace) else { panic!("no namespace") };
         assert_eq!(namespace.is_audited(), audited, "{annotations}");
     }
 }
@@ -164,11 +161,67 @@ fn a_policy_of_a_list_says_what_it_says_as_a_manifest() {
 
     let list: ObjectList<NetworkPolicy> = serde_json::from_value(list).expect("a list");
     let policy = list.items.into_iter().next().expect("an item");
-    let Update::Policy(name, Some(policy)) = NetworkPolicy::update(name_of(&policy), Some(policy)) else {
-        panic!("no policy")
-    };
+    let Update::Policy(name, Some(policy)) = update(policy) else { panic!("no policy") };
     assert_eq!(name, ObjectName::new("shop", "allow"));
     assert_eq!(policy, expected.without_origins());
+}
+
+/// Denies pods what goes to `node`, and accepts what goes to a domain.
+fn cluster_policy(name: &str, node: &str) -> Value {
+    let mut object = named(name);
+    object["spec"] = json!({
+        "tier": "Admin",
+        "priority": 7,
+        "subject": {"namespaces": {}},
+        "egress": [
+            {"action": "Deny", "to": [{"nodes": {"matchLabels": {"kubernetes.io/hostname": node}}}]},
+            {"action": "Accept", "to": [{"domainNames": ["www.example.com"]}]},
+        ],
+    });
+    object
+}
+
+#[test]
+fn a_cluster_network_policy_says_what_it_says_as_a_manifest_in_each_version() {
+    for version in ["policy.networking.k8s.io/v1beta1", "policy.networking.k8s.io/v1alpha2"] {
+        let mut object = cluster_policy("guard", "node-1");
+        object["metadata"]["annotations"] = json!({"podfence.io/audit": "true"});
+        object["apiVersion"] = json!(version);
+        object["kind"] = json!("ClusterNetworkPolicy");
+        object["status"] = json!({"conditions": []});
+        let reading = manifest::parse(object.to_string().as_bytes(), "guard").expect("JSON");
+        let Resource::ClusterNetworkPolicy(expected) = reading.objects[0].resource.clone() else {
+            panic!("{object}")
+        };
+        let policy: ClusterNetworkPolicy = read(&object);
+        let Update::ClusterPolicy(name, Some(policy)) = update(policy) else { panic!("no policy") };
+        assert!(policy.audited);
+        assert_eq!((&*name, policy), ("guard", expected.without_origins()));
+    }
+}
+
+#[test]
+fn a_remark_on_a_policy_is_made_once_for_each_content() {
+    let remarks = |policies: &mut Known<ClusterNetworkPolicy>, event| -> Vec<String> {
+        policies.take(event);
+        let remarks = policies.take_remarks().into_iter().flat_map(|(_, remarks)| remarks);
+        remarks.map(|remark| remark.to_string()).collect()
+    };
+    let object = |node: &str| decode(&cluster_policy("guard", node));
+    let expected =
+        ["spec.egress[1].to[0].domainNames: domain names are not resolved: this peer matches nothing \
+                     (it is read all the same)"];
+    let mut policies = Known::default();
+    assert_eq!(remarks(&mut policies, Event::Apply(object("node-1"))), expected);
+    for event in
+        [Event::Apply(object("node-1")), Event::Init, Event::InitApply(object("node-1")), Event::InitDone]
+    {
+        assert_eq!(remarks(&mut policies, event), [""; 0]);
+    }
+    assert_eq!(remarks(&mut policies, Event::Apply(object("node-2"))), expected);
+    let ended = policies.take_end();
+    assert!(matches!(&*ended, [Update::ClusterPolicy(name, None)] if &**name == "guard"), "{ended:?}");
+    assert_eq!(remarks(&mut policies, Event::Apply(object("node-2"))), expected, "it has been made anew");
 }
 
 #[test]
@@ -191,10 +244,7 @@ fn what_cannot_be_read_of_a_policy_allows_nothing() {
 fn a_namespace_carries_its_name_as_a_label() {
     let object = json!({"metadata": {"name": "shop", "labels": {"team": "a"}}});
     let namespace: Namespace = read(&object);
-    let Update::Namespace(name, Some(namespace)) = Namespace::update(name_of(&namespace), Some(namespace))
-    else {
-        panic!("no namespace")
-    };
+    let Update::Namespace(name, Some(namespace)) = update(namespace) else { panic!("no namespace") };
     assert_eq!(&*name, "shop");
     assert_eq!(namespace.labels()["team"], "a");
     assert_eq!(namespace.labels()[model::NAMESPACE_NAME_LABEL], "shop");
@@ -373,6 +423,10 @@ fn an_object_that_cannot_be_decoded_narrows_and_stops_no_other() {
     assert!(matches!(&*watched::<Namespace>(), [Update::Namespace(name, None)] if &**name == "a"));
     let [Update::Policy(name, Some(closed))] = &*watched::<NetworkPolicy>() else { panic!("no policy") };
     assert_eq!(*closed, model::NetworkPolicy::unreadable(name.clone()));
+    let [Update::ClusterPolicy(name, Some(closed))] = &*watched::<ClusterNetworkPolicy>() else {
+        panic!("no policy")
+    };
+    assert_eq!(*closed, model::ClusterNetworkPolicy::unreadable(name.clone()));
     assert!(watched::<Pod>().is_empty(), "what was known of it is kept");
     assert!(watched::<Node>().is_empty(), "what was known of it is kept");
 }
