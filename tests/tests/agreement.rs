@@ -184,6 +184,12 @@ fn is_on_node(cluster: &Cluster, packet: &Packet) -> bool {
     of_nodes.flat_map(|pod| &pod.addresses).any(|own| [packet.source, packet.destination].contains(own))
 }
 
+/// Whether an end is a node's.
+fn is_of_node(cluster: &Cluster, packet: &Packet) -> bool {
+    let mut addresses = cluster.nodes().values().flat_map(|node| &node.addresses);
+    addresses.any(|address| [packet.source, packet.destination].contains(address))
+}
+
 /// The connection that a packet opens.
 fn connection<'a>(judge: &Judge<'a>, packet: &Packet) -> Connection<'a> {
     Connection {
@@ -208,7 +214,7 @@ fn compiled_rulesets_and_judge_agree_on_every_packet() {
         for packet in packets(&cluster) {
             let connection = connection(&judge, &packet);
             let is_shared = connection.from.is_shared() || connection.to.is_shared();
-            if is_shared && is_on_node(&cluster, &packet) {
+            if is_shared && (is_on_node(&cluster, &packet) || is_of_node(&cluster, &packet)) {
                 continue; // Of some of the pods it is the node, of others not.
             }
             let verdict = judge.verdict(&connection);
@@ -220,6 +226,8 @@ fn compiled_rulesets_and_judge_agree_on_every_packet() {
         }
     }
 }
+
+const NOTHING_DECIDED: &str = ", and no ClusterNetworkPolicy decides about this";
 
 /// What the agent explains denials by.
 #[test]
@@ -244,7 +252,9 @@ fn an_excerpt_says_of_two_addresses_what_the_whole_cluster_says() {
             for packet in packets {
                 let [whole, part] = [&judge, &of_excerpt].map(|judge| {
                     let connection = connection(judge, &packet);
-                    Direction::BOTH.map(|direction| Side::new(judge, direction, &connection).to_string())
+                    let side = |direction| Side::new(judge, direction, &connection).to_string();
+                    // Whether there is a policy that decides nothing here.
+                    Direction::BOTH.map(side).map(|side| side.replace(NOTHING_DECIDED, ""))
                 });
                 if !whole.iter().any(|side| side.contains("own node")) {
                     assert_eq!(part, whole, "seed {seed}: {packet:?}");
@@ -340,10 +350,11 @@ impl History {
     }
 
     fn remove_any(&mut self, random: &mut Random) {
-        // Policies of namespaces that are not known outlive their objects.
+        // Policies of namespaces that are not known outlive their objects, and so does what the own node says.
         let outlives = |object: &&Value| {
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
             object["kind"] == "NetworkPolicy" && self.unknown.contains(namespace)
+                || object["kind"] == "Node" && object["metadata"]["name"] == "node-0"
         };
         let objects = self.objects.iter().filter(|(_, object)| !outlives(object));
         let names: Vec<_> = objects.map(|(name, _)| name.clone()).collect();

@@ -47,10 +47,13 @@ impl Outcome {
 
     /// Where several pods may be meant, which of their outcomes counts: the highest.
     fn rank(&self) -> u8 {
+        // Behind an isolation, some packets are left alone.
+        let is_audited = self.passed.contains(&Passed::AuditedIsolation);
         match self.decision {
+            Decision::Denied(_) if !is_audited => 5,
             Decision::Denied(_) => 4,
             Decision::Isolated => 3,
-            _ if self.passed.contains(&Passed::AuditedIsolation) => 2,
+            _ if is_audited => 2,
             Decision::Open if self.passed.is_empty() => 0,
             Decision::Accepted(_) | Decision::Open => 1,
         }

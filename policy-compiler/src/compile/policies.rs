@@ -46,6 +46,9 @@ pub(super) struct Policies<N, P> {
     closed: BTreeMap<N, Arc<P>>,
 }
 
+/// What was enforced of a policy before.
+pub(super) struct Replaced<P>(pub(super) Option<Arc<P>>);
+
 /// What can be closed where the kernel refuses it.
 pub(super) trait Close: PartialEq {
     /// What is left of it then.
@@ -84,8 +87,8 @@ impl<N: Ord + Clone, P: Close> Policies<N, P> {
         self.enforced.iter().filter(|(_, policy)| policy.closed() != ***policy).map(|(name, _)| name)
     }
 
-    /// Puts a policy, or takes it out, and returns what was enforced of it before, if it is something else now.
-    pub(super) fn put(&mut self, name: &N, policy: Option<P>) -> Option<Option<Arc<P>>> {
+    /// Puts a policy, or takes it out, and returns what was enforced of it before if that is something else.
+    pub(super) fn put(&mut self, name: &N, policy: Option<P>) -> Option<Replaced<P>> {
         if policy.is_some() && self.closed.get(name).map(AsRef::as_ref) == policy.as_ref() {
             return None;
         }
@@ -94,10 +97,10 @@ impl<N: Ord + Clone, P: Close> Policies<N, P> {
         if self.enforced.get(name).map(AsRef::as_ref) == policy.as_ref() {
             return None;
         }
-        Some(match policy {
+        Some(Replaced(match policy {
             Some(policy) => self.enforced.insert(name.clone(), Arc::new(policy)),
             None => self.enforced.remove(name),
-        })
+        }))
     }
 
     /// Closes a policy until it is opened or says something else; false if there is none, or it is closed.

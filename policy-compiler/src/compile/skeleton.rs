@@ -64,7 +64,7 @@ impl BaseChains {
         put_base(draft, ChainRole::Output, Hook::Output, self.output());
         match self.to_node {
             ToNode::None if draft.has_chain(&ChainRole::Input.into()) => {
-                draft.unpin(&ChainRole::Input.into())
+                draft.unpin(&ChainRole::Input.into());
             }
             ToNode::None => {}
             ToNode::OfChosen | ToNode::All => put_base(draft, ChainRole::Input, Hook::Input, self.input()),
@@ -78,6 +78,11 @@ impl BaseChains {
         let to_node = if chosen { ToNode::OfChosen } else { ToNode::None };
         if self.to_node != ToNode::All && self.to_node != to_node {
             self.to_node = to_node;
+            if chosen {
+                for family in Family::BOTH {
+                    put_own_node(draft, family);
+                }
+            }
             self.put(draft);
         }
     }
@@ -144,6 +149,12 @@ impl BaseChains {
         rules.extend(Direction::BOTH.map(|direction| jump(ChainRole::Direction(direction))));
         rules
     }
+}
+
+/// The map of the pods that are judged so.
+pub(super) fn put_own_node(draft: &mut Draft, family: Family) {
+    let address = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
+    draft.put_set(&SetRole::OwnNode(family).into(), address);
 }
 
 fn put_base(draft: &mut Draft, role: ChainRole, hook: Hook, rules: Vec<Rule>) {

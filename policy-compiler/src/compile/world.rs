@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
-use super::policies::{Policies, Policy};
+use super::policies::{Policies, Policy, Replaced};
 use crate::model::{
     Cluster, ClusterNetworkPolicy, DefaultDeny, Direction, LabelSelector, Namespace, NamespaceScope,
     NetworkPolicy, Node, ObjectName, Pod, PolicyName,
@@ -231,7 +231,7 @@ impl World {
     ) {
         let audit = self.audit;
         let policy = policy.map(|policy| ClusterNetworkPolicy { audited: policy.audited || audit, ..policy });
-        if let Some(before) = self.cluster_policies.put(name, policy) {
+        if let Some(Replaced(before)) = self.cluster_policies.put(name, policy) {
             changed.cluster_policies.entry(name.clone()).or_insert(before);
         }
     }

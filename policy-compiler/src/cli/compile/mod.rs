@@ -25,7 +25,6 @@ pub(crate) fn run(args: &Compile, output: &mut Output) -> anyhow::Result<Outcome
         node => Compiler::new(node),
     };
     warn_of_missing_addresses(&cluster, node);
-    warn_of_tiers(&cluster);
     let mut compiler = compiler.with_pods_to_node(args.manifests.pods_to_node);
     compiler.put_cluster(&cluster);
     if compiler.lacks_pod_ranges() {
@@ -56,18 +55,6 @@ fn warn_of_missing_addresses(cluster: &Cluster, node: Option<&str>) {
             io::stderr(),
             "warning: {lacking} of {} pods have no address (status.podIPs): nothing is enforced for them: give --pod-cidr",
             pods.len()
-        );
-    }
-}
-
-/// The ruleset lacks what ClusterNetworkPolicies say.
-fn warn_of_tiers(cluster: &Cluster) {
-    let count = cluster.cluster_policies().len();
-    if count > 0 {
-        // As above.
-        let _ = writeln!(
-            io::stderr(),
-            "warning: the ruleset leaves ClusterNetworkPolicies out, which are not compiled yet: {count} here"
         );
     }
 }

@@ -92,17 +92,16 @@ impl<'a> AtDoor<'a> {
         let divergence = membership.map(|sender| {
             self.tiers.fold(sender, family).divergence(&self.tiers.fold(&sender.without_sets(), family))
         });
-        match divergence.filter(|divergence| !divergence.is_empty()) {
-            Some(divergence) => {
-                let target = Some(self.put_judging(draft, &divergence));
-                draft.put_element(&map, key, Element { target, comment: None });
-                true
-            }
-            None => {
-                draft.remove_element(&map, key);
-                false
-            }
+        let target = divergence
+            .filter(|divergence| !divergence.is_empty())
+            .map(|divergence| self.put_judging(draft, &divergence));
+        let is_in = target.is_some();
+        if is_in {
+            draft.put_element(&map, key, Element { target, comment: None });
+        } else {
+            draft.remove_element(&map, key);
         }
+        is_in
     }
 
     /// The senders to whom something else applies than to all pods.

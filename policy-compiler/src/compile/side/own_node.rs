@@ -8,10 +8,11 @@ use super::subjects::Subject;
 use super::{Pass, Side, goto};
 use crate::compile::draft::Draft;
 use crate::compile::shared_rules::rule;
+use crate::compile::skeleton;
 use crate::compile::verdicts::{self, Rest};
 use crate::compile::world::World;
 use crate::model::{Direction, Family};
-use crate::ruleset::{ChainRole, ElementKey, KeyType, Rule, SetKind, SetRole, Statement, Verdict};
+use crate::ruleset::{ChainRole, ElementKey, Rule, SetRole, Statement, Verdict};
 
 impl Side {
     /// Keeps the map of the pods of which only ClusterNetworkPolicies judge what they send to their node.
@@ -26,11 +27,8 @@ impl Side {
         }
         let subjects = pass.subjects.keys().filter_map(|name| self.subjects.get(name));
         let egress = ChainRole::Direction(Direction::Egress).into();
-        for family in Family::BOTH {
-            let kind = SetKind { key: KeyType::Address(family), interval: false, verdicts: true };
-            draft.put_set(&set(family), kind);
-        }
         for address in subjects.filter(|subject| subject.has_tiers()).flat_map(|subject| &subject.addresses) {
+            skeleton::put_own_node(draft, Family::of(*address));
             draft.put_element(&set(Family::of(*address)), ElementKey::Address(*address), goto(&egress));
         }
     }

@@ -19,8 +19,8 @@ use crate::ruleset::{ChainId, ChainRole, Digest, ElementKey, KeyType, Rule, SetK
 /// The subjects of an update, by what judges them.
 struct Groups<'a> {
     world: &'a World,
-    of_subjects: HashMap<&'a SubjectName, Digest>,
-    groups: HashMap<Digest, Group<'a>>,
+    keys: HashMap<&'a SubjectName, Digest>,
+    by_key: HashMap<Digest, Group<'a>>,
 }
 
 /// Subjects that are judged alike.
@@ -122,7 +122,7 @@ impl Side {
 
 impl<'a> Groups<'a> {
     fn new(world: &'a World) -> Self {
-        Self { world, of_subjects: HashMap::new(), groups: HashMap::new() }
+        Self { world, keys: HashMap::new(), by_key: HashMap::new() }
     }
 
     /// The group of a subject.
@@ -133,8 +133,8 @@ impl<'a> Groups<'a> {
         name: &'a SubjectName,
         subject: &'a Subject,
     ) -> &mut Group<'a> {
-        let key = self.of_subjects.entry(name).or_insert_with(|| side.key_of(subject));
-        self.groups.entry(*key).or_insert_with(|| Group {
+        let key = self.keys.entry(name).or_insert_with(|| side.key_of(subject));
+        self.by_key.entry(*key).or_insert_with(|| Group {
             direction: side.direction,
             tiers: side.tiers_of(subject),
             rest: side.put_rest(self.world, draft, subject),

@@ -200,7 +200,8 @@ impl Side {
         let policies: Vec<_> =
             before.chain(now).filter(|policy| !policy.rules(self.direction).is_empty()).collect();
         let chosen = policies.into_iter().flat_map(|policy| world.chosen(policy));
-        let chosen = chosen.filter(|pod| world.runs(pod));
+        let is_shared = |pod: &Pod| pod.addresses.iter().any(|address| world.is_shared(*address));
+        let chosen = chosen.filter(|pod| world.runs(pod) || is_shared(pod));
         let pods: BTreeSet<&ObjectName> =
             changed.pods.iter().chain(in_namespaces.chain(chosen).map(|pod| &pod.name)).collect();
         let addresses = pods.iter().filter_map(|name| world.pod(name)).flat_map(|pod| &pod.addresses);
