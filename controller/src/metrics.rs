@@ -291,6 +291,8 @@ impl Metrics {
 
     /// All of them in the text format of `OpenMetrics`. What the kernel counts is read from it.
     pub(crate) fn text(&self) -> String {
+        // One that is not followed any more has no age.
+        self.source_age.clear();
         for (kind, age) in self.heard.ages() {
             self.source_age.get_or_create(&[("kind", kind)]).set(age.as_secs_f64());
         }

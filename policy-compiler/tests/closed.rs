@@ -1,9 +1,13 @@
 //! Policies that are closed: what is left of them, and when they are opened.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use policy_compiler::compile::{Compiler, compile};
 use policy_compiler::manifest::{self, Resource};
-use policy_compiler::model::{Cluster, Labels, Namespace, NetworkPolicy, ObjectName, PolicyName};
+use policy_compiler::model::{
+    Action, Cluster, ClusterNetworkPolicy, Labels, Namespace, NetworkPolicy, ObjectName, PolicyName,
+};
 
 const WEB: &str = "
 apiVersion: v1
@@ -86,6 +90,77 @@ fn a_policy_stays_closed_until_it_is_opened_or_says_something_else() {
     compiler.put_policy(&object_name, None);
     compiler.update();
     assert_eq!(*compiler.ruleset(), compile(&cluster([two]), None));
+    assert!(!compiler.has_policy(&name));
+    assert_eq!(compiler.closed_policies().count(), 0);
+}
+
+fn cluster_policy(port: u16) -> ClusterNetworkPolicy {
+    let yaml = format!(
+        "
+apiVersion: policy.networking.k8s.io/v1beta1
+kind: ClusterNetworkPolicy
+metadata: {{name: guard, annotations: {{podfence.io/audit: 'true'}}}}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {{namespaces: {{}}}}
+  ingress:
+  - action: Accept
+    from: [{{pods: {{namespaceSelector: {{}}, podSelector: {{matchLabels: {{app: web}}}}}}}}]
+    protocols: [{{tcp: {{destinationPort: {{number: {port}}}}}}}]
+  - {{action: Deny, from: [{{namespaces: {{}}}}]}}
+"
+    );
+    let reading = manifest::parse(yaml.as_bytes(), "guard").expect("YAML");
+    match reading.objects.into_iter().next().expect("an object").resource {
+        Resource::ClusterNetworkPolicy(policy) => policy.without_origins(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_closed_cluster_network_policy_accepts_nothing_and_denies_everything() {
+    let open = cluster_policy(80);
+    let closed = open.closed();
+    assert_eq!((&closed.subject, closed.tier, closed.priority), (&open.subject, open.tier, open.priority));
+    assert!(!closed.audited);
+    let [accept, deny] = &*closed.ingress else { panic!("{closed:?}") };
+    assert_eq!((accept.action, &accept.rule.peers), (Action::Accept, &Some(vec![])));
+    assert_eq!((deny.action, &deny.rule.peers, &deny.rule.ports), (Action::Deny, &None, &None));
+}
+
+#[test]
+fn a_cluster_network_policy_stays_closed_until_it_is_opened_or_says_something_else() {
+    let guard: Arc<str> = "guard".into();
+    let name = PolicyName::Cluster(guard.clone());
+    let with = |guard: ClusterNetworkPolicy| {
+        let mut cluster = cluster([policy("one", 80)]);
+        cluster.insert_cluster_policy(guard);
+        cluster
+    };
+    let open = cluster_policy(80);
+    let mut compiler = Compiler::of(&with(open.clone()), None);
+    let steps: [(&str, Step<'_>, ClusterNetworkPolicy); 6] = [
+        ("closed", &|compiler| compiler.close_policies([&name]), open.closed()),
+        ("told again", &|compiler| compiler.put_cluster_policy(&guard, Some(open.clone())), open.closed()),
+        ("opened", &|compiler| compiler.open_policies([&name]), open.clone()),
+        ("closed again", &|compiler| compiler.close_policies([&name]), open.closed()),
+        (
+            "changed",
+            &|compiler| compiler.put_cluster_policy(&guard, Some(cluster_policy(81))),
+            cluster_policy(81),
+        ),
+        ("open already", &|compiler| compiler.open_policies([&name]), cluster_policy(81)),
+    ];
+    for (step, action, policy) in steps {
+        action(&mut compiler);
+        compiler.update();
+        assert_eq!(*compiler.ruleset(), compile(&with(policy), None), "{step}");
+    }
+    compiler.close_policies([&name]);
+    assert!(compiler.has_policy(&name));
+    assert_eq!(compiler.closed_policies().collect::<Vec<_>>(), [name.clone()]);
+    compiler.put_cluster_policy(&guard, None);
     assert!(!compiler.has_policy(&name));
     assert_eq!(compiler.closed_policies().count(), 0);
 }

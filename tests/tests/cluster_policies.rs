@@ -131,6 +131,12 @@ fn policies_are_enforced_as_long_as_they_are_defined() -> Result<()> {
         scene.plane.api().delete(&cluster_policy_definition(&[]))?;
         scene.expect(&agent, Outcome::Allowed, BOUND)?;
         agent.wait_ready(BOUND)?;
+        wait_until(BOUND, || {
+            let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+            let all = scene.plane.api().get(path)?;
+            ensure!(all["items"] == json!([]), "{all:#}");
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -217,6 +223,39 @@ fn what_is_not_meant_is_remarked_once() -> Result<()> {
     })?;
     ensure!(scene.events()?.len() == 2, "{:#?}", scene.events()?);
     Ok(())
+}
+
+#[test]
+fn a_policy_that_the_kernel_refuses_denies() -> Result<()> {
+    let Some(scene) = Scene::new()? else { return Ok(()) };
+    scene.put(&cluster_policy_definition(&["v1beta1"]))?;
+    let mut agent = scene.start_agent()?;
+    agent.wait_ready(BOUND)?;
+    let mut spec = deny_from("client");
+    spec["ingress"][0]["action"] = json!("Pass");
+    let interference = agent.interfere("ingress/Admin/refused/0/pass")?;
+    scene.put(&cluster_policy("v1beta1", "refused", &spec))?;
+    scene.expect(&agent, Outcome::Denied, BOUND)?;
+    let reported = |reason: &str| {
+        wait_until(BOUND, || {
+            let events = scene.events()?;
+            let is_it = |event: &[String; 4]| {
+                let [namespace, name, event, _] = event;
+                (&**namespace, &**name, &**event) == ("default", "refused", reason)
+            };
+            ensure!(events.iter().any(is_it), "{events:#?}\n{}", agent.log()?);
+            Ok(())
+        })
+    };
+    reported("PolicyRefused")?;
+    let (code, ready) = agent.get("/readyz")?;
+    ensure!(code == 200 && ready.contains("ClusterNetworkPolicy refused"), "{code} {ready}");
+
+    interference.end();
+    spec["priority"] = json!(11);
+    scene.put(&cluster_policy("v1beta1", "refused", &spec))?;
+    scene.expect(&agent, Outcome::Allowed, BOUND)?;
+    reported("PolicyEnforced")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use lab::programs::is_there;
-use lab::testbed::{BOUND, Testbed, listen, policy, status, wait_until};
+use lab::testbed::{BOUND, Testbed, cluster_policy, listen, policy, status, wait_until};
 use lab::{
     Agent, ControlPlane, Node, Outcome, Pod, Probe, Protocol, Stream, Topology, Underlay, User, program,
 };
@@ -250,6 +250,57 @@ fn what_audited_policies_deny_passes_and_is_told_until_they_are_enforced() -> Re
     expect_enforced(&scene)
 }
 
+#[test]
+fn a_denial_names_the_rule_of_the_cluster_network_policy() -> Result<()> {
+    let scene = Scene::raise(&[])?;
+    let everybody = json!([{"namespaces": {}}]);
+    let spec = json!({
+        "tier": "Admin",
+        "priority": 10,
+        "subject": {"namespaces": {}},
+        "ingress": [{
+            "action": "Deny", "name": "no such port", "from": everybody,
+            "protocols": [{"udp": {"destinationPort": {"number": 9}}}],
+        }],
+        "egress": [{
+            "action": "Deny", "to": everybody, "protocols": [{"tcp": {"destinationPort": {"number": 9}}}],
+        }],
+    });
+    let mut guard = cluster_policy("v1beta1", "guard-rails", &spec);
+    scene.testbed.put(&guard)?;
+    scene.testbed.wait_in_step()?;
+    let Scene { client, far, .. } = &scene;
+    let to = |protocol| Probe::new(client, far.ipv4(), 9, protocol);
+    let words = |message: &str, rule: &str, explained: &str| {
+        [
+            message.to_owned(),
+            " source_pod=\"shop/client\" ".to_owned(),
+            " destination_pod=\"other/far\" ".to_owned(),
+            " policies=\"guard-rails\" ".to_owned(),
+            format!("Admin policy guard-rails (priority 10) {rule} {explained}"),
+        ]
+        .to_vec()
+    };
+    let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    let (egress, ingress) = ("egress[0]", "ingress[0] \\\"no such port\\\"");
+    scene.expect(&[
+        (to(tcp), words(" WARN podfence::denied: denied direction=\"egress\" ", egress, "denies it")),
+        (to(udp), words(" WARN podfence::denied: denied direction=\"ingress\" ", ingress, "denies it")),
+    ])?;
+    ensure!(!scene.denials()?.concat().contains("changed since"), "{:#?}", scene.denials()?);
+
+    guard["metadata"]["annotations"] = json!({"podfence.io/audit": "true"});
+    scene.testbed.put(&guard)?;
+    scene.testbed.wait_in_step()?;
+    let audit = "would deny it, but for audit mode";
+    scene.expect(&[
+        (to(tcp), words(" INFO podfence::denied: audited direction=\"egress\" ", egress, audit)),
+        (to(udp), words(" INFO podfence::denied: audited direction=\"ingress\" ", ingress, audit)),
+    ])?;
+    ensure!(!scene.denials()?.concat().contains("changed since"), "{:#?}", scene.denials()?);
+    Ok(())
+}
+
 /// Sends datagrams to one port after the other, as fast as it can until told to stop. Returns how many.
 fn flood(from: &Pod, to: IpAddr, stop: &AtomicBool) -> Result<u64> {
     from.namespace().run(|| {
@@ -325,6 +376,14 @@ fn metrics_status_and_kernel_agree_on_what_was_counted() -> Result<()> {
         "ingress": [{"ports": [{"port": 81}]}, {"ports": [{"port": 80}]}],
     });
     testbed.put(&policy("shop", "server", &spec))?;
+    let spec = json!({
+        "tier": "Admin", "priority": 10, "subject": {"namespaces": {}},
+        "ingress": [{
+            "action": "Deny", "from": [{"namespaces": {}}],
+            "protocols": [{"udp": {"destinationPort": {"number": 9}}}],
+        }],
+    });
+    testbed.put(&cluster_policy("v1beta1", "guard", &spec))?;
     let agent = testbed.start_agent_with("node-1", &["--strict-start"])?;
     let node = server.node().clone();
     let unknown = testbed.lab.pod(&node, "shop/unknown")?;
@@ -335,14 +394,17 @@ fn metrics_status_and_kernel_agree_on_what_was_counted() -> Result<()> {
         to(&client, 1),
         to(&client, 2),
         to(&client, 3),
+        to(&client, 9),
         to(&unknown, 80),
     ])?;
     let rule = r#"direction="ingress",namespace="shop",policy="server",rule="1""#;
     let denied = r#"direction="ingress",policies="shop/server""#;
+    let guard = r#"direction="ingress",tier="Admin",policy="guard",rule="0",action="deny""#;
     // What stays silent is sent twice.
     let cases = [
         ("rule", rule, "/rules/1/allowed", "ingress/shop/server/1", 2),
         ("denied", denied, "/groups/0/denied", "isolated by shop/server", 6),
+        ("tier_rule", guard, "/tiers/0/covered", "ingress/Admin/guard/0/deny", 2),
         ("strict_start", r#"direction="egress""#, "/strict_start/0/denied", "strict_start_egress", 2),
     ];
     let (status, listed) = (status(&node)?, listed(&node)?);

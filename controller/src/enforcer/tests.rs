@@ -158,6 +158,9 @@ fn cluster(yaml: &str) -> Cluster {
     for object in reading.objects {
         match object.resource {
             manifest::Resource::NetworkPolicy(policy) => cluster.insert_policy(policy.without_origins()),
+            manifest::Resource::ClusterNetworkPolicy(policy) => {
+                cluster.insert_cluster_policy(policy.without_origins());
+            }
             manifest::Resource::Workload(workload) => cluster.insert_pod(workload.pod),
             other => panic!("{other:?}"),
         }
@@ -173,7 +176,9 @@ fn updates(yaml: &str) -> Vec<Update> {
     let pods = cluster.pods().iter().map(|(name, it)| Update::Pod(name.clone(), Some(it.clone())));
     let policies = cluster.policies().iter();
     let policies = policies.map(|(name, it)| Update::Policy(name.clone(), Some(it.clone())));
-    namespaces.chain(pods).chain(policies).collect()
+    let of_cluster = cluster.cluster_policies().iter();
+    let of_cluster = of_cluster.map(|(name, it)| Update::ClusterPolicy(name.clone(), Some(it.clone())));
+    namespaces.chain(pods).chain(policies).chain(of_cluster).collect()
 }
 
 /// A policy of the namespace `shop` that lets pods with the label `app: PEER` reach port 80 of those with `app: SUBJECT`.
@@ -188,6 +193,25 @@ spec:
   ingress:
     - from: [{{podSelector: {{matchLabels: {{app: {peer}}}}}}}]
       ports: [{{port: 80}}]
+"
+    )
+}
+
+/// A policy that leaves pods with the label `app: PEER` to the NetworkPolicies, and denies all others.
+fn cluster_policy(name: &str, peer: &str) -> String {
+    format!(
+        "---
+apiVersion: policy.networking.k8s.io/v1beta1
+kind: ClusterNetworkPolicy
+metadata: {{name: {name}}}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {{namespaces: {{}}}}
+  ingress:
+    - action: Pass
+      from: [{{pods: {{namespaceSelector: {{}}, podSelector: {{matchLabels: {{app: {peer}}}}}}}}}]
+    - {{action: Deny, from: [{{namespaces: {{}}}}]}}
 "
     )
 }
@@ -257,6 +281,26 @@ fn a_policy_that_the_kernel_refuses_is_closed_and_the_rest_enforced() {
             later.put(updates(&change)).unwrap();
             later.expect(&(good() + &change), &closed);
             assert_eq!(later.events(), expected);
+        });
+    }
+}
+
+#[test]
+fn a_cluster_network_policy_that_the_kernel_refuses_is_closed_too() {
+    for named in [true, false] {
+        in_namespace(move || {
+            let fault = Fault { table: TableFamily::Inet, text: "ingress/Admin/guard/0/pass", named };
+            let mut scene = Scene::new(&[fault], None);
+            scene.put(updates(&good())).unwrap();
+            scene.put(updates(&cluster_policy("guard", "a"))).unwrap();
+            let all = good() + &cluster_policy("guard", "a");
+            scene.expect(&all, &["guard"]);
+            assert_eq!(scene.events(), [("ClusterNetworkPolicy guard".to_owned(), true)]);
+
+            scene.enforcer.kernel.faults.clear();
+            scene.put(updates(&cluster_policy("guard", "b"))).unwrap();
+            scene.expect(&(good() + &cluster_policy("guard", "b")), &[]);
+            assert_eq!(scene.events(), [("ClusterNetworkPolicy guard".to_owned(), false)]);
         });
     }
 }
