@@ -249,6 +249,47 @@ pub fn policy(namespace: &str, name: &str, spec: &Value) -> Value {
     })
 }
 
+/// A `ClusterNetworkPolicy`.
+pub fn cluster_policy(version: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": format!("policy.networking.k8s.io/{version}"),
+        "kind": "ClusterNetworkPolicy",
+        "metadata": { "name": name },
+        "spec": spec,
+    })
+}
+
+/// The definition of `ClusterNetworkPolicy`, with a schema that takes everything, of which these versions are served.
+pub fn cluster_policy_definition(served: &[&str]) -> Value {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let versions = ["v1alpha2", "v1beta1"].map(|name| {
+        json!({
+            "name": name,
+            "served": served.contains(&name),
+            "storage": name == "v1beta1",
+            "schema": {"openAPIV3Schema": schema},
+        })
+    });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "clusternetworkpolicies.policy.networking.k8s.io",
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+        },
+        "spec": {
+            "group": "policy.networking.k8s.io",
+            "scope": "Cluster",
+            "versions": versions,
+            "names": {
+                "kind": "ClusterNetworkPolicy",
+                "plural": "clusternetworkpolicies",
+                "singular": "clusternetworkpolicy",
+            },
+        },
+    })
+}
+
 /// What `podfence-controller status` says of a node.
 ///
 /// # Errors

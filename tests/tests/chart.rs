@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use lab::programs::{HELM, is_there};
-use lab::testbed::{BOUND, Testbed, namespace, policy, wait_until};
+use lab::testbed::{BOUND, Testbed, cluster_policy_definition, namespace, policy, wait_until};
 use lab::{Agent, ControlPlane, Lab, Node, Outcome, Pod, Probe, Protocol, Topology, Underlay, program};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -351,24 +351,25 @@ fn the_role_has_no_right_that_an_agent_does_not_use() -> Result<()> {
     cluster.node.namespace().sysctl("ipv4/ip_forward 0")?;
     let rules = &cluster.objects["ClusterRole"]["rules"];
     let words = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone());
+    cluster.plane.api().put(&cluster_policy_definition(&["v1beta1"]))?;
     // One right for each group of the API, resource and verb.
     let mut rights = Vec::new();
     for rule in rules.as_array().context("no rules")? {
         for group in words(&rule["apiGroups"])? {
             for resource in words(&rule["resources"])? {
                 for verb in words(&rule["verbs"])? {
-                    rights.push((group.clone(), resource.clone(), verb));
+                    rights.push((group.clone(), resource.clone(), verb, &rule["resourceNames"]));
                 }
             }
         }
     }
     for (index, missing) in rights.iter().enumerate() {
-        let (_, resource, verb) = missing;
+        let (_, resource, verb, _) = missing;
         let account = format!("without-{verb}-{resource}");
         let others = rights.iter().enumerate().filter(|(other, _)| *other != index);
         let rules: Vec<Value> = others
-            .map(|(_, (group, resource, verb))| {
-                json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]})
+            .map(|(_, (group, resource, verb, names))| {
+                json!({"apiGroups": [group], "resources": [resource], "verbs": [verb], "resourceNames": names})
             })
             .collect();
         cluster.install_account(&account, &json!(rules))?;

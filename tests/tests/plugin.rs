@@ -6,7 +6,7 @@ use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use lab::programs::{KUBECTL, is_there};
-use lab::testbed::{namespace, policy};
+use lab::testbed::{cluster_policy, cluster_policy_definition, namespace, policy};
 use lab::{ControlPlane, Lab, Namespace, Topology, Underlay, User, program};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -170,27 +170,12 @@ fn cluster_network_policies_are_read_once_the_cluster_has_them() -> Result<()> {
     let explain = "podfence explain --from web-5d9c-1 --to db --port 8080";
     scene.expect(&administrator, explain, 0, "a policy isolates shop/db, and a rule covers this", "")?;
 
-    let group = "policy.networking.k8s.io";
-    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    let version = |name| json!({"name": name, "served": true, "storage": name == "v1beta1", "schema": {"openAPIV3Schema": schema}});
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": format!("clusternetworkpolicies.{group}"),
-            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
-        },
-        "spec": {
-            "group": group, "scope": "Cluster", "versions": [version("v1alpha2"), version("v1beta1")],
-            "names": {"kind": "ClusterNetworkPolicy", "plural": "clusternetworkpolicies", "singular": "clusternetworkpolicy"},
-        },
+    let definition = cluster_policy_definition(&["v1alpha2", "v1beta1"]);
+    let spec = json!({
+        "tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+        "ingress": [{"action": "Deny", "from": [{"namespaces": {"matchLabels": {"team": "web"}}}]}],
     });
-    let guard = json!({
-        "apiVersion": format!("{group}/v1beta1"), "kind": "ClusterNetworkPolicy", "metadata": {"name": "guard"},
-        "spec": {
-            "tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
-            "ingress": [{"action": "Deny", "from": [{"namespaces": {"matchLabels": {"team": "web"}}}]}],
-        },
-    });
+    let guard = cluster_policy("v1beta1", "guard", &spec);
     for (object, wait) in [(definition, Some("crd --all --for condition=Established")), (guard, None)] {
         std::fs::write(scene.folder.path().join("object.json"), object.to_string())?;
         scene.expect(&administrator, "create -f object.json", 0, "created", "")?;
