@@ -202,3 +202,104 @@ impl Outcomes {
         differing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(decision: Decision) -> Outcome {
+        Outcome { passed: Vec::new(), decision }
+    }
+
+    fn accepted(rule: &str) -> Outcome {
+        outcome(Decision::Accepted(ChainId::read(rule)))
+    }
+
+    fn denied(rule: &str) -> Outcome {
+        outcome(Decision::Denied(ChainId::read(rule)))
+    }
+
+    /// Outcomes that are one for these ranges of TCP ports, and another everywhere else.
+    fn outcomes(ranges: &[(u16, u16, Outcome)], else_: &Outcome) -> Outcomes {
+        let mut outcomes = Outcomes::uniform(else_);
+        for (first, last, outcome) in ranges {
+            outcomes.change_ports(Protocol::Tcp, *first, *last, |_| outcome.clone());
+        }
+        outcomes
+    }
+
+    #[test]
+    fn of_several_pods_the_strictest_outcome_counts() {
+        let (isolated, open) = (outcome(Decision::Isolated), outcome(Decision::Open));
+        let audited = |decision| Outcome { passed: vec![Passed::AuditedIsolation], decision };
+        let passed = Outcome { passed: vec![Passed::Rule(ChainId::read("pass"))], decision: Decision::Open };
+        let denied_behind = audited(Decision::Denied(ChainId::read("baseline")));
+        let ascending = [open, passed, audited(Decision::Open), isolated, denied_behind, denied("deny")];
+        for (index, higher) in ascending.iter().enumerate() {
+            for lower in ascending.iter().take(index + 1) {
+                for pair in [[lower, higher], [higher, lower]] {
+                    let common = Outcomes::common(pair.into_iter().map(Outcomes::uniform));
+                    assert_eq!(common, Outcomes::uniform(higher), "{lower:?} {higher:?}");
+                }
+            }
+        }
+        assert_eq!(
+            Outcomes::common(std::iter::empty()),
+            Outcomes::uniform(&outcome(Decision::Isolated)),
+            "nobody is allowed anything"
+        );
+    }
+
+    #[test]
+    fn what_is_common_is_found_port_by_port() {
+        let isolated = outcome(Decision::Isolated);
+        let one = outcomes(&[(50, 60, accepted("a")), (70, 80, accepted("a"))], &isolated);
+        let other = outcomes(&[(60, 75, accepted("b"))], &isolated);
+        let common = outcomes(&[(60, 60, accepted("a")), (70, 75, accepted("a"))], &isolated);
+        assert_eq!(Outcomes::common([one, other].into_iter()), common);
+    }
+
+    #[test]
+    fn a_divergence_has_what_is_not_the_default_and_no_more() {
+        let isolated = outcome(Decision::Isolated);
+        let default = outcomes(&[(80, 80, accepted("everybody"))], &isolated);
+        let cases = [
+            ("the same", default.clone(), vec![], None),
+            (
+                "one port more",
+                outcomes(&[(80, 80, accepted("everybody")), (443, 443, accepted("a"))], &isolated),
+                vec![(443, 443, accepted("a"))],
+                None,
+            ),
+            (
+                "a range around a port that is the default",
+                outcomes(&[(1, 100, accepted("everybody"))], &isolated),
+                vec![(1, 79, accepted("everybody")), (81, 100, accepted("everybody"))],
+                None,
+            ),
+            (
+                "a range across a border of the default is one piece",
+                outcomes(&[(70, 90, denied("d"))], &isolated),
+                vec![(70, 90, denied("d"))],
+                None,
+            ),
+            ("a port that is no more", outcomes(&[], &isolated), vec![(80, 80, isolated.clone())], None),
+            (
+                "all but a port that is the default",
+                outcomes(&[(80, 80, accepted("everybody"))], &denied("d")),
+                vec![(80, 80, accepted("everybody"))],
+                Some(denied("d")),
+            ),
+        ];
+        for (name, outcomes, expected, other) in cases {
+            let divergence = outcomes.divergence(&default);
+            assert_eq!(divergence.other, other, "{name}");
+            assert_eq!(divergence.is_empty(), expected.is_empty() && divergence.other.is_none(), "{name}");
+            let ports = divergence.ports.into_iter().map(|piece| {
+                assert_eq!(piece.protocol, Protocol::Tcp, "{name}");
+                (piece.first, piece.last, piece.outcome)
+            });
+            assert_eq!(ports.collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
+}
