@@ -13,7 +13,9 @@ use policy_compiler::compile::Compiler;
 use policy_compiler::model::{Cluster, Door, Doors, LinkAddress, ObjectName, Pod};
 use policy_compiler::ruleset::in_steps;
 
-use crate::objects::{NAMESPACES, NODES, PODS, POLICIES, cluster, namespaces, pods, policies};
+use crate::objects::{
+    NAMESPACES, NODES, PODS, POLICIES, cluster, cluster_policies, namespaces, pods, policies,
+};
 use crate::{Figure, doors, percentile};
 
 /// Single events, one after the other.
@@ -27,7 +29,7 @@ const LOCAL_PODS: u16 = PODS / NODES;
 const SPARE: u16 = 4;
 
 pub(crate) fn measure() -> Result<Vec<Figure>> {
-    let cluster = cluster(namespaces().chain(pods()).chain(policies()))?;
+    let cluster = cluster(namespaces().chain(pods()).chain(policies()).chain(cluster_policies()))?;
     let namespace = Namespace::new()?;
     let links = (0..LOCAL_PODS + SPARE).map(|number| {
         let device = device(number);
@@ -58,7 +60,7 @@ fn in_kernel(cluster: &Cluster) -> Result<Vec<Figure>> {
         ));
         figures.push(Figure::time("the same, p99", "< 2 ms", percentile(events, 99)));
     };
-    add("one pod event, 10,000 pods and 1,000 policies", &mut node.relabel(&all, "app")?);
+    add("one pod event, 10,000 pods, 1,000 policies and 100 of the cluster", &mut node.relabel(&all, "app")?);
     add("one event of a pod with a door at a bridge, among 100", &mut node.relabel(&local, "version")?);
     add("the same, where other policies isolate it after that", &mut node.relabel(&local, "app")?);
     add("one door that moves, among 100", &mut node.move_doors()?);

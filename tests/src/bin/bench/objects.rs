@@ -12,10 +12,18 @@ pub(crate) const PODS: u16 = 10_000;
 pub(crate) const POLICIES: u16 = 1_000;
 pub(crate) const NODES: u16 = 100;
 pub(crate) const NAMESPACES: u16 = 100;
+pub(crate) const CLUSTER_POLICIES: u16 = 100;
+
+/// Namespaces of one team have a label in common.
+const TEAMS: u16 = 10;
 
 pub(crate) fn namespaces() -> impl Iterator<Item = Value> {
     (0..NAMESPACES).map(|index| {
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("namespace-{index}")}})
+        let labels = json!({"team": team(index)});
+        json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": format!("namespace-{index}"), "labels": labels},
+        })
     })
 }
 
@@ -57,6 +65,41 @@ pub(crate) fn policies() -> impl Iterator<Item = Value> {
     })
 }
 
+/// Half of them guard rails of a team, which let a namespace in, leave another team to the namespaces and deny a third one;
+/// half of them its defaults.
+pub(crate) fn cluster_policies() -> impl Iterator<Item = Value> {
+    (0..CLUSTER_POLICIES).map(|index| {
+        let of_team = |index: u16| json!({"matchLabels": {"team": team(index)}});
+        let from = |namespaces: Value| json!([{"namespaces": namespaces}]);
+        let named = json!({"matchLabels": {"kubernetes.io/metadata.name": format!("namespace-{index}")}});
+        let port = |number: u16| json!([{"tcp": {"destinationPort": {"number": number}}}]);
+        let (tier, ingress, egress) = if index < CLUSTER_POLICIES / 2 {
+            let ingress = json!([
+                {"action": "Accept", "from": from(named), "protocols": port(8080 + index)},
+                {"action": "Pass", "from": from(of_team(index + 1)), "protocols": port(443)},
+                {"action": "Deny", "from": from(of_team(index + 2))},
+            ]);
+            let network = json!([{"networks": [format!("192.0.2.{index}/32")]}]);
+            ("Admin", ingress, json!([{"action": "Deny", "to": network}]))
+        } else {
+            let ingress = json!([
+                {"action": "Accept", "from": from(named), "protocols": port(8080 + index)},
+                {"action": "Deny", "from": from(json!({}))},
+            ]);
+            let pods = json!([{"namespaces": of_team(index)}, {"networks": ["10.0.0.0/8"]}]);
+            ("Baseline", ingress, json!([{"action": "Accept", "to": pods}, {"action": "Deny", "to": [{"networks": ["0.0.0.0/0"]}]}]))
+        };
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": format!("cluster-policy-{index}")},
+            "spec": {
+                "tier": tier, "priority": index, "subject": {"namespaces": of_team(index)},
+                "ingress": ingress, "egress": egress,
+            },
+        })
+    })
+}
+
 /// What the objects say together.
 pub(crate) fn cluster(objects: impl Iterator<Item = Value>) -> Result<Cluster> {
     let items: Vec<Value> = objects.collect();
@@ -67,6 +110,10 @@ pub(crate) fn cluster(objects: impl Iterator<Item = Value>) -> Result<Cluster> {
         Some(problem) => bail!(problem),
         None => Ok(manifests.cluster),
     }
+}
+
+fn team(index: u16) -> String {
+    format!("team-{}", index % TEAMS)
 }
 
 fn namespace_of(app: u16) -> String {
