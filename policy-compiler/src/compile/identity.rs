@@ -47,6 +47,15 @@ impl Membership {
         Self { each: vec![Vec::new()], holder }
     }
 
+    /// What is left of it with these sets only; `None` if that is none.
+    pub(super) fn among(&self, is_wanted: impl Fn(PeerSetId) -> bool) -> Option<Self> {
+        let wanted = |members: &[Member]| {
+            members.iter().filter(|member| is_wanted(member.set)).cloned().collect::<Vec<_>>()
+        };
+        let among = Self { holder: self.holder, ..Self::of_each(self.each().map(wanted)) };
+        (!among.is_empty()).then_some(among)
+    }
+
     /// What it would be if no rule named the address.
     pub(super) fn without_sets(&self) -> Self {
         Self::unnamed(self.holder)

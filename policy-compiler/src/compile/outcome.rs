@@ -1,11 +1,7 @@
 //! What becomes of the packets between two ends, for every protocol and port.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
-use rangemap::RangeInclusiveMap;
-
-use super::ranges;
 use crate::model::Protocol;
 use crate::ruleset::ChainId;
 
@@ -63,9 +59,49 @@ impl Outcome {
 /// A value for every packet between two ends: for each protocol and port, and for what has no ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outcomes<V: Eq + Clone = Outcome> {
-    /// No protocol lacks a port.
-    ports: BTreeMap<Protocol, RangeInclusiveMap<u16, V>>,
+    /// Of each protocol, in the order of [`Protocol::ALL`].
+    ports: [Spans<V>; 3],
     other: V,
+}
+
+/// A value for every port: the first port of each span, and the value of all up to the next. Neighbours differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Spans<V>(Vec<(u16, V)>);
+
+impl<V: Eq + Clone> Spans<V> {
+    /// The spans, each with its first and last port.
+    fn iter(&self) -> impl Iterator<Item = (u16, u16, &V)> {
+        let next = self.0.iter().skip(1).map(|(first, _)| first - 1).chain([u16::MAX]);
+        self.0.iter().zip(next).map(|((first, value), last)| (*first, last, value))
+    }
+
+    /// Gives the ports of a range another value, by the one that each has.
+    fn change(&mut self, first: u16, last: u16, mut value: impl FnMut(&V) -> V) {
+        let from = self.cut(first);
+        let to = last.checked_add(1).map_or(self.0.len(), |behind| self.cut(behind));
+        for (_, old) in self.0.iter_mut().take(to).skip(from) {
+            *old = value(old);
+        }
+        self.0.dedup_by(|next, before| next.1 == before.1);
+    }
+
+    /// Has a span begin at a port; its index.
+    fn cut(&mut self, port: u16) -> usize {
+        let index = self.0.partition_point(|(first, _)| *first < port);
+        let begins = self.0.get(index).is_some_and(|(first, _)| *first == port);
+        if !begins
+            && let Some((_, value)) = index.checked_sub(1).and_then(|before| self.0.get(before)).cloned()
+        {
+            self.0.insert(index, (port, value));
+        }
+        index
+    }
+
+    fn map<W: Eq>(self, value: &mut impl FnMut(V) -> W) -> Spans<W> {
+        let mut spans: Vec<_> = self.0.into_iter().map(|(first, before)| (first, value(before))).collect();
+        spans.dedup_by(|next, before| next.1 == before.1);
+        Spans(spans)
+    }
 }
 
 /// A range of ports, and what becomes of packets to them.
@@ -96,15 +132,13 @@ impl Divergence {
 impl<V: Eq + Clone> Outcomes<V> {
     /// The same for every packet.
     pub(super) fn uniform(value: &V) -> Self {
-        let all_ports = || RangeInclusiveMap::from_iter([(0..=u16::MAX, value.clone())]);
-        let ports = Protocol::ALL.into_iter().map(|protocol| (protocol, all_ports())).collect();
-        Self { ports, other: value.clone() }
+        Self { ports: Protocol::ALL.map(|_| Spans(vec![(0, value.clone())])), other: value.clone() }
     }
 
     /// Gives every packet another value, by the one that it has.
     pub(super) fn change(&mut self, mut value: impl FnMut(&V) -> V) {
-        for protocol in Protocol::ALL {
-            self.change_ports(protocol, 0, u16::MAX, &mut value);
+        for ports in &mut self.ports {
+            ports.change(0, u16::MAX, &mut value);
         }
         self.other = value(&self.other);
     }
@@ -115,20 +149,27 @@ impl<V: Eq + Clone> Outcomes<V> {
         protocol: Protocol,
         first: u16,
         last: u16,
-        mut value: impl FnMut(&V) -> V,
+        value: impl FnMut(&V) -> V,
     ) {
-        if let Some(ports) = self.ports.get_mut(&protocol) {
-            ranges::change(ports, &(first..=last), |before| before.map(&mut value));
-        }
+        let [tcp, udp, sctp] = &mut self.ports;
+        let ports = match protocol {
+            Protocol::Tcp => tcp,
+            Protocol::Udp => udp,
+            Protocol::Sctp => sctp,
+        };
+        ports.change(first, last, value);
     }
 
     /// The values as something else.
     pub(super) fn map<W: Eq + Clone>(self, mut value: impl FnMut(V) -> W) -> Outcomes<W> {
-        let mut map_ports = |ports: RangeInclusiveMap<u16, V>| {
-            ports.into_iter().map(|(range, before)| (range, value(before))).collect()
-        };
-        let ports = self.ports.into_iter().map(|(protocol, ports)| (protocol, map_ports(ports))).collect();
-        Outcomes { ports, other: value(self.other) }
+        Outcomes { ports: self.ports.map(|ports| ports.map(&mut value)), other: value(self.other) }
+    }
+
+    /// The values of ports: protocol, first and last port.
+    fn ports(&self) -> impl Iterator<Item = (Protocol, u16, u16, &V)> {
+        Protocol::ALL.into_iter().zip(&self.ports).flat_map(|(protocol, ports)| {
+            ports.iter().map(move |(first, last, value)| (protocol, first, last, value))
+        })
     }
 }
 
@@ -145,10 +186,8 @@ impl Outcomes {
             Ordering::Less => other.clone(),
             Ordering::Equal | Ordering::Greater => one.clone(),
         };
-        for (protocol, ports) in &other.ports {
-            for (range, outcome) in ports.iter() {
-                self.change_ports(*protocol, *range.start(), *range.end(), |one| higher(one, outcome));
-            }
+        for (protocol, first, last, outcome) in other.ports() {
+            self.change_ports(protocol, first, last, |one| higher(one, outcome));
         }
         self.other = higher(&self.other, &other.other);
         self
@@ -157,49 +196,21 @@ impl Outcomes {
     /// Where these outcomes are not `default`.
     pub(super) fn divergence(&self, default: &Self) -> Divergence {
         let other = (self.other != default.other).then(|| self.other.clone());
-        let mut ports = Vec::new();
-        for (protocol, outcomes) in &self.ports {
-            for (range, outcome) in outcomes.iter() {
-                let piece = |first: u16, last: u16| Piece {
-                    protocol: *protocol,
-                    first,
-                    last,
-                    outcome: outcome.clone(),
-                };
-                match &other {
-                    Some(other) if outcome == other => {}
-                    Some(_) => ports.push(piece(*range.start(), *range.end())),
-                    None => {
-                        let differing = default.differing(*protocol, range, outcome);
-                        ports.extend(differing.into_iter().map(|(first, last)| piece(first, last)));
-                    }
+        let mut diverging = self.clone().map(Some);
+        match &other {
+            Some(other) => diverging.change(|outcome| outcome.clone().filter(|outcome| outcome != other)),
+            None => {
+                for (protocol, first, last, default) in default.ports() {
+                    diverging.change_ports(protocol, first, last, |outcome| {
+                        outcome.clone().filter(|outcome| outcome != default)
+                    });
                 }
             }
         }
-        Divergence { ports, other }
-    }
-
-    /// The parts of a range in which these outcomes are not `outcome`.
-    fn differing(
-        &self,
-        protocol: Protocol,
-        range: &std::ops::RangeInclusive<u16>,
-        outcome: &Outcome,
-    ) -> Vec<(u16, u16)> {
-        let parts = self.ports.get(&protocol).into_iter().flat_map(|ports| ports.overlapping(range));
-        let differing = parts.filter(|(_, default)| *default != outcome);
-        let mut differing: Vec<_> = differing
-            .map(|(part, _)| (*part.start().max(range.start()), *part.end().min(range.end())))
-            .collect();
-        // Neighbours are one piece, whatever the default is in each.
-        differing.dedup_by(|next, before| {
-            let adjacent = before.1.checked_add(1) == Some(next.0);
-            if adjacent {
-                before.1 = next.1;
-            }
-            adjacent
+        let pieces = diverging.ports().filter_map(|(protocol, first, last, outcome)| {
+            Some(Piece { protocol, first, last, outcome: outcome.clone()? })
         });
-        differing
+        Divergence { ports: pieces.collect(), other }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Ranges of addresses and ports, and the one way to cut them.
+//! Ranges of addresses, and the one way to cut them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;

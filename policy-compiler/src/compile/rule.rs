@@ -32,8 +32,6 @@ pub(super) enum Stage {
     Namespaced,
     /// `tier: Baseline`
     Baseline,
-    /// Nobody: what has come so far is allowed.
-    Open,
 }
 
 impl Stage {
@@ -41,15 +39,6 @@ impl Stage {
         match tier {
             Tier::Admin => Self::Admin,
             Tier::Baseline => Self::Baseline,
-        }
-    }
-
-    /// Who is asked then.
-    pub(super) fn next(self) -> Self {
-        match self {
-            Self::Admin => Self::Namespaced,
-            Self::Namespaced => Self::Baseline,
-            Self::Baseline | Self::Open => Self::Open,
         }
     }
 }

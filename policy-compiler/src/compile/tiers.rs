@@ -28,6 +28,12 @@ pub(super) struct Tiers<'a> {
 pub(super) struct AnyOf<'a>(pub(super) Vec<Tiers<'a>>);
 
 impl AnyOf<'_> {
+    /// What an address is to these rules: the sets among those that it is in which one of them names. `None` if there is
+    /// none.
+    pub(super) fn relevant(&self, peer: &Membership) -> Option<Membership> {
+        peer.among(|set| self.0.iter().any(|tiers| tiers.of_sets.contains_key(&set)))
+    }
+
     /// What becomes of packets of a family between the subject and an address.
     pub(super) fn fold(&self, peer: &Membership, family: Family) -> Outcomes {
         let crowds = peer.crowds(family);
@@ -89,8 +95,8 @@ enum Reason<'a> {
 struct Judgement {
     passed: Vec<Passed>,
     decision: Option<Decision>,
-    /// Whether a rule has passed it on to the next tier.
-    skips_tier: bool,
+    /// The stage of which a rule has passed it on to the next.
+    left: Option<Stage>,
 }
 
 impl<'a> Tiers<'a> {
@@ -122,12 +128,13 @@ impl<'a> Tiers<'a> {
     /// What becomes of packets between the pod and whoever is in these sets of peers and one of these crowds.
     fn fold(&self, members: &[Member], crowds: &[Crowd], holder: Holder) -> Outcomes {
         let mut judged = Outcomes::uniform(&Judgement::NOTHING);
-        let mut stage = Stage::Admin;
+        let mut isolation = Some(self.isolation);
         for (index, reason) in self.covering(members, crowds, holder) {
             let Some(step) = self.steps.get(index) else { continue };
-            while stage < step.rule.stage() {
-                self.end(stage, &mut judged);
-                stage = stage.next();
+            if step.rule.stage() == Stage::Baseline
+                && let Some(isolation) = isolation.take()
+            {
+                judged.change(|before| before.isolated(isolation));
             }
             let (certain, member) = match reason {
                 Reason::Crowd => (true, None),
@@ -135,14 +142,14 @@ impl<'a> Tiers<'a> {
                 Reason::PerhapsPod => (false, None),
             };
             if let Some((effect, chain)) = step.rule.effect(step.chain, certain && step.certain) {
-                step.cover(self.direction, member, &mut judged, |before| before.then(effect, &chain));
+                let stage = step.rule.stage();
+                step.cover(self.direction, member, &mut judged, |before| before.then(stage, effect, &chain));
             }
         }
-        while stage < Stage::Open {
-            self.end(stage, &mut judged);
-            stage = stage.next();
-        }
-        judged.map(Judgement::outcome)
+        judged.map(|judgement| match isolation {
+            Some(isolation) => judgement.isolated(isolation).outcome(),
+            None => judgement.outcome(),
+        })
     }
 
     /// The steps that cover packets of such a peer, or may, in their order.
@@ -165,23 +172,6 @@ impl<'a> Tiers<'a> {
             covering.extend(steps.map(|index| (*index, Reason::Member(member))));
         }
         covering
-    }
-
-    /// What is left of a tier behind its rules.
-    fn end(&self, stage: Stage, judged: &mut Outcomes<Judgement>) {
-        let isolation = if stage == Stage::Namespaced { self.isolation } else { Isolation::None };
-        judged.change(|before| {
-            let mut after = before.clone();
-            after.skips_tier = false;
-            match isolation {
-                _ if after.decision.is_some() => {}
-                Isolation::None => {}
-                Isolation::Denying => after.decision = Some(Decision::Isolated),
-                Isolation::LeftAlone => after.decision = Some(Decision::Open),
-                Isolation::Audited => after.passed.push(Passed::AuditedIsolation),
-            }
-            after
-        });
     }
 }
 
@@ -215,12 +205,12 @@ impl Step<'_> {
 }
 
 impl Judgement {
-    const NOTHING: Self = Self { passed: Vec::new(), decision: None, skips_tier: false };
+    const NOTHING: Self = Self { passed: Vec::new(), decision: None, left: None };
 
-    /// What is said once a rule is asked that covers the packet.
-    fn then(&self, effect: TierEffect, chain: &ChainId) -> Self {
+    /// What is said once a rule of a stage is asked that covers the packet.
+    fn then(&self, stage: Stage, effect: TierEffect, chain: &ChainId) -> Self {
         let mut after = self.clone();
-        if after.decision.is_some() || after.skips_tier {
+        if after.decision.is_some() || after.left == Some(stage) {
             return after;
         }
         let passed = Passed::Rule(chain.clone());
@@ -232,8 +222,21 @@ impl Judgement {
             TierEffect::Audit => after.passed.push(passed),
             TierEffect::Pass => {
                 after.passed.push(passed);
-                after.skips_tier = true;
+                after.left = Some(stage);
             }
+        }
+        after
+    }
+
+    /// What is said behind the rules of the NetworkPolicies.
+    fn isolated(&self, isolation: Isolation) -> Self {
+        let mut after = self.clone();
+        match isolation {
+            _ if after.decision.is_some() => {}
+            Isolation::None => {}
+            Isolation::Denying => after.decision = Some(Decision::Isolated),
+            Isolation::LeftAlone => after.decision = Some(Decision::Open),
+            Isolation::Audited => after.passed.push(Passed::AuditedIsolation),
         }
         after
     }

@@ -1,6 +1,6 @@
 //! What judges packets at a door: chains for who is at the other end, and for the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -45,6 +45,8 @@ pub(super) struct AtDoor<'a> {
     key: Digest,
     tiers: AnyOf<'a>,
     rest: Rest,
+    /// The chain that judges what comes from whoever is the same to the rules.
+    judging: HashMap<(Membership, Family), Option<ChainId>>,
 }
 
 impl<'a> AtDoor<'a> {
@@ -55,7 +57,7 @@ impl<'a> AtDoor<'a> {
             .is_isolated()
             .then(|| put_isolation(draft, side.direction(), pod.audited, Vec::new(), &policies));
         let rest = Rest { isolation, ..Rest::NONE };
-        Self { side, pod, key, tiers: side.tiers_at_door(pod, false), rest }
+        Self { side, pod, key, tiers: side.tiers_at_door(pod, false), rest, judging: HashMap::new() }
     }
 
     /// Those that judge what the pods send to their own node, where NetworkPolicies leave that alone; `None` if no
@@ -63,7 +65,8 @@ impl<'a> AtDoor<'a> {
     pub(super) fn to_node(egress: &'a Side, pod: &'a Judged, key: Digest) -> Option<Self> {
         let key = Digest::of([format!("{key} to node")]);
         let tiers = egress.tiers_at_door(pod, true);
-        pod.has_tiers().then_some(Self { side: egress, pod, key, tiers, rest: Rest::NONE })
+        let judging = HashMap::new();
+        pod.has_tiers().then_some(Self { side: egress, pod, key, tiers, rest: Rest::NONE, judging })
     }
 
     fn direction(&self) -> Direction {
@@ -81,7 +84,7 @@ impl<'a> AtDoor<'a> {
     /// Puts a sender into the map of those to whom something else applies than to all pods, or takes it out; whether it is
     /// in.
     pub(super) fn put_sender(
-        &self,
+        &mut self,
         draft: &mut Draft,
         address: IpAddr,
         membership: Option<&Membership>,
@@ -89,12 +92,7 @@ impl<'a> AtDoor<'a> {
         let family = Family::of(address);
         let (map, key) = (self.senders(family), ElementKey::Address(address));
         draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
-        let divergence = membership.map(|sender| {
-            self.tiers.fold(sender, family).divergence(&self.tiers.fold(&sender.without_sets(), family))
-        });
-        let target = divergence
-            .filter(|divergence| !divergence.is_empty())
-            .map(|divergence| self.put_judging(draft, &divergence));
+        let target = membership.and_then(|sender| self.judging_sender(draft, sender, family));
         let is_in = target.is_some();
         if is_in {
             draft.put_element(&map, key, Element { target, comment: None });
@@ -102,6 +100,20 @@ impl<'a> AtDoor<'a> {
             draft.remove_element(&map, key);
         }
         is_in
+    }
+
+    /// Makes sure of the chain of a sender; `None` if the same applies to it as to all pods.
+    fn judging_sender(&mut self, draft: &mut Draft, sender: &Membership, family: Family) -> Option<ChainId> {
+        let key = (self.tiers.relevant(sender)?, family);
+        if let Some(known) = self.judging.get(&key) {
+            return known.clone();
+        }
+        let (sender, _) = &key;
+        let default = self.tiers.fold(&sender.without_sets(), family);
+        let divergence = self.tiers.fold(sender, family).divergence(&default);
+        let chain = (!divergence.is_empty()).then(|| self.put_judging(draft, &divergence));
+        self.judging.insert(key, chain.clone());
+        chain
     }
 
     /// The senders to whom something else applies than to all pods.

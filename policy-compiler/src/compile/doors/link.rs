@@ -204,7 +204,7 @@ impl Link {
     ) {
         let Some(group) = self.groups.get_mut(&key) else { return };
         let Some(subject) = group.pods.first().and_then(|pod| ingress.judged_pod(pod)) else { return };
-        let judge = AtDoor::new(ingress, subject, key, draft);
+        let mut judge = AtDoor::new(ingress, subject, key, draft);
         let addresses: BTreeSet<_> = match changed {
             Some(changed) => changed.clone(),
             None => group.senders.iter().chain(self.senders.keys()).copied().collect(),

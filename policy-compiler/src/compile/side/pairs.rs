@@ -30,8 +30,8 @@ struct Group<'a> {
     rest: Rest,
     /// What becomes of packets whose peer no rule names.
     defaults: HashMap<(Membership, Family), Outcomes>,
-    /// The chain that judges packets between the group and each identity.
-    judging: HashMap<(ChainId, Family), Option<ChainId>>,
+    /// The chain that judges packets between the group and whoever is the same to its rules.
+    judging: HashMap<(Membership, Family), Option<ChainId>>,
 }
 
 impl Side {
@@ -148,20 +148,22 @@ impl Group<'_> {
     /// Makes sure of the chain of packets between the group and an identity; `None` if they are judged like those whose
     /// peer no rule names.
     fn judging(&mut self, draft: &mut Draft, identity: &Identity, family: Family) -> Option<ChainId> {
-        if let Some(known) = self.judging.get(&(identity.chain.clone(), family)) {
+        let key = (self.tiers.relevant(&identity.membership)?, family);
+        if let Some(known) = self.judging.get(&key) {
             return known.clone();
         }
-        let unnamed = identity.membership.without_sets();
-        let outcomes = self.tiers.fold(&identity.membership, family);
+        let (peer, family) = &key;
+        let unnamed = peer.without_sets();
+        let outcomes = self.tiers.fold(peer, *family);
         let default = self
             .defaults
-            .entry((unnamed.clone(), family))
-            .or_insert_with(|| self.tiers.fold(&unnamed, family));
+            .entry((unnamed.clone(), *family))
+            .or_insert_with(|| self.tiers.fold(&unnamed, *family));
         let divergence = outcomes.divergence(default);
         let unlisted = ChainRole::Unlisted(self.direction);
         let chain = (!divergence.is_empty())
             .then(|| verdicts::put_judging(draft, self.direction, &divergence, &self.rest, Some(unlisted)));
-        self.judging.insert((identity.chain.clone(), family), chain.clone());
+        self.judging.insert(key, chain.clone());
         chain
     }
 }
