@@ -78,11 +78,11 @@ impl Scene {
         let mut role = self.plane.api().get(path)?;
         let rules = role["rules"].as_array_mut().context("no rules")?;
         rules.retain(|rule| rule["apiGroups"] != json!([group]));
-        let patch = json!({
+        let change = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
             "metadata": {"name": "lab:agents"}, "rules": role["rules"],
         });
-        self.plane.api().patch(&patch)
+        self.plane.api().patch(&change)
     }
 }
 
