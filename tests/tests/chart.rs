@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use lab::programs::{HELM, is_there};
-use lab::testbed::{BOUND, Testbed, cluster_policy_definition, namespace, policy, wait_until};
+use lab::testbed::{
+    BOUND, Testbed, cluster_policy, cluster_policy_definition, namespace, policy, wait_until,
+};
 use lab::{Agent, ControlPlane, Lab, Node, Outcome, Pod, Probe, Protocol, Topology, Underlay, program};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -409,6 +411,11 @@ fn dashboard_alerts_and_document_name_metrics_that_there_are() -> Result<()> {
     let mut audited = policy("other", "web", &json!({"podSelector": {}}));
     audited["metadata"]["annotations"] = json!({"podfence.io/audit": "true"});
     testbed.put(&audited)?;
+    let spec = json!({
+        "tier": "Baseline", "priority": 10, "subject": {"namespaces": {}},
+        "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}],
+    });
+    testbed.put(&cluster_policy("v1beta1", "default-deny", &spec))?;
     let agent = testbed.start_agent_with("node", &["--strict-start"])?;
     let (_, exported) = agent.get("/metrics")?;
     assert!(exported.contains("podfence_ready 1"), "{exported}");
