@@ -8,17 +8,21 @@
 //! How a packet finds its verdict, for each direction alike (names for ingress):
 //!
 //! 1. `ingress`: the source's address in `ingress_peers_*`, or else in `ingress_blocks_*`, gives its
-//!    *identity*: the rules that name it. Whoever no rule names goes on at 4.
-//! 2. `ingress_peer_…`, an identity's chain: the destination's address gives the ports that those rules
-//!    open between the two.
-//! 3. `ingress_ports_…`: protocol and port give the rule, whose chain counts the packet and returns.
-//! 4. `ingress_unlisted`: if the destination is in `ingress_isolated_*`, the chain of its group looks for
-//!    ports that are open to everybody, or to all pods if the source is in `pods_*`, lets a pod reach itself,
-//!    and drops the rest. A pod that no policy isolates is not in the map: its packets return.
+//!    *identity*: the sets of peers that it is in. Whoever no rule names goes on at 4.
+//! 2. `ingress_peer_…`, an identity's chain: the destination's address gives what becomes of packets between the
+//!    two, if that is not the default of the destination.
+//! 3. `ingress_ports_…` or `ingress_verdicts_…`: protocol and port give the rule, whose chain counts the packet and
+//!    returns or drops it, or a path of rules (`ingress_path_…`).
+//! 4. `ingress_unlisted`: if the destination is in `ingress_isolated_*`, the chain of its group has its default
+//!    (`ingress_subject_…`): what its rules say of everybody, or of all pods if the source is in `pods_*`. What no rule
+//!    decides comes to `ingress_isolate_…`, which lets a pod reach itself and drops the rest. A pod that no policy
+//!    judges is not in the map: its packets return.
 //!
-//! Where policies judge what pods send to their node ([`Compiler::with_pods_to_node`]), such packets traverse the
-//! same chains for egress, from the hook `input`.
+//! The order of tiers is part of what stands in these maps (`compile/tiers.rs`). Where what pods send to their node is judged
+//! ([`Compiler::with_pods_to_node`], or by a `ClusterNetworkPolicy`), such packets traverse the same chains for egress,
+//! from the hook `input`.
 
+mod choosing;
 mod claims;
 mod connections;
 mod counted;

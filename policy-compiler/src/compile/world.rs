@@ -8,10 +8,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
-use super::policies::{Policies, Policy, Replaced};
+use super::policies::{Policies, Policy};
 use crate::model::{
-    Cluster, ClusterNetworkPolicy, DefaultDeny, Direction, LabelSelector, Namespace, NamespaceScope,
-    NetworkPolicy, Node, ObjectName, Pod, PolicyName,
+    Cluster, ClusterNetworkPolicy, DefaultDeny, Direction, LabelSelector, Namespace, NetworkPolicy, Node,
+    ObjectName, Pod, PolicyName,
 };
 
 /// The cluster as one node sees it.
@@ -26,10 +26,10 @@ pub(super) struct World {
     /// Those among them whose objects are gone, and which hold as long as pods of their namespaces are left
     /// ([`super::outliving`]).
     pub(super) outliving: BTreeSet<ObjectName>,
-    cluster_policies: Policies<Arc<str>, ClusterNetworkPolicy>,
+    pub(super) cluster_policies: Policies<Arc<str>, ClusterNetworkPolicy>,
     default_deny: Option<DefaultDeny>,
     /// Whether all policies are in audit mode.
-    audit: bool,
+    pub(super) audit: bool,
     /// Whether policies judge what pods send to their node.
     own_node_judged: bool,
     /// How many pods live in each namespace.
@@ -223,19 +223,6 @@ impl World {
         }
     }
 
-    pub(super) fn put_cluster_policy(
-        &mut self,
-        name: &Arc<str>,
-        policy: Option<ClusterNetworkPolicy>,
-        changed: &mut Changed,
-    ) {
-        let audit = self.audit;
-        let policy = policy.map(|policy| ClusterNetworkPolicy { audited: policy.audited || audit, ..policy });
-        if let Some(Replaced(before)) = self.cluster_policies.put(name, policy) {
-            changed.cluster_policies.entry(name.clone()).or_insert(before);
-        }
-    }
-
     /// Closes a policy until it is opened or says something else.
     pub(super) fn close_policy(&mut self, name: &PolicyName, changed: &mut Changed) {
         self.change_policy(name, Policies::close, Policies::close, changed);
@@ -294,10 +281,6 @@ impl World {
             PolicyName::Namespaced(name) => self.policy(name).cloned().map(Policy::Namespaced),
             PolicyName::Cluster(name) => self.cluster_policy(name).cloned().map(Policy::Cluster),
         }
-    }
-
-    pub(super) fn cluster_policy(&self, name: &Arc<str>) -> Option<&Arc<ClusterNetworkPolicy>> {
-        self.cluster_policies.enforced().get(name)
     }
 
     /// The pods of a namespace.
@@ -422,48 +405,6 @@ impl World {
     ) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
         in_namespace(self.policies.enforced(), &pod.name.namespace)
             .filter(move |policy| policy.rules(direction).is_some() && policy.subjects.matches(&pod.labels))
-    }
-
-    /// The ClusterNetworkPolicies with rules in a direction that choose a pod, in the order in which they are asked, and
-    /// whether that is certain.
-    pub(super) fn choosing(
-        &self,
-        pod: &Pod,
-        direction: Direction,
-    ) -> Vec<(&Arc<ClusterNetworkPolicy>, bool)> {
-        let policies = self.cluster_policies.enforced().values();
-        let policies = policies.filter(|policy| !policy.rules(direction).is_empty());
-        let choosing = policies.filter_map(|policy| {
-            let certain = self.chooses_in(policy, &pod.name.namespace)?;
-            policy.subject.pods.matches(&pod.labels).then_some((policy, certain))
-        });
-        let mut choosing: Vec<_> = choosing.collect();
-        choosing.sort_by_key(|(policy, _)| policy.precedence());
-        choosing
-    }
-
-    /// Whether it is certain that a policy can choose pods of a namespace; `None` if it cannot.
-    fn chooses_in(&self, policy: &ClusterNetworkPolicy, namespace: &Arc<str>) -> Option<bool> {
-        match &policy.subject.namespaces {
-            NamespaceScope::Matching(selector) => self.selects(selector, namespace),
-            NamespaceScope::Own => None,
-        }
-    }
-
-    /// The pods that a policy chooses, or perhaps does.
-    pub(super) fn chosen<'a>(
-        &'a self,
-        policy: &'a ClusterNetworkPolicy,
-    ) -> impl Iterator<Item = &'a Arc<Pod>> {
-        let namespaces = self.namespaces_with_pods();
-        let namespaces = namespaces.filter(|namespace| self.chooses_in(policy, namespace).is_some());
-        let pods = namespaces.flat_map(|namespace| self.pods_in(namespace));
-        pods.filter(|pod| policy.subject.pods.matches(&pod.labels))
-    }
-
-    /// Whether there is any ClusterNetworkPolicy.
-    pub(super) fn has_cluster_policies(&self) -> bool {
-        !self.cluster_policies.enforced().is_empty()
     }
 
     /// The part of the cluster that decides about connections between these addresses and pods: a judge says of them
