@@ -84,6 +84,25 @@ pub(super) fn differences(
     gone.chain(come.iter().map(|range| (range.clone(), true))).collect()
 }
 
+/// Link-local addresses: from outside a pod's door it cannot be seen whose one is.
+pub(super) fn link_local() -> RangeInclusive<IpAddr> {
+    let (first, last) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 0xfebf << 112 | u128::MAX >> 16);
+    first.into()..=Ipv6Addr::from_bits(last).into()
+}
+
+/// The parts of a range outside and inside another one, and whether they are inside.
+pub(super) fn apart(
+    range: &RangeInclusive<IpAddr>,
+    other: &RangeInclusive<IpAddr>,
+) -> Vec<(RangeInclusive<IpAddr>, bool)> {
+    let mut whole = AddressRanges::default();
+    whole.insert(range.clone());
+    let mut outside = whole.clone();
+    outside.remove(other.clone());
+    let inside = differences(&whole, &outside).into_iter().map(|(part, _)| (part, true));
+    outside.iter().map(|part| (part.clone(), false)).chain(inside).collect()
+}
+
 /// The range with the neighbours at both of its ends.
 pub(super) fn with_neighbours(range: &RangeInclusive<IpAddr>) -> RangeInclusive<IpAddr> {
     AddressSteps::sub_one(range.start())..=AddressSteps::add_one(range.end())

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::draft::Draft;
 use super::identity::{Holder, Membership};
 use super::outcome::{Decision, Divergence, Outcome, Passed, Piece};
+use super::ranges;
 use super::shared_rules::{self, go, rule};
 use super::tiers::AnyOf;
 use crate::model::{Direction, Family};
@@ -205,8 +206,15 @@ pub(super) fn for_unnamed(
     rest: &Rest,
 ) -> Vec<Rule> {
     let of = |holder| Family::BOTH.map(|family| tiers.fold(&Membership::unnamed(holder), family));
-    let others = of(others);
     let mut rules = Vec::new();
+    if draft.table() == TableFamily::Inet && direction == Direction::Ingress {
+        let [_, unknown] = of(Holder::Unknown);
+        let [_, others] = of(others);
+        for then in put_divergence(draft, direction, &unknown.divergence(&others), rest) {
+            rules.push(Rule::new([from_link_local(draft), then]));
+        }
+    }
+    let others = of(others);
     if pods {
         for ((family, pods), others) in Family::BOTH.into_iter().zip(of(Holder::Pod)).zip(&others) {
             let peer = shared_rules::peer_field(direction, family);
@@ -227,6 +235,15 @@ pub(super) fn for_unnamed(
         }
     }
     rules
+}
+
+/// Matches packets from link-local addresses, which may be those of pods.
+fn from_link_local(draft: &mut Draft) -> Statement {
+    let (set, link_local) = (SetRole::LinkLocal.into(), ranges::link_local());
+    draft.put_set(&set, SetKind { key: KeyType::Address(Family::Ipv6), interval: true, verdicts: false });
+    let all = ElementKey::AddressRange(*link_local.start(), *link_local.end());
+    draft.put_element(&set, all, Element::BARE);
+    Statement::InSet(Fields::Source(Family::Ipv6), set)
 }
 
 /// Matches packets of a family.

@@ -174,6 +174,8 @@ pub enum SetRole {
     Answers,
     /// At doors: the node's own link-local addresses at bridges.
     NodeLinkLocal,
+    /// All link-local addresses.
+    LinkLocal,
     /// None that podfence makes.
     Other,
 }
@@ -344,6 +346,7 @@ impl fmt::Display for SetRole {
             }
             Self::Answers => f.write_str("answers"),
             Self::NodeLinkLocal => f.write_str("node_link_local"),
+            Self::LinkLocal => f.write_str("link_local"),
             Self::Other => Ok(()),
         }
     }
@@ -355,6 +358,7 @@ impl SetRole {
         Self::of_family(name).or_else(|| Self::of_content(name)).unwrap_or(match name {
             "answers" => Self::Answers,
             "node_link_local" => Self::NodeLinkLocal,
+            "link_local" => Self::LinkLocal,
             _ => Self::Other,
         })
     }
@@ -462,8 +466,17 @@ mod tests {
             let id = ChainId::from(role.clone());
             assert_eq!(*ChainId::read(id.name()).role(), role, "{id}");
         }
-        let mut sets = vec![SetRole::Answers, SetRole::NodeLinkLocal, SetRole::Ports(ingress, digest)];
-        sets.extend([SetRole::Verdicts(egress, digest), SetRole::Sources(digest)]);
+        let mut sets = vec![
+            SetRole::Answers,
+            SetRole::NodeLinkLocal,
+            SetRole::LinkLocal,
+            SetRole::Ports(ingress, digest),
+        ];
+        sets.extend([
+            SetRole::Ports(ingress, digest),
+            SetRole::Verdicts(egress, digest),
+            SetRole::Sources(digest),
+        ]);
         for family in Family::BOTH {
             sets.extend([SetRole::Peers, SetRole::Blocks, SetRole::Isolated].map(|of| of(egress, family)));
             sets.extend([

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use lab::frame::Frame;
+use lab::testbed::cluster_policy;
 use lab::{LinkAddress, Pod, Protocol, Topology, Try, new_port};
+
+use serde_json::{Value, json};
 
 use crate::scene::{
     Links, OTHER_PORT, PORT, Scene, assert_arrive, assert_shut, ipv6_of, open_by_frame, opening,
@@ -129,6 +132,25 @@ fn nothing_reaches_an_isolated_pod() -> Result<()> {
 fn nothing_leaves_an_isolated_pod() -> Result<()> {
     let scene = scene()?;
     scene.assert_shut(&all(&scene.jailed, &scene.open, PORT, &Protocol::ALL)?)
+}
+
+/// Of pods that no NetworkPolicy isolates.
+#[test]
+fn what_cluster_policies_deny_passes_no_door() -> Result<()> {
+    let scene = scene()?;
+    let of_app = |app: &str| json!({"pods": {"podSelector": {"matchLabels": {"app": app}}}});
+    let rule = |direction: &str, peers: Value| json!([{"action": "Deny", direction: peers}]);
+    let everywhere = json!([{"networks": ["0.0.0.0/0", "::/0"]}]);
+    for (name, subject, direction, rules) in [
+        ("into", "open", "ingress", rule("from", json!([of_app("stranger")]))),
+        ("out", "friend", "egress", rule("to", everywhere)),
+    ] {
+        let spec = json!({"tier": "Admin", "priority": 1, "subject": of_app(subject), direction: rules});
+        scene.testbed.put(&cluster_policy("v1beta1", name, &spec))?;
+    }
+    let mut tries = all(&scene.stranger, &scene.open, PORT, &Protocol::ALL)?;
+    tries.extend(all(&scene.friend, &scene.stranger, PORT, &Protocol::ALL)?);
+    scene.assert_shut(&tries)
 }
 
 /// Where one end lets it pass, the other decides still.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::{Pass, Side, goto};
@@ -10,7 +11,7 @@ use crate::compile::identity::{Holder, Identity, Membership};
 use crate::compile::peer_set::{Member, PeerSetId};
 use crate::compile::ranges::{self, AddressRanges};
 use crate::compile::world::{Changed, World};
-use crate::model::{Family, Pod};
+use crate::model::{Direction, Family, Pod};
 use crate::ruleset::{ElementKey, SetRole};
 
 /// An identity in use.
@@ -172,7 +173,7 @@ impl Side {
         for (id, in_question) in std::mem::take(&mut pass.peer_sets) {
             let now = self.peer_sets.ranges(id);
             let mut pieces = std::mem::take(&mut self.pieces);
-            for (range, is_in) in ranges::differences(&in_question.ranges, &now) {
+            for (range, is_in, holder) in self.parts(ranges::differences(&in_question.ranges, &now)) {
                 let around = ranges::with_neighbours(&range);
                 let before: Vec<_> = pieces.overlapping(&around).map(|(piece, _)| piece.clone()).collect();
                 for piece in before {
@@ -185,7 +186,7 @@ impl Side {
                 let mut moves: HashMap<Option<Arc<Identity>>, Option<Arc<Identity>>> = HashMap::new();
                 ranges::change(&mut pieces, &range, |old| {
                     let new = moves.entry(old.cloned());
-                    new.or_insert_with(|| self.piece(old, id, is_in, pass)).clone()
+                    new.or_insert_with(|| self.piece(old, (id, is_in), holder, pass)).clone()
                 });
             }
             self.pieces = pieces;
@@ -200,12 +201,28 @@ impl Side {
         }
     }
 
+    /// The ranges, cut where it changes who has the addresses: a link-local source may be a pod's.
+    fn parts(
+        &self,
+        ranges: Vec<(RangeInclusive<IpAddr>, bool)>,
+    ) -> Vec<(RangeInclusive<IpAddr>, bool, Holder)> {
+        if self.direction == Direction::Egress {
+            return ranges.into_iter().map(|(range, is_in)| (range, is_in, Holder::Outsider)).collect();
+        }
+        let parts = ranges.into_iter().flat_map(|(range, is_in)| {
+            ranges::apart(&range, &ranges::link_local()).into_iter().map(move |(part, is_link_local)| {
+                (part, is_in, if is_link_local { Holder::Unknown } else { Holder::Outsider })
+            })
+        });
+        parts.collect()
+    }
+
     /// The identity of addresses that belong to no pod, when they get into a set or out of it.
     fn piece(
         &mut self,
         old: Option<&Arc<Identity>>,
-        id: PeerSetId,
-        is_in: bool,
+        (id, is_in): (PeerSetId, bool),
+        holder: Holder,
         pass: &mut Pass,
     ) -> Option<Arc<Identity>> {
         let old = old.into_iter().flat_map(|old| old.membership.sets());
@@ -213,7 +230,7 @@ impl Side {
         if is_in {
             sets.insert(id);
         }
-        let membership = Membership::in_blocks(sets, Holder::Outsider);
+        let membership = Membership::in_blocks(sets, holder);
         (!membership.is_empty()).then(|| self.identity(membership, pass))
     }
 }
