@@ -180,8 +180,14 @@ pub fn policy(random: &mut Random, index: usize, blocks: &[Value]) -> Value {
     })
 }
 
-/// A ClusterNetworkPolicy with every kind of rule; its networks are among the `cidr`s of `blocks`.
+/// A ClusterNetworkPolicy with every kind of rule; its networks are among the canonical `cidr`s of `blocks`, since the
+/// API takes no others.
 pub fn cluster_policy(random: &mut Random, index: usize, blocks: &[Value]) -> Value {
+    let is_canonical = |block: &&Value| {
+        let network = block["cidr"].as_str().and_then(|cidr| cidr.parse::<IpNet>().ok());
+        network.is_some_and(|network| block["cidr"] == network.trunc().to_string())
+    };
+    let blocks: Vec<Value> = blocks.iter().filter(is_canonical).cloned().collect();
     let subject = match random.below(3) {
         0 => json!({"namespaces": namespace_selector(random)}),
         1 => json!({"pods": {"podSelector": selector(random)}}),
@@ -196,7 +202,7 @@ pub fn cluster_policy(random: &mut Random, index: usize, blocks: &[Value]) -> Va
     });
     for direction in ["ingress", "egress"] {
         if random.percent(60) {
-            spec[direction] = (0..random.below(4)).map(|_| tier_rule(random, direction, blocks)).collect();
+            spec[direction] = (0..random.below(4)).map(|_| tier_rule(random, direction, &blocks)).collect();
         }
     }
     json!({

@@ -10,7 +10,6 @@ mod own_node;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use lab::interpreter::apply;
 use lab::random::{self, PORTS, PodPlace, Random};
 use policy_compiler::compile::{Compiler, Concerned, compile};
@@ -156,11 +155,7 @@ const NODES: [(&str, &[&str]); 2] =
     [("node-0", &["10.1.0.200", "203.0.113.200", "fd00:1::"]), ("node-1", &["192.0.2.7", "2001:db8::1"])];
 
 fn cluster_policy(random: &mut Random, index: usize) -> Value {
-    let is_canonical = |block: &Value| {
-        let network = block["cidr"].as_str().and_then(|cidr| cidr.parse::<IpNet>().ok());
-        network.is_some_and(|network| block["cidr"] == network.trunc().to_string())
-    };
-    let blocks: Vec<_> = blocks(random).into_iter().filter(is_canonical).collect();
+    let blocks = blocks(random);
     random::cluster_policy(random, index, &blocks)
 }
 

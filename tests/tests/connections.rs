@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use lab::streams::{PROTOCOLS, check_going_on, open_all, wait_flowing, watch_dying};
-use lab::testbed::{Testbed, policy};
+use lab::testbed::{Testbed, cluster_policy, policy};
 use lab::{Agent, Pod, Protocol, Stream, Topology, Underlay, new_port};
 use serde_json::{Value, json};
 
@@ -40,20 +40,34 @@ fn isolate(app: &str, direction: &str) -> Value {
     policy("shop", "isolate", &spec)
 }
 
+/// A rule of a ClusterNetworkPolicy about the pods with a label `app`, which the peers come from or go to.
+fn in_tier(tier: &str, action: &str, app: &str, peers: &Value) -> Value {
+    let subject = json!({"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": app}}}});
+    let (direction, end) = if app == "server" { ("ingress", "from") } else { ("egress", "to") };
+    let rule = json!({"action": action, end: peers});
+    let spec = json!({"tier": tier, "priority": 10, "subject": subject, direction: [rule]});
+    cluster_policy("v1beta1", &format!("{tier}-{action}").to_lowercase(), &spec)
+}
+
+/// The pods with a label `app`, as peers in a ClusterNetworkPolicy.
+fn pods(app: &str) -> Value {
+    json!([{"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": app}}}}])
+}
+
 /// Writes a policy that denies the streams, and watches that they die and stay dead.
 fn watch_cut(testbed: &Testbed, streams: &[Stream], policy: &Value) -> Result<()> {
     testbed.put(policy)?;
     watch_dying(streams)
 }
 
-/// Denies what goes from the client to the server, and nothing else, by isolating one of them.
-fn a_denied_connection_is_cut(topology: Topology, isolated: &str, direction: &str) -> Result<()> {
+/// Denies what goes from the client to the server, and nothing else.
+fn a_denied_connection_is_cut(topology: Topology, denying: &Value) -> Result<()> {
     let scene = Scene::raise(topology, &[])?;
     let denied = open_all(&scene.client, &scene.server)?;
     // These are opened the other way, which stays allowed.
     let others = open_all(&scene.server, &scene.far)?;
     let of_node = open_all(scene.server.node(), &scene.server)?;
-    watch_cut(&scene.testbed, &denied, &isolate(isolated, direction))?;
+    watch_cut(&scene.testbed, &denied, denying)?;
     check_going_on(&others)?;
     check_going_on(&of_node)?;
     assert_eq!(scene.cut()?, 6);
@@ -62,12 +76,41 @@ fn a_denied_connection_is_cut(topology: Topology, isolated: &str, direction: &st
 
 #[test]
 fn ingress_of_the_server_cuts_connections_routed() -> Result<()> {
-    a_denied_connection_is_cut(Topology::Routed, "server", "Ingress")
+    a_denied_connection_is_cut(Topology::Routed, &isolate("server", "Ingress"))
 }
 
 #[test]
 fn egress_of_the_client_cuts_connections_bridged() -> Result<()> {
-    a_denied_connection_is_cut(Topology::Bridge, "client", "Egress")
+    a_denied_connection_is_cut(Topology::Bridge, &isolate("client", "Egress"))
+}
+
+#[test]
+fn an_admin_rule_at_the_server_cuts_connections_bridged() -> Result<()> {
+    a_denied_connection_is_cut(Topology::Bridge, &in_tier("Admin", "Deny", "server", &pods("client")))
+}
+
+#[test]
+fn a_baseline_rule_at_the_client_cuts_connections_routed() -> Result<()> {
+    let everything = json!([{"networks": ["0.0.0.0/0", "::/0"]}]);
+    a_denied_connection_is_cut(Topology::Routed, &in_tier("Baseline", "Deny", "client", &everything))
+}
+
+/// What comes behind a decision cuts nothing, until that goes.
+#[test]
+fn a_connection_goes_on_as_long_as_a_tier_before_accepts_it() -> Result<()> {
+    let scene = Scene::raise(Topology::Routed, &[])?;
+    let streams = open_all(&scene.client, &scene.server)?;
+    let accept = in_tier("Admin", "Accept", "server", &pods("client"));
+    let behind = [isolate("server", "Ingress"), in_tier("Baseline", "Deny", "server", &pods("client"))];
+    for policy in [&accept].into_iter().chain(&behind) {
+        scene.testbed.put(policy)?;
+        scene.testbed.wait_in_step()?;
+        check_going_on(&streams)?;
+    }
+    scene.testbed.delete(&accept)?;
+    watch_dying(&streams)?;
+    assert_eq!(scene.cut()?, 6);
+    Ok(())
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use anyhow::Result;
 use lab::programs::is_there;
 use lab::random::{self, NAMESPACES, PORTS, PodPlace, Random};
-use lab::testbed::{BOUND, Testbed, listen, namespace};
+use lab::testbed::{BOUND, Testbed, cluster_policy_definition, listen, namespace, wait_until};
 use lab::{Agent, ControlPlane, Endpoint, Probe, Protocol, Topology, Underlay, User};
 use serde_json::{Value, json};
 
@@ -55,6 +55,8 @@ impl Scene {
         listen(testbed.lab.world(), &PORTS)?;
         let (mut pods, mut host_network) = (Vec::new(), Vec::new());
         for node in testbed.lab.nodes().to_vec() {
+            // Each random cluster has nodes with labels of its own.
+            testbed.delete(&node.manifest())?;
             listen(&node, &PORTS)?;
             host_network.push(place(&node, node.name(), "red", node.name()));
             for (index, namespace) in NAMESPACES.iter().chain(&NAMESPACES[..1]).enumerate() {
@@ -67,7 +69,7 @@ impl Scene {
         Ok(Self { testbed, pods, host_network })
     }
 
-    /// The namespaces, the pods with labels and ports, and the policies that the seed decides.
+    /// The namespaces, the nodes, the pods with labels and ports, and the policies that the seed decides.
     fn objects(&self, seed: u64) -> Vec<Value> {
         let random = &mut Random::new(seed);
         let mut objects = random::namespaces(random);
@@ -84,10 +86,13 @@ impl Scene {
             let mut pod = random::pod(random, place);
             pod["spec"]["hostNetwork"] = json!(true);
             objects.push(pod);
+            let addresses: Vec<_> = place.addresses.iter().map(String::as_str).collect();
+            objects.push(random::node(random, &place.node, &addresses));
         }
         let mut blocks = blocks();
         blocks.extend(random::blocks(random, &NEAR));
         objects.extend((0..2 + random.below(6)).map(|index| random::policy(random, index, &blocks)));
+        objects.extend((0..random.below(7)).map(|index| random::cluster_policy(random, index, &blocks)));
         objects
     }
 
@@ -195,6 +200,7 @@ fn random_clusters_written_to_an_api_server() -> Result<()> {
     let scene = Scene::raise(Topology::Routed, Underlay::HostGateway)?;
     let world = scene.testbed.lab.world();
     let plane = ControlPlane::start(world.namespace(), world.ipv4())?;
+    plane.api().put(&cluster_policy_definition(&["v1alpha2", "v1beta1"]))?;
     for name in NAMESPACES {
         plane.api().put(&namespace(name, &json!({})))?;
     }
@@ -207,10 +213,13 @@ fn random_clusters_written_to_an_api_server() -> Result<()> {
     }
     for seed in 400..404 {
         let objects: Vec<Value> = scene.objects(seed).into_iter().map(complete).collect();
-        objects.iter().try_for_each(|object| plane.api().put(object))?;
+        // A definition that has just come takes a moment until it takes objects.
+        objects.iter().try_for_each(|object| wait_until(BOUND, || plane.api().put(object)))?;
         scene.describe(&objects)?;
         scene.check(seed)?;
-        let mut mortal = objects.iter().filter(|object| object["kind"] != "Namespace");
+        let mut mortal = objects
+            .iter()
+            .filter(|object| !["Namespace", "Node"].contains(&object["kind"].as_str().unwrap_or_default()));
         mortal.try_for_each(|object| plane.api().delete(object))?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lab::testbed::{cluster_policy, cluster_policy_definition, policy, wait_until};
 use lab::{Agent, ControlPlane, Lab, Manifests, Outcome, Pod, Probe, Protocol, Topology, Underlay, User};
 use policy_compiler::judge::{Connection, Endpoint, Judge, Traffic};
 use policy_compiler::manifest;
@@ -71,8 +72,17 @@ fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
     stage.compare(screen)?;
 
     screen.step("A policy changes while everything runs");
-    stage.watch_change("lets `other/stranger` in", &json!([{}]), Outcome::Allowed)?;
-    stage.watch_change("shuts it out again", &json!([]), Outcome::Denied)?;
+    let to_backend = ("other/stranger", "shop/backend");
+    stage.watch_change(
+        "a policy lets `other/stranger` in",
+        &guests(&json!([{}])),
+        to_backend,
+        Outcome::Allowed,
+    )?;
+    stage.watch_change("the policy shuts it out again", &guests(&json!([])), to_backend, Outcome::Denied)?;
+
+    screen.step("ClusterNetworkPolicies stand before the policies of a namespace, and behind them");
+    show_tiers(&mut stage, &agents)?;
 
     screen.step("kill -9 for both agents");
     agents.into_iter().for_each(Agent::kill);
@@ -81,6 +91,30 @@ fn show(screen: &Screen, with_cluster: bool) -> Result<()> {
         "Nobody is left to enforce, and everything is still enforced: the rules live in the kernel.",
     );
     Ok(())
+}
+
+/// A guard rail that no namespace can undo but where it is left to it, and a default that a namespace opens.
+fn show_tiers(stage: &mut Stage, agents: &[Agent]) -> Result<()> {
+    let (to_backend, to_stranger) = (("other/stranger", "shop/backend"), ("shop/frontend", "other/stranger"));
+    stage.watch_change(
+        "`shop` lets `other/stranger` in",
+        &guests(&json!([{}])),
+        to_backend,
+        Outcome::Allowed,
+    )?;
+    stage.watch_change(
+        "an Admin policy denies it all the same",
+        &guard_rail(&[]),
+        to_backend,
+        Outcome::Denied,
+    )?;
+    explain_denial("guard-rail", agents)?;
+    let passes_on = guard_rail(&PORTS[..1]);
+    stage.watch_change("it passes port 8080 on to `shop`", &passes_on, to_backend, Outcome::Allowed)?;
+    stage.watch_change("a Baseline policy denies the rest", &default_deny(), to_stranger, Outcome::Denied)?;
+    let rules = json!([{"ports": [{"port": PORTS[0]}]}]);
+    let open = policy("other", "open", &json!({"podSelector": {}, "ingress": rules}));
+    stage.watch_change("`other` opens port 8080", &open, to_stranger, Outcome::Allowed)
 }
 
 impl Stage {
@@ -92,7 +126,9 @@ impl Stage {
         let source = if with_cluster {
             line("… and a real kube-apiserver with etcd (built once, which takes some minutes)");
             let world = lab.world();
-            Source::ApiServer(Box::new(ControlPlane::start(world.namespace(), world.ipv4())?))
+            let plane = ControlPlane::start(world.namespace(), world.ipv4())?;
+            plane.api().put(&cluster_policy_definition(&["v1beta1"]))?;
+            Source::ApiServer(Box::new(plane))
         } else {
             Source::Directory(Manifests::new()?)
         };
@@ -203,19 +239,64 @@ impl Stage {
         Ok(manifests.cluster)
     }
 
-    /// Changes a policy and tells how long packets took to obey.
-    fn watch_change(&mut self, what: &str, rules: &Value, expected: Outcome) -> Result<()> {
-        let (from, to) = (&self.pods["other/stranger"], &self.pods["shop/backend"]);
-        let probe = Probe::new(from, to.ipv4(), PORTS[0], Protocol::Tcp);
-        self.put(&json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"namespace": "shop", "name": "guests"},
-            "spec": {"podSelector": {"matchLabels": {"tier": "backend"}}, "ingress": rules},
-        }))?;
+    /// Writes a policy and tells how long packets between two pods took to obey.
+    fn watch_change(
+        &mut self,
+        what: &str,
+        policy: &Value,
+        (from, to): (&str, &str),
+        expected: Outcome,
+    ) -> Result<()> {
+        let probe = Probe::new(&self.pods[from], self.pods[to].ipv4(), PORTS[0], Protocol::Tcp);
+        self.put(policy)?;
         let after = self.lab.wait_for(&probe, expected, BOUND)?.as_secs_f64() * 1e3;
-        line(&format!("a policy {what}: packets obey {after:.1} ms after it was written"));
+        line(&format!("{what}: packets obey {after:.1} ms after it was written"));
         Ok(())
     }
+}
+
+/// Shows how an agent explains what a policy denies.
+fn explain_denial(policy: &str, agents: &[Agent]) -> Result<()> {
+    let denial = wait_until(BOUND, || {
+        let lines = agents.iter().map(Agent::denials).collect::<Result<Vec<_>>>()?.concat();
+        lines.into_iter().find(|line| line.contains(policy)).context("no agent explains the denial")
+    })?;
+    let (_, explanation) = denial.split_once("explanation=\"").context("an explanation")?;
+    let (explanation, _) = explanation.rsplit_once("\" ").context("the end of an explanation")?;
+    line(&format!("the agent's log: {}", explanation.replace("\\\"", "\"")));
+    Ok(())
+}
+
+/// A policy of `shop`: whom its backend lets in besides its frontend.
+fn guests(rules: &Value) -> Value {
+    let backend = json!({"matchLabels": {"tier": "backend"}});
+    policy("shop", "guests", &json!({"podSelector": backend, "ingress": rules}))
+}
+
+/// An Admin policy: no pod of `other` reaches one of `shop`, but where `shop` may decide about it.
+fn guard_rail(passed_on: &[u16]) -> Value {
+    let in_namespace = |name: &str| json!({"matchLabels": {"kubernetes.io/metadata.name": name}});
+    let from = json!([{"namespaces": in_namespace("other")}]);
+    let pass = passed_on.iter().map(|port| {
+        json!({
+            "name": "left to shop", "action": "Pass", "from": from,
+            "protocols": [{"tcp": {"destinationPort": {"number": port}}}],
+        })
+    });
+    let deny = json!({"name": "others stay out", "action": "Deny", "from": from});
+    let ingress: Vec<Value> = pass.chain([deny]).collect();
+    let subject = json!({"namespaces": in_namespace("shop")});
+    let spec = json!({"tier": "Admin", "priority": 10, "subject": subject, "ingress": ingress});
+    cluster_policy("v1beta1", "guard-rail", &spec)
+}
+
+/// A Baseline policy: no pod reaches one that no policy of its namespace isolates.
+fn default_deny() -> Value {
+    let from = json!([{"namespaces": {}}]);
+    let ingress = json!([{"action": "Deny", "from": from}]);
+    let spec =
+        json!({"tier": "Baseline", "priority": 100, "subject": {"namespaces": {}}, "ingress": ingress});
+    cluster_policy("v1beta1", "default-deny", &spec)
 }
 
 /// What the demo would show, without packets.
