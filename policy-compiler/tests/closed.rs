@@ -159,7 +159,8 @@ fn a_cluster_network_policy_stays_closed_until_it_is_opened_or_says_something_el
     }
     compiler.close_policies([&name]);
     assert!(compiler.has_policy(&name));
-    assert_eq!(compiler.closed_policies().collect::<Vec<_>>(), [name.clone()]);
+    let closed: Vec<_> = compiler.closed_policies().collect();
+    assert_eq!(closed, std::slice::from_ref(&name));
     compiler.put_cluster_policy(&guard, None);
     assert!(!compiler.has_policy(&name));
     assert_eq!(compiler.closed_policies().count(), 0);
