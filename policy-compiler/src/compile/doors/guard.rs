@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::device_chain;
-use super::judging::Isolation;
+use super::judging::DoorJudging;
 use crate::compile::counted::{comment, spoofed_comment};
 use crate::compile::draft::Draft;
 use crate::compile::ranges;
@@ -24,7 +24,7 @@ pub(super) struct AtDoor<'a> {
     pod: &'a Pod,
     door: &'a Door,
     doors: &'a Doors,
-    isolation: &'a Isolation,
+    isolation: &'a DoorJudging,
     /// The pod's own addresses.
     addresses: Vec<IpAddr>,
     /// The sources that its namespace allows besides.
@@ -42,7 +42,7 @@ impl<'a> AtDoor<'a> {
         pod: &'a Pod,
         door: &'a Door,
         doors: &'a Doors,
-        isolation: &'a Isolation,
+        isolation: &'a DoorJudging,
     ) -> Self {
         let addresses = world.addresses(pod).collect();
         let sources = world.allowed_sources(&pod.name.namespace);

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::link::is_answer;
 use crate::compile::draft::Draft;
 use crate::compile::identity::{Holder, Membership};
 use crate::compile::outcome::Divergence;
@@ -17,8 +16,8 @@ use crate::compile::tiers::AnyOf;
 use crate::compile::verdicts::{self, Rest};
 use crate::model::{Direction, Door, Family};
 use crate::ruleset::{
-    ChainId, ChainRole, Digest, Element, ElementKey, EtherType, FrameMatch, KeyType, Rule, SetId, SetKind,
-    SetRole, Statement, Verdict,
+    ChainId, ChainRole, Digest, Element, ElementKey, EtherType, Fields, FrameMatch, KeyType, Rule, SetId,
+    SetKind, SetRole, Statement, Verdict,
 };
 
 /// What judges the packets of one direction at a door: a chain that looks who is at the other end and returns where that
@@ -31,7 +30,7 @@ pub(super) struct Judging {
 
 /// How a pod is judged at its door.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Isolation {
+pub(super) struct DoorJudging {
     pub(super) ingress: Option<Judging>,
     pub(super) egress: Option<Judging>,
     /// What judges what it sends to its node, where NetworkPolicies leave that alone and ClusterNetworkPolicies do not.
@@ -39,17 +38,19 @@ pub(super) struct Isolation {
 }
 
 /// The rules that judge a group of pods in one direction at their doors.
-pub(super) struct AtDoor<'a> {
+pub(super) struct DoorTiers<'a> {
     side: &'a Side,
     pod: &'a Judged,
     key: Digest,
     tiers: AnyOf<'a>,
     rest: Rest,
+    /// Who has an address at the other end of which the table knows nothing.
+    unknown: Holder,
     /// The chain that judges what comes from whoever is the same to the rules.
     judging: HashMap<(Membership, Family), Option<ChainId>>,
 }
 
-impl<'a> AtDoor<'a> {
+impl<'a> DoorTiers<'a> {
     /// Those that judge what is not for the own node. `key` stands for the group.
     pub(super) fn new(side: &'a Side, pod: &'a Judged, key: Digest, draft: &mut Draft) -> Self {
         let policies: Vec<_> = pod.policies.iter().map(|policy| &policy.name).collect();
@@ -57,7 +58,13 @@ impl<'a> AtDoor<'a> {
             .is_isolated()
             .then(|| put_isolation(draft, side.direction(), pod.audited, Vec::new(), &policies));
         let rest = Rest { isolation, ..Rest::NONE };
-        Self { side, pod, key, tiers: side.tiers_at_door(pod, false), rest, judging: HashMap::new() }
+        // Of destinations the table does not know which are pods.
+        let unknown = match side.direction() {
+            Direction::Ingress => Holder::Outsider,
+            Direction::Egress => Holder::Unknown,
+        };
+        let tiers = side.tiers_at_door(pod, false);
+        Self { side, pod, key, tiers, rest, unknown, judging: HashMap::new() }
     }
 
     /// Those that judge what the pods send to their own node, where NetworkPolicies leave that alone; `None` if no
@@ -65,20 +72,12 @@ impl<'a> AtDoor<'a> {
     pub(super) fn to_node(egress: &'a Side, pod: &'a Judged, key: Digest) -> Option<Self> {
         let key = Digest::of([format!("{key} to node")]);
         let tiers = egress.tiers_at_door(pod, true);
-        let judging = HashMap::new();
-        pod.has_tiers().then_some(Self { side: egress, pod, key, tiers, rest: Rest::NONE, judging })
+        let (rest, unknown, judging) = (Rest::NONE, Holder::Outsider, HashMap::new());
+        pod.has_tiers().then_some(Self { side: egress, pod, key, tiers, rest, unknown, judging })
     }
 
     fn direction(&self) -> Direction {
         self.side.direction()
-    }
-
-    /// Who has an address of which the table knows nothing. Of destinations it does not know which are pods.
-    fn unknown(&self) -> Holder {
-        match self.direction() {
-            Direction::Ingress => Holder::Outsider,
-            Direction::Egress => Holder::Unknown,
-        }
     }
 
     /// Puts a sender into the map of those to whom something else applies than to all pods, or takes it out; whether it is
@@ -156,7 +155,7 @@ impl<'a> AtDoor<'a> {
 
     /// The blocks to which something else applies than to an address of which nothing is known.
     fn blocks(&self, draft: &mut Draft, family: Family) -> BTreeMap<ElementKey, Element> {
-        let unknown = self.unknown();
+        let unknown = self.unknown;
         let apart = if unknown == Holder::Unknown { never_of_pods(family) } else { Vec::new() };
         let default = self.tiers.fold(&Membership::unnamed(unknown), family);
         let mut elements = BTreeMap::new();
@@ -175,7 +174,7 @@ impl<'a> AtDoor<'a> {
 
     /// Makes sure of the chain of packets whose other end no rule names.
     fn put_rest(&self, draft: &mut Draft) -> ChainId {
-        let holders = (self.unknown(), self.direction() == Direction::Ingress);
+        let holders = (self.unknown, self.direction() == Direction::Ingress);
         let mut rules = verdicts::for_unnamed(draft, self.direction(), &self.tiers, holders, &self.rest);
         let last = self.rest.isolation.clone().unwrap_or_else(|| ChainRole::LinkPass.into());
         if rules.is_empty() {
@@ -187,6 +186,11 @@ impl<'a> AtDoor<'a> {
         draft.put_chain(&chain, None, rules);
         chain
     }
+}
+
+/// Whether the packet answers one that has passed a door.
+pub(super) fn is_answer() -> Statement {
+    Statement::InSet(Fields::Tuple(Family::Ipv6), SetRole::Answers.into())
 }
 
 /// Destinations that no pod has: multicast and broadcast.
@@ -207,7 +211,7 @@ impl Judging {
     }
 }
 
-impl Isolation {
+impl DoorJudging {
     /// What becomes of packets that leave the door with a source that the other table does not know as the pod's.
     pub(super) fn out_of_door(&self, source: &Statement) -> Vec<Rule> {
         let go = |verdict| Rule::new([source.clone(), Statement::Verdict(verdict)]);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::judging::{AtDoor, Isolation};
+use super::judging::{DoorJudging, DoorTiers, is_answer};
 use crate::compile::draft::Draft;
 use crate::compile::identity::Membership;
 use crate::compile::shared_rules::{self, rule};
@@ -204,7 +204,7 @@ impl Link {
     ) {
         let Some(group) = self.groups.get_mut(&key) else { return };
         let Some(subject) = group.pods.first().and_then(|pod| ingress.judged_pod(pod)) else { return };
-        let mut judge = AtDoor::new(ingress, subject, key, draft);
+        let mut judge = DoorTiers::new(ingress, subject, key, draft);
         let addresses: BTreeSet<_> = match changed {
             Some(changed) => changed.clone(),
             None => group.senders.iter().chain(self.senders.keys()).copied().collect(),
@@ -227,21 +227,21 @@ impl Link {
         pod: &Pod,
         door: &Door,
         draft: &mut Draft,
-    ) -> Isolation {
+    ) -> DoorJudging {
         let [egress, ingress] = sides;
-        let mut isolation = Isolation::default();
+        let mut isolation = DoorJudging::default();
         if !is_judged(world, pod, door) {
             return isolation;
         }
         if let Some(subject) = egress.judged_pod(&pod.name) {
             let key = egress.group_key(subject);
-            isolation.egress = Some(AtDoor::new(egress, subject, key, draft).put(draft));
+            isolation.egress = Some(DoorTiers::new(egress, subject, key, draft).put(draft));
             if !world.judges_own_node() {
-                isolation.to_node = AtDoor::to_node(egress, subject, key).map(|judge| judge.put(draft));
+                isolation.to_node = DoorTiers::to_node(egress, subject, key).map(|judge| judge.put(draft));
             }
         }
         if let Some((subject, key)) = ingress.judged_pod(&pod.name).zip(self.of_pods.get(&pod.name)) {
-            isolation.ingress = Some(AtDoor::new(ingress, subject, *key, draft).put(draft));
+            isolation.ingress = Some(DoorTiers::new(ingress, subject, *key, draft).put(draft));
         }
         isolation
     }
@@ -250,9 +250,4 @@ impl Link {
 /// Whether packets come to a pod's door, or leave it, that the addresses in them do not decide.
 fn is_judged(world: &World, pod: &Pod, door: &Door) -> bool {
     door.bridged || !world.allowed_sources(&pod.name.namespace).is_empty()
-}
-
-/// Whether the packet answers one that has passed a door.
-pub(super) fn is_answer() -> Statement {
-    Statement::InSet(Fields::Tuple(Family::Ipv6), SetRole::Answers.into())
 }
