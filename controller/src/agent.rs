@@ -115,7 +115,7 @@ pub fn run(options: Options) -> Result<()> {
     threads.spawn("denials", move || explainer.run())?;
     let reporting = sender.clone();
     threads.spawn("watch", move || report(watch, Watch::changed, &reporting, || Message::TableChanged))?;
-    let start_cutter = || Cutter::start(judge(sender.clone()), metrics.clone(), pods_to_node, &threads);
+    let start_cutter = || Cutter::start(judge(sender.clone()), metrics.clone(), &threads);
     let cutter = (!keep_connections).then(start_cutter).transpose()?;
     let compiler = match default_deny {
         // A pod under default deny is isolated before anything is known of it, as far as the node says.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use policy_compiler::compile::{Addresses, Concerned, Ends};
-use policy_compiler::model::{Family, PodsToNode};
+use policy_compiler::model::Family;
 use tracing::{info, warn};
 
 use crate::error::chain;
@@ -65,11 +65,10 @@ impl Cutter {
     pub(crate) fn start(
         judge: impl Fn(Vec<Connection>, &NodeAddresses) -> Option<Vec<Connection>> + Send + 'static,
         metrics: Arc<Metrics>,
-        pods_to_node: PodsToNode,
         threads: &Threads,
     ) -> anyhow::Result<Self> {
         let (changes, concerned) = mpsc::channel();
-        let examiner = Examiner { judge, metrics, pods_to_node };
+        let examiner = Examiner { judge, metrics };
         threads.spawn("cutter", move || examiner.run(&concerned))?;
         Ok(Self { changes })
     }
@@ -86,7 +85,6 @@ impl Cutter {
 struct Examiner<J> {
     judge: J,
     metrics: Arc<Metrics>,
-    pods_to_node: PodsToNode,
 }
 
 impl<J: Fn(Vec<Connection>, &NodeAddresses) -> Option<Vec<Connection>>> Examiner<J> {
@@ -125,9 +123,7 @@ impl<J: Fn(Vec<Connection>, &NodeAddresses) -> Option<Vec<Connection>>> Examiner
         let own = Arc::new(own_addresses().map_err(Error::OwnAddresses)?);
         // What the node itself sends is never judged.
         let judged = |source: IpAddr, destination: IpAddr| {
-            concerned.contains(source, destination)
-                && !own.contains(&source)
-                && (self.pods_to_node == PodsToNode::Policy || !own.contains(&destination))
+            concerned.contains(source, destination) && !own.contains(&source)
         };
         // One after the other: two at once hinder each other more than they save.
         listings(concerned).into_iter().map(|which| self.pass(which, &own, judged)).sum()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::streams::{check_going_on, open_all, watch_dying};
-use lab::testbed::{BOUND, Testbed, listen, namespace, policy, status, wait_until};
+use lab::testbed::{BOUND, Testbed, cluster_policy, listen, namespace, policy, status, wait_until};
 use lab::{Agent, Endpoint, Node, Outcome, Pod, Probe, Protocol, Topology, Underlay, on_each_topology};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket, sockopt};
 use serde_json::{Value, json};
@@ -299,19 +299,31 @@ fn without_conntrack() -> String {
 }
 
 fn open_connections_to_the_node_are_cut(topology: Topology) -> Result<()> {
-    let scene = Scene::raise(topology, &POLICY)?;
-    let denied = open_all(&scene.open, scene.node())?;
-    let of_node = open_all(scene.node(), &scene.open)?;
-    let of_others = open_all(&scene.granted, scene.node())?;
-    scene.testbed.put(&isolate("open", &json!([])))?;
-    watch_dying(&denied)?;
-    check_going_on(&of_node)?;
-    check_going_on(&of_others)?;
-    assert_eq!(scene.agents[0].counter("connections_cut")?, 6);
-    // What is allowed again can be opened again, between the same ends.
-    scene.testbed.delete(&isolate("open", &json!([])))?;
-    scene.wait_in_step()?;
-    open_all(&scene.open, scene.node()).map(drop)
+    // An Admin policy concerns them wherever pods may send to their node.
+    for (arguments, denying) in [(&POLICY[..], isolate("open", &json!([]))), (&[], keep_from_nodes("open"))] {
+        let scene = Scene::raise(topology, arguments)?;
+        let denied = open_all(&scene.open, scene.node())?;
+        let of_node = open_all(scene.node(), &scene.open)?;
+        let of_others = open_all(&scene.granted, scene.node())?;
+        scene.testbed.put(&denying)?;
+        watch_dying(&denied)?;
+        check_going_on(&of_node)?;
+        check_going_on(&of_others)?;
+        assert_eq!(scene.agents[0].counter("connections_cut")?, 6);
+        // What is allowed again can be opened again, between the same ends.
+        scene.testbed.delete(&denying)?;
+        scene.wait_in_step()?;
+        open_all(&scene.open, scene.node())?;
+    }
+    Ok(())
+}
+
+/// An Admin policy that denies a pod every node.
+fn keep_from_nodes(app: &str) -> Value {
+    let subject = json!({"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": app}}}});
+    let egress = json!([{"action": "Deny", "to": [{"nodes": {}}]}]);
+    let spec = json!({"tier": "Admin", "priority": 10, "subject": subject, "egress": egress});
+    cluster_policy("v1beta1", "keep-from-nodes", &spec)
 }
 
 fn a_pod_that_is_not_known_does_not_reach_its_node(topology: Topology) -> Result<()> {
