@@ -48,6 +48,7 @@ struct Comparison {
     one_rule: Router,
     both_directions: Router,
     thousand_rules: Router,
+    guarded: Router,
 }
 
 impl Comparison {
@@ -56,16 +57,21 @@ impl Comparison {
             topology,
             bare: Router::raise(topology)?,
             alone: Router::tracking(topology)?,
-            one_rule: Router::enforcing(topology, 1, &["Ingress"])?,
-            both_directions: Router::enforcing(topology, 1, &["Ingress", "Egress"])?,
-            thousand_rules: Router::enforcing(topology, 1_000, &["Ingress"])?,
+            one_rule: Router::enforcing(topology, policies(1, &["Ingress"]))?,
+            both_directions: Router::enforcing(topology, policies(1, &["Ingress", "Egress"]))?,
+            thousand_rules: Router::enforcing(topology, policies(1_000, &["Ingress"]))?,
+            guarded: Router::enforcing(topology, policies(1, &["Ingress"]).chain(guard_rails()))?,
         })
     }
 
     fn round(&mut self, round: u16) -> Result<()> {
-        for router in
-            [&mut self.alone, &mut self.one_rule, &mut self.both_directions, &mut self.thousand_rules]
-        {
+        for router in [
+            &mut self.alone,
+            &mut self.one_rule,
+            &mut self.both_directions,
+            &mut self.thousand_rules,
+            &mut self.guarded,
+        ] {
             router.open_connections(round)?;
         }
         for router in [&mut self.bare, &mut self.alone, &mut self.both_directions] {
@@ -74,15 +80,20 @@ impl Comparison {
         Ok(())
     }
 
-    fn figures(&mut self) -> [Figure; 5] {
+    fn figures(&mut self) -> [Figure; 6] {
         let (name, least) = match self.topology {
             Topology::Routed => ("routed", "≥ 0.97×"),
             Topology::Bridge => ("bridged", "≥ 0.95×"),
         };
         let new = |router: &mut Router| percentile(&mut router.new, QUIET);
-        let [alone, one, both, thousand] =
-            [&mut self.alone, &mut self.one_rule, &mut self.both_directions, &mut self.thousand_rules]
-                .map(new);
+        let [alone, one, both, thousand, guarded] = [
+            &mut self.alone,
+            &mut self.one_rule,
+            &mut self.both_directions,
+            &mut self.thousand_rules,
+            &mut self.guarded,
+        ]
+        .map(new);
         let established = |router: &mut Router| percentile(&mut router.established, QUIET);
         let [bare, tracked, with] =
             [&mut self.bare, &mut self.alone, &mut self.both_directions].map(established);
@@ -98,6 +109,11 @@ impl Comparison {
                 of("new connection, 1,000 rules on the pod, against one rule"),
                 "≤ 1.05×",
                 thousand / one,
+            ),
+            Figure::ratio(
+                of("new connection, 300 Admin policies more on the pod, against one rule"),
+                "≤ 1.05×",
+                guarded / one,
             ),
             Figure::ratio(
                 of("established, packets per second against conntrack alone"),
@@ -144,10 +160,9 @@ impl Router {
         Ok(router)
     }
 
-    /// One whose node enforces so many policies that select the pods, of which the last lets the client through.
-    fn enforcing(topology: Topology, policies: usize, types: &[&str]) -> Result<Self> {
+    /// One whose node enforces policies, beside which there may be more objects.
+    fn enforcing(topology: Topology, policies: impl Iterator<Item = Value>) -> Result<Self> {
         let router = Self::raise(topology)?;
-        let policies = (1..=policies).map(|number| policy(number, number == policies, types));
         let client = router.client.manifest(&[("app", "client")], &[]);
         let server = router.server.manifest(&[("app", "server")], &[]);
         let cluster = cluster(policies.chain([client, server]))?;
@@ -186,6 +201,53 @@ impl Router {
         self.established.push(begin.elapsed().as_secs_f64() * 1e9 / f64::from(ESTABLISHED));
         Ok(())
     }
+}
+
+/// So many policies that select all pods, of which the last lets the client through.
+fn policies(count: usize, types: &[&str]) -> impl Iterator<Item = Value> {
+    (1..=count).map(move |number| policy(number, number == count, types))
+}
+
+/// Admin policies about all pods, of which none covers the client, and what they name: the namespaces of ten teams with
+/// pods on another node.
+fn guard_rails() -> impl Iterator<Item = Value> {
+    const POLICIES: usize = 300;
+    const TEAMS: usize = 10;
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let teams = (0..TEAMS).map(move |team| namespace(&format!("team-{team}")));
+    let pods = (0..POLICIES).map(|number| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "namespace": format!("team-{}", number % TEAMS), "name": format!("pod-{number}"),
+                "labels": {"app": format!("app-{number}")},
+            },
+            "spec": {"nodeName": "node-2", "containers": [{"name": "main"}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": format!("10.245.{}.{}", number / 250, number % 250)}]},
+        })
+    });
+    let policies = (0..POLICIES).map(|number| {
+        let team =
+            json!({"matchLabels": {"kubernetes.io/metadata.name": format!("team-{}", number % TEAMS)}});
+        let app = json!({"matchLabels": {"app": format!("app-{number}")}});
+        let app = json!([{"pods": {"namespaceSelector": {}, "podSelector": app}}]);
+        let ports = json!([{"udp": {"destinationPort": {"number": PORT}}}]);
+        let network = json!([{"networks": [format!("172.17.{}.{}/32", number / 250, number % 250)]}]);
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": format!("guard-rail-{number}")},
+            "spec": {
+                "tier": "Admin", "priority": number, "subject": {"namespaces": {}},
+                "ingress": [
+                    {"action": "Accept", "from": app, "protocols": ports},
+                    {"action": "Pass", "from": app},
+                    {"action": "Deny", "from": [{"namespaces": team}]},
+                ],
+                "egress": [{"action": "Deny", "to": network}],
+            },
+        })
+    });
+    teams.chain([namespace("bench")]).chain(pods).chain(policies)
 }
 
 /// One of many policies that select all pods: one lets the client through to the server, the others let through what is
