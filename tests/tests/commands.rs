@@ -58,7 +58,7 @@ fn without_a_table_status_says_so_and_cleanup_has_nothing_to_do() -> Result<()> 
         serde_json::from_slice(&controller(&namespace, &["status", "-o", "json"])?.stdout)?;
     assert_eq!(
         json,
-        json!({"enforced": false, "groups": [], "rules": [], "untracked": [], "strict_start": []})
+        json!({"enforced": false, "groups": [], "rules": [], "tiers": [], "untracked": [], "strict_start": []})
     );
     assert!(controller(&namespace, &["cleanup"])?.status.success());
     assert_eq!(Listing::of(&namespace)?, Listing::default());
