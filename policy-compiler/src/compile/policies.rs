@@ -21,7 +21,7 @@ impl Policy {
     }
 
     /// How many rules it has in a direction.
-    pub(super) fn rules(&self, direction: Direction) -> usize {
+    pub(super) fn count_rules(&self, direction: Direction) -> usize {
         match self {
             Self::Namespaced(policy) => policy.rules(direction).map_or(0, <[_]>::len),
             Self::Cluster(policy) => policy.rules(direction).len(),

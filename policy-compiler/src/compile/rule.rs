@@ -226,5 +226,5 @@ pub(super) fn rule_chains(policy: &Policy, direction: Direction) -> Vec<ChainId>
             ChainRole::TierRule { direction, tier: policy.tier, policy: policy.name.clone(), index, effect }
         }
     };
-    (0..policy.rules(direction)).map(|index| role(index).into()).collect()
+    (0..policy.count_rules(direction)).map(|index| role(index).into()).collect()
 }

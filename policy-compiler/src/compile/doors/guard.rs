@@ -24,7 +24,7 @@ pub(super) struct AtDoor<'a> {
     pod: &'a Pod,
     door: &'a Door,
     doors: &'a Doors,
-    isolation: &'a DoorJudging,
+    judging: &'a DoorJudging,
     /// The pod's own addresses.
     addresses: Vec<IpAddr>,
     /// The sources that its namespace allows besides.
@@ -42,12 +42,12 @@ impl<'a> AtDoor<'a> {
         pod: &'a Pod,
         door: &'a Door,
         doors: &'a Doors,
-        isolation: &'a DoorJudging,
+        judging: &'a DoorJudging,
     ) -> Self {
         let addresses = world.addresses(pod).collect();
         let sources = world.allowed_sources(&pod.name.namespace);
         let own_node_judged = world.judges_own_node();
-        Self { pod, door, doors, isolation, addresses, sources, own_node_judged }
+        Self { pod, door, doors, judging, addresses, sources, own_node_judged }
     }
 
     /// Puts the chains of the door, and returns its base chains.
@@ -64,7 +64,7 @@ impl<'a> AtDoor<'a> {
         }
         let device = &self.door.device;
         let out = (self.chain(DevicePart::Door), Hook::Ingress(device.clone()), self.out(&own));
-        let into = self.isolation.at_entry(self.door, &self.addresses);
+        let into = self.judging.at_entry(self.door, &self.addresses);
         let into = into.map(|rules| (self.chain(DevicePart::Into), Hook::Egress(device.clone()), rules));
         std::iter::once(out).chain(into).collect()
     }
@@ -142,9 +142,9 @@ impl<'a> AtDoor<'a> {
             if !self.own_node_judged {
                 let to_node =
                     Statement::InSet(Fields::Destination(Family::Ipv6), SetRole::NodeLinkLocal.into());
-                rules.extend(self.isolation.to_node(&[source.into(), to_node]));
+                rules.extend(self.judging.to_node(&[source.into(), to_node]));
             }
-            rules.extend(self.isolation.out_of_door(&source.into()));
+            rules.extend(self.judging.out_of_door(&source.into()));
         }
         rules.extend(self.let_sources_pass(sources, Family::Ipv6));
         rules.push(go(Verdict::Goto(self.chain(DevicePart::DoorRest))));
@@ -265,7 +265,7 @@ impl<'a> AtDoor<'a> {
         let sets = sources.iter().filter(|(family, _)| *family == of);
         sets.flat_map(|(family, set)| {
             let source = Statement::InSet(Fields::Source(*family), set.clone());
-            self.isolation.out_of_door(&source)
+            self.judging.out_of_door(&source)
         })
         .collect()
     }

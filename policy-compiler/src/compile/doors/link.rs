@@ -220,7 +220,7 @@ impl Link {
     }
 
     /// Puts the chains that judge at a pod's door.
-    pub(super) fn isolation(
+    pub(super) fn judging(
         &self,
         world: &World,
         sides: &[Side; 2],
@@ -229,21 +229,21 @@ impl Link {
         draft: &mut Draft,
     ) -> DoorJudging {
         let [egress, ingress] = sides;
-        let mut isolation = DoorJudging::default();
+        let mut judging = DoorJudging::default();
         if !is_judged(world, pod, door) {
-            return isolation;
+            return judging;
         }
         if let Some(subject) = egress.judged_pod(&pod.name) {
             let key = egress.group_key(subject);
-            isolation.egress = Some(DoorTiers::new(egress, subject, key, draft).put(draft));
+            judging.egress = Some(DoorTiers::new(egress, subject, key, draft).put(draft));
             if !world.judges_own_node() {
-                isolation.to_node = DoorTiers::to_node(egress, subject, key).map(|judge| judge.put(draft));
+                judging.to_node = DoorTiers::to_node(egress, subject, key).map(|judge| judge.put(draft));
             }
         }
         if let Some((subject, key)) = ingress.judged_pod(&pod.name).zip(self.of_pods.get(&pod.name)) {
-            isolation.ingress = Some(DoorTiers::new(ingress, subject, *key, draft).put(draft));
+            judging.ingress = Some(DoorTiers::new(ingress, subject, *key, draft).put(draft));
         }
-        isolation
+        judging
     }
 }
 

@@ -219,8 +219,8 @@ impl DoorTable {
         }
         for name in concerned.intersection(&self.local) {
             let Some((pod, door)) = world.pod(name).zip(self.doors.of_pods.get(name)) else { continue };
-            let isolation = self.link.isolation(world, sides, pod, door, &mut self.draft);
-            let at_door = guard::AtDoor::new(world, pod, door, &self.doors, &isolation);
+            let judging = self.link.judging(world, sides, pod, door, &mut self.draft);
+            let at_door = guard::AtDoor::new(world, pod, door, &self.doors, &judging);
             bases.insert(door.device.clone(), at_door.put(&mut self.draft));
         }
         let gone = |device: &Arc<str>| !doors.contains(device) && !self.doors.elsewhere.contains(device);
