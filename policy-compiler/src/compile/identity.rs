@@ -56,11 +56,6 @@ impl Membership {
         (!among.is_empty()).then_some(among)
     }
 
-    /// What it would be if no rule named the address.
-    pub(super) fn without_sets(&self) -> Self {
-        Self::unnamed(self.holder)
-    }
-
     /// That of an address in the blocks of these sets, which are sorted, that is not known to be a pod's.
     pub(super) fn in_blocks(sets: impl IntoIterator<Item = PeerSetId>, holder: Holder) -> Self {
         let member = |set| Member { set, named: Vec::new(), certain: true };

@@ -28,6 +28,7 @@ mod connections;
 mod counted;
 mod doors;
 mod draft;
+mod group;
 mod identity;
 mod outcome;
 mod outliving;

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use super::counted::isolation_comment;
 use super::draft::Draft;
 use super::identity::{Holder, Membership};
 use super::outcome::{Decision, Divergence, Outcome, Passed, Piece};
 use super::ranges;
 use super::shared_rules::{self, go, rule};
 use super::tiers::AnyOf;
-use crate::model::{Direction, Family};
+use crate::model::{Direction, Family, ObjectName};
 use crate::ruleset::{
     ChainId, ChainRole, Digest, Element, ElementKey, EtherType, Fields, FrameMatch, KeyType, LogEvent,
     LogPrefix, Rule, SetId, SetKind, SetRole, Statement, TableFamily, TierEffect, Verdict,
@@ -32,7 +33,7 @@ impl Rest {
 }
 
 /// What happens to packets that are allowed.
-pub(super) fn allow(draft: &Draft) -> Verdict {
+fn allow(draft: &Draft) -> Verdict {
     match draft.table() {
         TableFamily::Inet => Verdict::Return,
         TableFamily::Netdev => Verdict::Goto(ChainRole::LinkPass.into()),
@@ -58,22 +59,21 @@ pub(super) fn put_divergence(
     statements
 }
 
-/// Makes sure of a chain that does what is not the default, and returns its name. What is the default goes on to
-/// `default`, or returns.
+/// Makes sure of a chain that does what is not the default, and returns its name. What is the default goes on to where
+/// peers come whom no rule names; at doors it returns to there.
 pub(super) fn put_judging(
     draft: &mut Draft,
     direction: Direction,
     divergence: &Divergence,
     rest: &Rest,
-    default: Option<ChainRole>,
 ) -> ChainId {
     if let (Some(outcome), []) = (&divergence.other, &*divergence.ports) {
         return put_outcome(draft, direction, outcome, rest);
     }
     let statements = put_divergence(draft, direction, divergence, rest);
     let mut rules: Vec<_> = statements.into_iter().map(|statement| Rule::new([statement])).collect();
-    if let (None, Some(default)) = (&divergence.other, default) {
-        rules.push(go(Verdict::Goto(default.into())));
+    if divergence.other.is_none() && draft.table() == TableFamily::Inet {
+        rules.push(go(Verdict::Goto(ChainRole::Unlisted(direction).into())));
     }
     let content = Digest::of(rules.iter().map(ToString::to_string));
     let pieces = divergence.ports.iter().map(|piece| &piece.outcome);
@@ -110,12 +110,7 @@ fn put_ports(draft: &mut Draft, direction: Direction, pieces: &[Piece], rest: &R
 }
 
 /// Makes sure of the chain that packets go to of which this becomes.
-pub(super) fn put_outcome(
-    draft: &mut Draft,
-    direction: Direction,
-    outcome: &Outcome,
-    rest: &Rest,
-) -> ChainId {
+fn put_outcome(draft: &mut Draft, direction: Direction, outcome: &Outcome, rest: &Rest) -> ChainId {
     let isolation = || rest.isolation.clone();
     let mut passed = Vec::new();
     for step in &outcome.passed {
@@ -194,6 +189,27 @@ pub(super) fn to_untracked(draft: &mut Draft, direction: Direction) -> Option<Ru
     ];
     draft.put_chain(&ChainRole::Untracked(direction).into(), None, rules);
     Some(rule([Statement::InvalidOrUntracked], Verdict::Goto(ChainRole::Untracked(direction).into())))
+}
+
+/// Makes sure of a chain that begins with these rules, and then denies or audits what pods send or get that these policies
+/// isolate.
+pub(super) fn put_isolation(
+    draft: &mut Draft,
+    direction: Direction,
+    audited: bool,
+    mut rules: Vec<Rule>,
+    policies: &[&ObjectName],
+) -> ChainId {
+    let (event, verdict) =
+        if audited { (LogEvent::Audited, allow(draft)) } else { (LogEvent::Denied, Verdict::Drop) };
+    rules.push(shared_rules::log(LogPrefix::Judged { direction, event }));
+    let rest = rule([Statement::Counter], verdict);
+    rules.push(rest.comment(isolation_comment(audited, policies.iter().copied())));
+    let policies = policies.iter().map(ToString::to_string);
+    let group = Digest::of(rules.iter().map(ToString::to_string).chain(policies));
+    let name = ChainRole::Isolation { direction, audited, group }.into();
+    draft.put_chain(&name, None, rules);
+    name
 }
 
 /// The rules for packets whose peer no rule names, and which a rule covers all the same: one for everybody, for a family or

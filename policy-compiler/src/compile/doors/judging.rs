@@ -1,18 +1,16 @@
 //! What judges packets at a door: chains for who is at the other end, and for the rest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::compile::draft::Draft;
+use crate::compile::group::Group;
 use crate::compile::identity::{Holder, Membership};
-use crate::compile::outcome::Divergence;
 use crate::compile::ranges;
 use crate::compile::shared_rules::{self, go, rule};
 use crate::compile::side::Side;
-use crate::compile::side::isolation::put_isolation;
 use crate::compile::side::subjects::Judged;
-use crate::compile::tiers::AnyOf;
 use crate::compile::verdicts::{self, Rest};
 use crate::model::{Direction, Door, Family};
 use crate::ruleset::{
@@ -42,12 +40,9 @@ pub(super) struct DoorTiers<'a> {
     side: &'a Side,
     pod: &'a Judged,
     key: Digest,
-    tiers: AnyOf<'a>,
-    rest: Rest,
+    group: Group<'a>,
     /// Who has an address at the other end of which the table knows nothing.
     unknown: Holder,
-    /// The chain that judges what comes from whoever is the same to the rules.
-    judging: HashMap<(Membership, Family), Option<ChainId>>,
 }
 
 impl<'a> DoorTiers<'a> {
@@ -56,24 +51,24 @@ impl<'a> DoorTiers<'a> {
         let policies: Vec<_> = pod.policies.iter().map(|policy| &policy.name).collect();
         let isolation = pod
             .is_isolated()
-            .then(|| put_isolation(draft, side.direction(), pod.audited, Vec::new(), &policies));
+            .then(|| verdicts::put_isolation(draft, side.direction(), pod.audited, Vec::new(), &policies));
         let rest = Rest { isolation, ..Rest::NONE };
         // Of destinations the table does not know which are pods.
         let unknown = match side.direction() {
             Direction::Ingress => Holder::Outsider,
             Direction::Egress => Holder::Unknown,
         };
-        let tiers = side.tiers_at_door(pod, false);
-        Self { side, pod, key, tiers, rest, unknown, judging: HashMap::new() }
+        let group = Group::new(side.direction(), side.tiers_at_door(pod, false), rest, unknown);
+        Self { side, pod, key, group, unknown }
     }
 
     /// Those that judge what the pods send to their own node, where NetworkPolicies leave that alone; `None` if no
     /// `ClusterNetworkPolicy` does not.
     pub(super) fn to_node(egress: &'a Side, pod: &'a Judged, key: Digest) -> Option<Self> {
         let key = Digest::of([format!("{key} to node")]);
-        let tiers = egress.tiers_at_door(pod, true);
-        let (rest, unknown, judging) = (Rest::NONE, Holder::Outsider, HashMap::new());
-        pod.has_tiers().then_some(Self { side: egress, pod, key, tiers, rest, unknown, judging })
+        let (tiers, unknown) = (egress.tiers_at_door(pod, true), Holder::Outsider);
+        let group = Group::new(egress.direction(), tiers, Rest::NONE, unknown);
+        pod.has_tiers().then_some(Self { side: egress, pod, key, group, unknown })
     }
 
     fn direction(&self) -> Direction {
@@ -91,7 +86,7 @@ impl<'a> DoorTiers<'a> {
         let family = Family::of(address);
         let (map, key) = (self.senders(family), ElementKey::Address(address));
         draft.put_set(&map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
-        let target = membership.and_then(|sender| self.judging_sender(draft, sender, family));
+        let target = membership.and_then(|sender| self.group.judging(draft, sender, family));
         let is_in = target.is_some();
         if is_in {
             draft.put_element(&map, key, Element { target, comment: None });
@@ -101,36 +96,21 @@ impl<'a> DoorTiers<'a> {
         is_in
     }
 
-    /// Makes sure of the chain of a sender; `None` if the same applies to it as to all pods.
-    fn judging_sender(&mut self, draft: &mut Draft, sender: &Membership, family: Family) -> Option<ChainId> {
-        let key = (self.tiers.relevant(sender)?, family);
-        if let Some(known) = self.judging.get(&key) {
-            return known.clone();
-        }
-        let (sender, _) = &key;
-        let default = self.tiers.fold(&sender.without_sets(), family);
-        let divergence = self.tiers.fold(sender, family).divergence(&default);
-        let chain = (!divergence.is_empty()).then(|| self.put_judging(draft, &divergence));
-        self.judging.insert(key, chain.clone());
-        chain
-    }
-
     /// The senders to whom something else applies than to all pods.
     fn senders(&self, family: Family) -> SetId {
         SetRole::Link(Direction::Ingress, self.key, family).into()
     }
 
-    fn put_judging(&self, draft: &mut Draft, divergence: &Divergence) -> ChainId {
-        verdicts::put_judging(draft, self.direction(), divergence, &self.rest, None)
-    }
-
     /// Makes sure of the chains.
-    pub(super) fn put(&self, draft: &mut Draft) -> Judging {
-        Judging { admit: self.put_admitting(draft), rest: self.put_rest(draft) }
+    pub(super) fn put(&mut self, draft: &mut Draft) -> Judging {
+        let admit = self.put_admitting(draft);
+        // The table knows from which pods packets come, and not to which they go.
+        let rest = self.group.put_unnamed(draft, self.direction() == Direction::Ingress);
+        Judging { admit, rest: rest.unwrap_or_else(|| ChainRole::LinkPass.into()) }
     }
 
     /// Makes sure of the chain that looks who is at the other end, a pod of the node or an address in a block.
-    fn put_admitting(&self, draft: &mut Draft) -> ChainId {
+    fn put_admitting(&mut self, draft: &mut Draft) -> ChainId {
         let mut rules = Vec::new();
         for family in Family::BOTH {
             let peer = shared_rules::peer_field(self.direction(), family);
@@ -154,37 +134,19 @@ impl<'a> DoorTiers<'a> {
     }
 
     /// The blocks to which something else applies than to an address of which nothing is known.
-    fn blocks(&self, draft: &mut Draft, family: Family) -> BTreeMap<ElementKey, Element> {
+    fn blocks(&mut self, draft: &mut Draft, family: Family) -> BTreeMap<ElementKey, Element> {
         let unknown = self.unknown;
         let apart = if unknown == Holder::Unknown { never_of_pods(family) } else { Vec::new() };
-        let default = self.tiers.fold(&Membership::unnamed(unknown), family);
         let mut elements = BTreeMap::new();
         for (range, is_apart, sets) in self.side.blocks(self.pod, family, apart) {
             let holder = if is_apart { Holder::Outsider } else { unknown };
-            let divergence =
-                self.tiers.fold(&Membership::in_blocks(sets, holder), family).divergence(&default);
-            if !divergence.is_empty() {
-                let target = Some(self.put_judging(draft, &divergence));
+            let target = self.group.judging_block(draft, &Membership::in_blocks(sets, holder), family);
+            if target.is_some() {
                 let key = ElementKey::AddressRange(*range.start(), *range.end());
                 elements.insert(key, Element { target, comment: None });
             }
         }
         elements
-    }
-
-    /// Makes sure of the chain of packets whose other end no rule names.
-    fn put_rest(&self, draft: &mut Draft) -> ChainId {
-        let holders = (self.unknown, self.direction() == Direction::Ingress);
-        let mut rules = verdicts::for_unnamed(draft, self.direction(), &self.tiers, holders, &self.rest);
-        let last = self.rest.isolation.clone().unwrap_or_else(|| ChainRole::LinkPass.into());
-        if rules.is_empty() {
-            return last;
-        }
-        rules.push(go(Verdict::Goto(last)));
-        let content = Digest::of(rules.iter().map(ToString::to_string));
-        let chain = ChainRole::Subject(self.direction(), content).into();
-        draft.put_chain(&chain, None, rules);
-        chain
     }
 }
 

@@ -237,7 +237,7 @@ impl Link {
             let key = egress.group_key(subject);
             judging.egress = Some(DoorTiers::new(egress, subject, key, draft).put(draft));
             if !world.judges_own_node() {
-                judging.to_node = DoorTiers::to_node(egress, subject, key).map(|judge| judge.put(draft));
+                judging.to_node = DoorTiers::to_node(egress, subject, key).map(|mut judge| judge.put(draft));
             }
         }
         if let Some((subject, key)) = ingress.judged_pod(&pod.name).zip(self.of_pods.get(&pod.name)) {

@@ -2,34 +2,32 @@
 
 use std::net::IpAddr;
 
+use super::pairs::Groups;
 use super::subjects::Subject;
 use super::{Pass, Side};
-use crate::compile::counted::{comment, isolation_comment};
+use crate::compile::counted::comment;
 use crate::compile::draft::Draft;
-use crate::compile::identity::Holder;
-use crate::compile::shared_rules::{self, go, rule};
+use crate::compile::shared_rules::rule;
 use crate::compile::verdicts::{self, Rest};
 use crate::compile::world::World;
-use crate::model::{Direction, Family, ObjectName};
-use crate::ruleset::{
-    ChainId, ChainRole, Digest, Element, ElementKey, Fields, LogEvent, LogPrefix, Rule, SetId, SetRole,
-    Statement, Verdict,
-};
+use crate::model::Family;
+use crate::ruleset::{ChainId, Element, ElementKey, Fields, Rule, SetId, SetRole, Statement, Verdict};
 
 impl Side {
-    pub(super) fn update_isolation(&self, world: &World, draft: &mut Draft, pass: &Pass) {
+    pub(super) fn update_isolation<'a>(&'a self, draft: &mut Draft, pass: &'a Pass, groups: &mut Groups<'a>) {
         // All removals come first: an address may have moved from one subject to another.
         for address in pass.subjects.values().flatten().flat_map(|old| &old.addresses) {
             draft.remove_element(&self.isolated(*address), ElementKey::Address(*address));
             draft.remove_element(&self.itself(*address), ElementKey::AddressPair(*address, *address));
         }
-        for subject in pass.subjects.keys().filter_map(|name| self.subjects.get(name)) {
-            self.isolate(world, draft, subject);
+        for (name, subject) in pass.subjects.keys().filter_map(|name| self.subjects.get_key_value(name)) {
+            if let Some(chain) = groups.of(self, draft, name, subject).put_unnamed(draft, true) {
+                self.isolate(draft, subject, &chain);
+            }
         }
     }
 
-    fn isolate(&self, world: &World, draft: &mut Draft, subject: &Subject) {
-        let Some(chain) = self.put_subject(world, draft, subject) else { return };
+    fn isolate(&self, draft: &mut Draft, subject: &Subject, chain: &ChainId) {
         let pods: Vec<_> = subject.pods.iter().map(|judged| judged.pod.name.to_string()).collect();
         let pod = comment(&pods.join(", "));
         for address in &subject.addresses {
@@ -40,23 +38,6 @@ impl Side {
                 draft.put_element(&self.itself(*address), oneself, Element::BARE);
             }
         }
-    }
-
-    /// Makes sure of the chain of packets whose peer no rule names: what is decided for everybody, for a family and for all
-    /// pods, and then the isolation. `None` if they are all allowed, and nothing counts them.
-    fn put_subject(&self, world: &World, draft: &mut Draft, subject: &Subject) -> Option<ChainId> {
-        let rest = self.put_rest(world, draft, subject);
-        let tiers = self.tiers_of(subject);
-        let holders = (Holder::Outsider, true);
-        let mut body = verdicts::for_unnamed(draft, self.direction, &tiers, holders, &rest);
-        if body.is_empty() {
-            return rest.isolation;
-        }
-        body.extend(rest.isolation.map(|isolation| go(Verdict::Goto(isolation))));
-        let group = Digest::of(body.iter().map(ToString::to_string));
-        let name = ChainRole::Subject(self.direction, group).into();
-        draft.put_chain(&name, None, body);
-        Some(name)
     }
 
     /// Makes sure of the chain of the isolation, which pods have in common that the same policies isolate.
@@ -71,7 +52,7 @@ impl Side {
             body.extend(verdicts::to_untracked(draft, self.direction));
         }
         let policies: Vec<_> = subject.isolating().map(|policy| &policy.name).collect();
-        let isolation = put_isolation(draft, self.direction, audited, body, &policies);
+        let isolation = verdicts::put_isolation(draft, self.direction, audited, body, &policies);
         Rest { isolation: Some(isolation), left_alone }
     }
 
@@ -94,25 +75,4 @@ impl Side {
     fn itself(&self, address: IpAddr) -> SetId {
         SetRole::Itself(self.direction, Family::of(address)).into()
     }
-}
-
-/// Makes sure of a chain that begins with these rules, and then denies or audits what pods send or get that these policies
-/// isolate.
-pub(in crate::compile) fn put_isolation(
-    draft: &mut Draft,
-    direction: Direction,
-    audited: bool,
-    mut rules: Vec<Rule>,
-    policies: &[&ObjectName],
-) -> ChainId {
-    let (event, verdict) =
-        if audited { (LogEvent::Audited, verdicts::allow(draft)) } else { (LogEvent::Denied, Verdict::Drop) };
-    rules.push(shared_rules::log(LogPrefix::Judged { direction, event }));
-    let rest = rule([Statement::Counter], verdict);
-    rules.push(rest.comment(isolation_comment(audited, policies.iter().copied())));
-    let policies = policies.iter().map(ToString::to_string);
-    let group = Digest::of(rules.iter().map(ToString::to_string).chain(policies));
-    let name = ChainRole::Isolation { direction, audited, group }.into();
-    draft.put_chain(&name, None, rules);
-    name
 }

@@ -5,7 +5,7 @@
 //! rest ([`isolation`]), and whether what goes to the own node is judged ([`own_node`]).
 
 mod at_doors;
-pub(super) mod isolation;
+mod isolation;
 mod own_node;
 mod pairs;
 mod peers;
@@ -26,6 +26,7 @@ use super::tiers::{AnyOf, Isolation, Tiers};
 use super::world::{Changed, World};
 use crate::model::{Direction, ObjectName, PolicyName};
 use crate::ruleset::{ChainId, Digest, Element};
+use pairs::Groups;
 use peers::Known;
 use subjects::{Judged, Subject, SubjectName};
 
@@ -133,8 +134,9 @@ impl Side {
         self.update_subjects(world, changed, &mut pass);
         self.update_rules(world, changed, draft, &mut pass);
         self.update_peers(world, changed, draft, &mut pass);
-        self.update_pairs(world, draft, &pass);
-        self.update_isolation(world, draft, &pass);
+        let mut groups = Groups::new(world);
+        self.update_pairs(draft, &pass, &mut groups);
+        self.update_isolation(draft, &pass, &mut groups);
         self.update_own_node(world, draft, &pass);
         let pods = pass.subjects.into_keys().filter_map(|name| match name {
             SubjectName::Pod(pod) => Some(pod),

@@ -6,37 +6,23 @@ use super::peers::Known;
 use super::subjects::{Subject, SubjectName};
 use super::{Pass, Side, goto};
 use crate::compile::draft::Draft;
-use crate::compile::identity::{Identity, Membership};
-use crate::compile::outcome::Outcomes;
+use crate::compile::group::Group;
+use crate::compile::identity::{Holder, Identity};
 use crate::compile::peer_set::PeerSetId;
 use crate::compile::shared_rules;
-use crate::compile::tiers::AnyOf;
-use crate::compile::verdicts::{self, Rest};
 use crate::compile::world::World;
-use crate::model::{Direction, Family};
+use crate::model::Family;
 use crate::ruleset::{ChainId, ChainRole, Digest, ElementKey, KeyType, Rule, SetKind, Statement, Verdict};
 
 /// The subjects of an update, by what judges them.
-struct Groups<'a> {
+pub(super) struct Groups<'a> {
     world: &'a World,
     keys: HashMap<&'a SubjectName, Digest>,
     by_key: HashMap<Digest, Group<'a>>,
 }
 
-/// Subjects that are judged alike.
-struct Group<'a> {
-    direction: Direction,
-    tiers: AnyOf<'a>,
-    rest: Rest,
-    /// What becomes of packets whose peer no rule names.
-    defaults: HashMap<(Membership, Family), Outcomes>,
-    /// The chain that judges packets between the group and whoever is the same to its rules.
-    judging: HashMap<(Membership, Family), Option<ChainId>>,
-}
-
 impl Side {
-    pub(super) fn update_pairs(&self, world: &World, draft: &mut Draft, pass: &Pass) {
-        let mut groups = Groups::new(world);
+    pub(super) fn update_pairs<'a>(&'a self, draft: &mut Draft, pass: &'a Pass, groups: &mut Groups<'a>) {
         for (identity, subjects) in self.pairs_in_question(pass) {
             let Some(Known { identity, .. }) = self.identities.get(identity) else { continue };
             // All removals come first: an address may have moved from one subject to another.
@@ -45,7 +31,7 @@ impl Side {
                 draft.remove_element(identity.reached(Family::of(*address)), ElementKey::Address(*address));
             }
             for subject in subjects.iter().filter_map(|name| self.subjects.get_key_value(*name)) {
-                self.put_pair(draft, identity, subject, &mut groups);
+                self.put_pair(draft, identity, subject, groups);
             }
             self.put_identity(draft, identity);
         }
@@ -96,9 +82,8 @@ impl Side {
             if addresses.is_empty() {
                 continue;
             }
-            let Some(chain) = groups.of(self, draft, name, subject).judging(draft, identity, family) else {
-                continue;
-            };
+            let group = groups.of(self, draft, name, subject);
+            let Some(chain) = group.judging(draft, &identity.membership, family) else { continue };
             let map = identity.reached(family);
             draft.put_set(map, SetKind { key: KeyType::Address(family), interval: false, verdicts: true });
             for address in addresses {
@@ -121,12 +106,12 @@ impl Side {
 }
 
 impl<'a> Groups<'a> {
-    fn new(world: &'a World) -> Self {
+    pub(super) fn new(world: &'a World) -> Self {
         Self { world, keys: HashMap::new(), by_key: HashMap::new() }
     }
 
     /// The group of a subject.
-    fn of(
+    pub(super) fn of(
         &mut self,
         side: &'a Side,
         draft: &mut Draft,
@@ -134,36 +119,9 @@ impl<'a> Groups<'a> {
         subject: &'a Subject,
     ) -> &mut Group<'a> {
         let key = self.keys.entry(name).or_insert_with(|| side.key_of(subject));
-        self.by_key.entry(*key).or_insert_with(|| Group {
-            direction: side.direction,
-            tiers: side.tiers_of(subject),
-            rest: side.put_rest(self.world, draft, subject),
-            defaults: HashMap::new(),
-            judging: HashMap::new(),
+        self.by_key.entry(*key).or_insert_with(|| {
+            let rest = side.put_rest(self.world, draft, subject);
+            Group::new(side.direction, side.tiers_of(subject), rest, Holder::Outsider)
         })
-    }
-}
-
-impl Group<'_> {
-    /// Makes sure of the chain of packets between the group and an identity; `None` if they are judged like those whose
-    /// peer no rule names.
-    fn judging(&mut self, draft: &mut Draft, identity: &Identity, family: Family) -> Option<ChainId> {
-        let key = (self.tiers.relevant(&identity.membership)?, family);
-        if let Some(known) = self.judging.get(&key) {
-            return known.clone();
-        }
-        let (peer, family) = &key;
-        let unnamed = peer.without_sets();
-        let outcomes = self.tiers.fold(peer, *family);
-        let default = self
-            .defaults
-            .entry((unnamed.clone(), *family))
-            .or_insert_with(|| self.tiers.fold(&unnamed, *family));
-        let divergence = outcomes.divergence(default);
-        let unlisted = ChainRole::Unlisted(self.direction);
-        let chain = (!divergence.is_empty())
-            .then(|| verdicts::put_judging(draft, self.direction, &divergence, &self.rest, Some(unlisted)));
-        self.judging.insert(key, chain.clone());
-        chain
     }
 }
