@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::NAME_MAX;
 use super::digest::Digest;
-use super::role::{ChainRole, SetRole};
+use super::role::ChainRole;
+use super::set_role::SetRole;
 
 macro_rules! identifier {
     ($(#[$doc:meta])* $id:ident, $role:ident) => {

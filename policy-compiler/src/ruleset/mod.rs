@@ -13,6 +13,7 @@ mod log;
 mod packet;
 mod protocol;
 mod role;
+mod set_role;
 mod text;
 mod transaction;
 
@@ -29,7 +30,8 @@ pub(crate) use protocol::{
     ROUTER_SOLICITATION,
 };
 pub use protocol::{dhcp_ports, icmp6_type_name, protocol_name};
-pub use role::{ChainRole, DevicePart, SetRole, TierEffect};
+pub use role::{ChainRole, DevicePart, TierEffect};
+pub use set_role::SetRole;
 pub(crate) use transaction::Difference;
 pub use transaction::{Operation, Transaction, in_steps};
 
