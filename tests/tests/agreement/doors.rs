@@ -9,7 +9,8 @@ use policy_compiler::compile::Compiler;
 use policy_compiler::model::{Cluster, Door, Doors, LinkAddress, Pod, PortNumber, Tunnel};
 use policy_compiler::ruleset::{Ruleset, TableFamily};
 
-use super::{History, put_changes};
+use super::history::History;
+use super::put_changes;
 
 const NODE: &str = "node-0";
 
