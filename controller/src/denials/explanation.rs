@@ -82,8 +82,7 @@ impl Explanation {
         let mut words = if objects(&decided) && is_said(prefix, &decided) {
             decided.to_string()
         } else {
-            let denied = rule_in_words(prefix).map(|rule| format!("by {rule}; ")).unwrap_or_default();
-            format!("{denied}the policies have changed since: {decided}")
+            format!("{}the policies have changed since: {decided}", by_rule(prefix))
         };
         if is(LogEvent::Untracked) {
             words = format!("{UNTRACKED}. As a new connection: {words}");
@@ -128,9 +127,10 @@ impl Explanation {
 
     /// Where there is nothing to judge by.
     pub(super) fn unknown(denial: &Denial) -> Self {
-        let denied = rule_in_words(&denial.prefix).map(|rule| format!("by {rule}; ")).unwrap_or_default();
-        let words =
-            format!("{denied}an agent before this one has programmed it; the policies are not known yet");
+        let words = format!(
+            "{}an agent before this one has programmed it; the policies are not known yet",
+            by_rule(&denial.prefix)
+        );
         Self { words, ..Self::default() }
     }
 
@@ -235,8 +235,12 @@ fn is_said(prefix: &LogPrefix, side: &Side) -> bool {
     }
 }
 
-/// The rule of a ClusterNetworkPolicy that the kernel named, if it did.
-fn rule_in_words(prefix: &LogPrefix) -> Option<String> {
-    let LogPrefix::Tier { direction, tier, policy, rule, .. } = prefix else { return None };
-    Some(format!("{tier} policy {policy} {direction}[{rule}]"))
+/// By which rule of a ClusterNetworkPolicy the kernel said that it was, if it did.
+fn by_rule(prefix: &LogPrefix) -> String {
+    match prefix {
+        LogPrefix::Tier { direction, tier, policy, rule, .. } => {
+            format!("by {tier} policy {policy} {direction}[{rule}]; ")
+        }
+        LogPrefix::Judged { .. } | LogPrefix::Spoofed(_) => String::new(),
+    }
 }
