@@ -19,7 +19,7 @@ use crate::ruleset::{
 };
 
 /// What stands behind the rules that judge a subject.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Rest {
     /// The chain that denies, or audits, what no rule lets through; `None` if no policy isolates the subject.
     pub(super) isolation: Option<ChainId>,
