@@ -1,0 +1,8 @@
+//! What the CNI plugin `podfence-cni` and the agent have in common.
+//!
+//! The plugin runs behind the one that gave a pod its interface. It reports the pod's [sandbox](protocol::Sandbox) to the
+//! agent over a Unix socket and waits until the kernel has it. What the agent has been told is kept in
+//! [records](records::Records), so that the next agent knows it, and a plugin that finds no agent can delete it.
+
+pub mod protocol;
+pub mod records;
