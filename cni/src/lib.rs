@@ -4,5 +4,8 @@
 //! agent over a Unix socket and waits until the kernel has it. What the agent has been told is kept in
 //! [records](records::Records), so that the next agent knows it, and a plugin that finds no agent can delete it.
 
+pub mod closed;
+pub mod netlink;
 pub mod protocol;
 pub mod records;
+pub mod state;

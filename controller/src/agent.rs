@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use policy_compiler::compile::Compiler;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::boot::{self, Commits, Keeper, NodePods};
 use crate::cutter::{Cutter, NodeAddresses};
 use crate::datapath::{Examiner, LocalPods};
 use crate::denials::{self, Denial, Explainer};
@@ -38,6 +40,9 @@ const COMPLAINTS: usize = 16;
 /// How many notices of denials wait at the most until Events are made of them.
 const NOTICES: usize = 64;
 
+/// How long the agent stays to save what it enforces last.
+const LAST_WRITE: Duration = Duration::from_millis(500);
+
 /// What the agent is to do.
 pub struct Options {
     /// The node whose pods are enforced.
@@ -58,6 +63,8 @@ pub struct Options {
     pub keep_connections: bool,
     /// How the doors of pods are guarded; `None` to go by addresses alone.
     pub doors: Option<DoorOptions>,
+    /// Where what is enforced is kept for the next boot; `None` to keep nothing.
+    pub state: Option<PathBuf>,
 }
 
 /// How the doors of pods are guarded.
@@ -87,12 +94,13 @@ pub enum Source {
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
     let Options { node_name, source, strict_start, default_deny, pods_to_node, audit, .. } = options;
-    let Options { listen, keep_connections, doors, .. } = options;
+    let Options { listen, keep_connections, doors, state, .. } = options;
     let heard = Heard::default();
     let (health, metrics) = (Health::default(), Arc::new(Metrics::new(heard.clone())));
     let threads = Threads::new(health.clone(), metrics.clone());
     let (sender, messages) = mpsc::channel();
 
+    boot::begin(state.as_deref(), &node_name, &health, &metrics);
     let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
     let watch = Watch::open(&kernel)?;
     let socket = routes::Socket::open().context("cannot reach rtnetlink")?;
@@ -133,6 +141,13 @@ pub fn run(options: Options) -> Result<()> {
     let refusals = Refusals::new(health.clone(), metrics.clone(), policy_news);
     let enforcer = Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), refusals)
         .guarding(strict_start);
+    let (commits, noted) = Commits::channel();
+    let enforcer = enforcer.noting(commits.clone());
+    let inquiring = sender.clone();
+    let keeper =
+        Keeper::new(state, node_name.clone(), move || inquire(&inquiring), health.clone(), metrics.clone());
+    let keeping = commits.clone();
+    let saving = threads.spawn("state", move || keeper.run(&keeping, &noted))?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = threads.spawn("enforcer", move || {
         let _end = end;
@@ -160,6 +175,7 @@ pub fn run(options: Options) -> Result<()> {
         }
     });
     threads.stop();
+    commits.finish(&saving, LAST_WRITE);
     // The receiver is gone only if the thread is, and then it has stopped.
     let _ = sender.send(Message::Stop);
     enforcing.join().map_err(|_| anyhow!("the thread that enforces has panicked"))?;
@@ -185,6 +201,12 @@ fn judge(
         let _ = enforcer.send(Message::Judge(Case { connections, own: own.clone(), denied }));
         verdict.recv().ok()
     }
+}
+
+/// Asks the enforcer for the node's pods.
+fn inquire(enforcer: &Sender<Message>) -> Option<Receiver<NodePods>> {
+    let (answer, pods) = mpsc::channel();
+    enforcer.send(Message::NodePods(answer)).ok().map(|()| pods)
 }
 
 /// Asks the enforcer what decides about packets.

@@ -23,6 +23,8 @@ pub(crate) enum Condition {
     Policies,
     /// Whether every object of the API server can be read.
     Objects,
+    /// Whether what is enforced is what the objects say, and no saved state from before the node booted.
+    Boot,
 }
 
 impl Condition {

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
+use crate::boot::NodePods;
 use crate::cutter::NodeAddresses;
 use crate::denials::{Denial, Findings};
 use crate::kernel::Connection;
@@ -20,6 +21,8 @@ pub(crate) enum Message {
     Judge(Case),
     /// Packets are dropped, and somebody asks why.
     Explain(Question),
+    /// Somebody asks for the node's pods, as they are in the kernel.
+    NodePods(Sender<NodePods>),
     /// The agent ends. The rules stay.
     Stop,
 }

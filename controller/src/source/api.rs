@@ -264,7 +264,11 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             match event {
                 Ok(event) => {
                     let listed = matches!(event, watcher::Event::InitDone);
+                    let were_known = !known.borrow().is_empty();
                     let taken = known.borrow_mut().take(event);
+                    if listed && were_known && known.borrow().is_empty() {
+                        self.note_emptied::<K>();
+                    }
                     self.count_undecodable::<K>(known.borrow().undecodable());
                     known
                         .borrow_mut()
@@ -300,6 +304,16 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             }
         }
         Ok(())
+    }
+
+    /// Says that a list has none of the objects that were known: they may be gone, or the API server has lost them.
+    fn note_emptied<K: Kind>(&self) {
+        warn!(
+            "the API server lists no {} any more, although some were known: the node follows it. If nobody has deleted \
+             them, etcd may have been restored from a backup that lacks them",
+            plural::<K>()
+        );
+        self.metrics.list_emptied(&kind::<K>());
     }
 
     /// Says how many objects of a kind cannot be decoded now.
