@@ -361,6 +361,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
         received: Instant,
     ) -> Result<(), Ended> {
         self.metrics.source_failure();
+        retries.set_urgent(self.missing.borrow().contains_key(plural) && is_unanswered(error));
         let reason = reason(error, plural);
         if retries.is_new(&reason) {
             warn!("{reason}; what is known stays enforced");
@@ -465,13 +466,22 @@ fn why_silent(kind: &str) -> String {
 }
 
 fn is_forbidden(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(cause)
-    | watcher::Error::WatchStartFailed(cause)
-    | watcher::Error::WatchFailed(cause)) = error
-    else {
-        return false;
-    };
-    matches!(cause, kube::Error::Api(status) if status.code == 403)
+    matches!(cause(error), Some(kube::Error::Api(status)) if status.code == 403)
+}
+
+/// Whether there was no answer, so that nobody was burdened.
+fn is_unanswered(error: &watcher::Error) -> bool {
+    matches!(cause(error), Some(kube::Error::Service(_) | kube::Error::HyperError(_)))
+}
+
+/// What the client says.
+fn cause(error: &watcher::Error) -> Option<&kube::Error> {
+    match error {
+        watcher::Error::InitialListFailed(cause)
+        | watcher::Error::WatchStartFailed(cause)
+        | watcher::Error::WatchFailed(cause) => Some(cause),
+        _ => None,
+    }
 }
 
 /// What failed, and the cause at the bottom of it.
