@@ -106,7 +106,13 @@ fn the_pods_get_what_an_agent_needs_and_no_more() -> Result<()> {
         ("", "/spec/updateStrategy/rollingUpdate", json!({"maxUnavailable": 1, "maxSurge": 0})),
         (pod, "/hostNetwork", json!(true)),
         (pod, "/hostPID", Value::Null),
-        (pod, "/volumes", Value::Null),
+        (
+            pod,
+            "/volumes",
+            json!([{"name": "state", "hostPath": {"path": "/var/lib/podfence", "type": "DirectoryOrCreate"}}]),
+        ),
+        (container, "/volumeMounts", json!([{"name": "state", "mountPath": "/var/lib/podfence"}])),
+        (container, "/env/1", json!({"name": "PODFENCE_STATE", "value": "/var/lib/podfence/state"})),
         (pod, "/serviceAccountName", json!("podfence")),
         (pod, "/priorityClassName", json!("system-node-critical")),
         (pod, "/tolerations", json!([{"operator": "Exists"}])),
@@ -160,6 +166,18 @@ fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
 }
 
 #[test]
+fn without_a_folder_for_the_state_nothing_of_the_node_is_mounted() -> Result<()> {
+    if !is_there(HELM.available()) {
+        return Ok(());
+    }
+    let objects = render(&["stateFolder="])?;
+    let pod = &objects["DaemonSet"]["spec"]["template"]["spec"];
+    assert_eq!((&pod["volumes"], &container(&objects)["volumeMounts"]), (&Value::Null, &Value::Null));
+    assert_eq!(container(&objects)["env"][1], Value::Null);
+    Ok(())
+}
+
+#[test]
 fn the_probes_ask_where_the_agent_listens() -> Result<()> {
     if !is_there(HELM.available()) {
         return Ok(());
@@ -198,6 +216,7 @@ fn wrong_values_are_refused() -> Result<()> {
         (&["listen=localhost:9555"], "listen"),
         (&["listen=127.0.0.1:0"], "listen"),
         (&["strictStart=yes"], "strictStart"),
+        (&["stateFolder=var/lib"], "stateFolder"),
         (&["maxUnavailable=0"], "maxUnavailable"),
         (&["maxUnavailable=half"], "maxUnavailable"),
         (&["dashboard.label=x"], "dashboard"),
