@@ -121,8 +121,8 @@ pub(crate) struct Keeper<A> {
     ask: A,
     health: Health,
     metrics: Arc<Metrics>,
-    saved: Option<State>,
-    saved_ranges: Option<Ranges>,
+    /// The digest of the state that is written, and the ranges beside it.
+    saved: Option<(String, Ranges)>,
     /// Whether the last try to write failed.
     failing: bool,
     /// Whether the kernel has been in step once.
@@ -137,17 +137,7 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
         health: Health,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            path,
-            node,
-            ask,
-            health,
-            metrics,
-            saved: None,
-            saved_ranges: None,
-            failing: false,
-            in_step: false,
-        }
+        Self { path, node, ask, health, metrics, saved: None, failing: false, in_step: false }
     }
 
     /// Runs until the agent ends.
@@ -162,11 +152,13 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
             };
             let ending = commits.ending.load(Ordering::Acquire);
             match note {
-                Ok(()) if !ending => {
-                    self.open();
-                    pending = self.path.is_some();
+                Ok(()) => {
+                    if !ending {
+                        self.open();
+                    }
+                    pending = self.in_step && self.path.is_some();
                 }
-                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if pending && (ending || due <= Instant::now()) {
@@ -222,9 +214,8 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
                 return Err(RETRY);
             }
         };
-        if self.saved.as_ref().is_some_and(|saved| saved.is_like(&state))
-            && self.saved_ranges.as_ref() == Some(&ranges)
-        {
+        let content = Some((state.digest(), ranges.clone()));
+        if self.saved == content {
             return Ok(());
         }
         // Ranges beside no state mean a state that is lost.
@@ -234,7 +225,7 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
                     info!("the state is saved again");
                 }
                 self.metrics.state_saved(state.header.saved.seconds());
-                (self.saved, self.saved_ranges) = (Some(state), Some(ranges));
+                self.saved = content;
                 Ok(())
             }
             Err(error) => {

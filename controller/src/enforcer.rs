@@ -397,10 +397,8 @@ impl<K: Nftables> Enforcer<K> {
             .sets
             .iter()
             .any(|(name, set)| matches!(name.role(), SetRole::Isolated(..)) && !set.elements.is_empty());
-        let isolated = before.policies.iter().flat_map(isolated_pods).count();
-        if isolated > 0 && !isolates {
+        if !isolates && before.policies.iter().flat_map(isolated_pods).next().is_some() {
             warn!(
-                isolated,
                 "pods of this node were isolated, and none is any more. If nobody has deleted pods or policies, etcd \
                  may have been restored from a backup that lacks them"
             );

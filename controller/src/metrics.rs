@@ -43,10 +43,16 @@ pub(crate) struct Metrics {
     unbarred: Counter,
     denials_lost: Counter,
     denials_unexplained: Counter,
-    restored: Gauge,
-    state_saved: Gauge,
-    state_failures: Counter,
+    state: StateMetrics,
     lists_emptied: Family<[(&'static str, String); 1], Counter>,
+}
+
+/// Those of the saved state.
+#[derive(Default)]
+struct StateMetrics {
+    restored: Gauge,
+    saved: Gauge,
+    failures: Counter,
 }
 
 impl Default for Metrics {
@@ -85,14 +91,10 @@ impl Metrics {
             unbarred: Counter::default(),
             denials_lost: Counter::default(),
             denials_unexplained: Counter::default(),
-            restored: Gauge::default(),
-            state_saved: Gauge::default(),
-            state_failures: Counter::default(),
+            state: StateMetrics::default(),
             lists_emptied: Family::default(),
             registry: Registry::default(),
         };
-        let help = "Time from hearing of a change to its commit in the kernel";
-        registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit.clone());
         for (name, help, counter) in [
             (
                 "transactions",
@@ -165,7 +167,7 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Those that have labels, and those of the saved state.
+    /// Those that have units or labels, and those of the saved state.
     fn register_others(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "source_age",
@@ -188,12 +190,14 @@ impl Metrics {
             "Objects of the API server that cannot be decoded",
             self.undecodable_objects.clone(),
         );
+        let help = "Time from hearing of a change to its commit in the kernel";
+        registry.register_with_unit("commit", help, Unit::Seconds, self.commit.clone());
         let help = "Times that the saved state could not be written, or not be restored";
-        registry.register("state_failures", help, self.state_failures.clone());
+        registry.register("state_failures", help, self.state.failures.clone());
         let help = "When this agent wrote the saved state last, in seconds since 1970; 0 if it has not";
-        registry.register("state_saved_timestamp_seconds", help, self.state_saved.clone());
+        registry.register("state_saved_timestamp_seconds", help, self.state.saved.clone());
         let help = "Whether a saved state from before the node booted is enforced: 1 or 0";
-        registry.register("restored", help, self.restored.clone());
+        registry.register("restored", help, self.state.restored.clone());
         registry.register(
             "lists_emptied",
             "Times that a list of objects had none although some were known, as when etcd is restored",
@@ -302,17 +306,17 @@ impl Metrics {
 
     /// Whether a saved state is enforced.
     pub(crate) fn restored(&self, restored: bool) {
-        self.restored.set(restored.into());
+        self.state.restored.set(restored.into());
     }
 
     /// The state has been saved, at so many seconds since 1970.
     pub(crate) fn state_saved(&self, seconds: u64) {
-        self.state_saved.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.state.saved.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// The state could not be saved or restored.
     pub(crate) fn state_failure(&self) {
-        self.state_failures.inc();
+        self.state.failures.inc();
     }
 
     /// A list of objects of a kind had none, although some were known.

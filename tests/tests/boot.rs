@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::listing::Listing;
 use lab::testbed::{BOUND, TestResult, Testbed, policy, status, wait_until};
 use lab::{
@@ -134,8 +134,8 @@ impl Disk {
     fn wait_saved(&self) -> Result<State> {
         wait_until(BOUND, || {
             let saved = State::read(&self.state(), Some(NODE))?;
-            ensure!(saved.is_some() && state::Ranges::exist(&self.state()), "nothing is saved");
-            Ok(saved.expect("it is there"))
+            ensure!(state::Ranges::exist(&self.state()), "nothing is saved beside it");
+            saved.context("nothing is saved")
         })
     }
 }
@@ -186,7 +186,7 @@ fn pods_come_back_with_addresses_of_others(topology: Topology) -> TestResult {
     let mut agent = scene.start_agent_alone(&disk, &[])?;
     agent.wait_unready("enforcing the state of", BOUND)?;
     let readdress = |pod: &str, addresses: &[IpAddr]| {
-        let (namespace, name) = pod.split_once('/').expect("namespace/name");
+        let (namespace, name) = pod.split_once('/').unwrap_or_default();
         let pod = PodReference { namespace: namespace.to_owned(), name: name.to_owned(), uid: None };
         scene.node.namespace().run(|| Ok(readdress(&disk.state(), Some(NODE), &pod, addresses)))
     };
@@ -245,6 +245,41 @@ fn what_is_restored_is_what_was_saved() -> TestResult {
     assert_eq!(differences.len(), 3, "{differences:#?}");
     let again = restore(&booted, &disk.state(), &["--node-name", NODE])?;
     ensure!(again.status.success() && stderr(&again).contains("has the table already"), "{again:?}");
+    Ok(())
+}
+
+#[test]
+fn with_required_doors_pods_wait_for_theirs() -> TestResult {
+    let disk = Disk::new()?;
+    Scene::raise(Topology::Bridge, 0)?.save(&disk, &["--require-doors"])?;
+    let scene = Scene::raise(Topology::Bridge, 0)?;
+    let output = restore(scene.node.namespace(), &disk.state(), &["--node-name", NODE])?;
+    ensure!(output.status.success(), "{output:?}");
+    let of_pods = [scene.allowed_to_pods(), scene.denied()].concat();
+    scene.expect(&between(&scene.node, &scene.web), &of_pods)?;
+    let _agent = scene.testbed.start_agent_with(NODE, &["--require-doors"])?;
+    wait_until(BOUND, || scene.expect(&scene.allowed(), &scene.denied()))
+}
+
+/// What a pod in a block is to others is not what it would be outside of it.
+#[test]
+fn a_pod_does_not_leave_a_block() -> TestResult {
+    let disk = Disk::new()?;
+    let scene = Scene::raise(Topology::Routed, 0)?;
+    let block = json!([{"from": [{"ipBlock": {"cidr": "10.244.1.64/26"}}, {"podSelector": {}}]}]);
+    scene.testbed.put(&policy("shop", "block", &json!({"podSelector": {}, "ingress": block})))?;
+    scene.save(&disk, &[])?;
+    let booted = Namespace::new()?;
+    let output = restore(&booted, &disk.state(), &["--node-name", NODE])?;
+    ensure!(output.status.success(), "{output:?}");
+    let pod = PodReference { namespace: "shop".to_owned(), name: "stranger".to_owned(), uid: None };
+    let move_to = |address: &str| {
+        let addresses = [address.parse()?, scene.stranger.ipv6()];
+        booted.run(|| Ok(readdress(&disk.state(), Some(NODE), &pod, &addresses)))
+    };
+    move_to("10.244.1.63")??;
+    let refused = move_to("10.244.1.64")?;
+    assert!(matches!(refused, Err(Error::Blocks { .. })), "{refused:?}");
     Ok(())
 }
 
@@ -367,7 +402,6 @@ fn what_an_agent_enforced_last_is_saved_when_it_stops() -> TestResult {
 fn addresses_are_closed_and_opened_at_once() -> TestResult {
     let scene = Scene::raise(Topology::Bridge, 0)?;
     let namespace = scene.node.namespace();
-    let opposite = |probes: &[Probe]| scene.expect(&[], probes);
     namespace.run(|| Ok(closed::close(&scene.client.addresses())?))?;
     let of_client = [between(&scene.client, &scene.web), between(&scene.stranger, &scene.client)].concat();
     // Its node reaches it all the same.

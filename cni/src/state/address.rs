@@ -17,7 +17,8 @@ use crate::protocol::PodReference;
 const TRIES: usize = 20;
 
 /// Gives a pod of the saved state the addresses that it has now, in the restored table: it is isolated, and a peer of
-/// others, as it was when the state was saved. Whoever has had the address since is no more.
+/// others, as it was when the state was saved. Whoever has had the address since is no more. Then the addresses can be
+/// [opened](crate::closed::open), if they were closed.
 ///
 /// # Errors
 ///

@@ -112,10 +112,14 @@ impl State {
         Ok(Self { header, messages: table.write() })
     }
 
-    /// Whether it enforces the same for the same pods.
-    pub fn is_like(&self, other: &Self) -> bool {
-        (&self.messages, &self.header.pods, &self.header.node)
-            == (&other.messages, &other.header.pods, &other.header.node)
+    /// A digest of what it enforces, and for which pods, whenever that was.
+    pub fn digest(&self) -> String {
+        let mut digest = Sha256::new();
+        digest.update(&self.messages);
+        for SavedPod { pod, addresses } in &self.header.pods {
+            digest.update(format!("{pod} {:?} {addresses:?}\n", pod.uid));
+        }
+        hexadecimal(&digest.finalize())
     }
 
     /// The messages that make the table with the mark of a restored one; if it is `owned`, as one that a process can
@@ -288,12 +292,7 @@ impl Listed {
             digest.update(&chain.declaration);
             chain.rules.iter().for_each(|rule| digest.update(rule));
         }
-        let mut text = String::new();
-        for byte in digest.finalize() {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        hexadecimal(&digest.finalize())
     }
 
     fn write(&self) -> Vec<u8> {
@@ -345,6 +344,14 @@ impl Set {
         self.elements.sort_by_cached_key(place);
         self.elements.windows(2).any(|pair| matches!(pair, [one, next] if place(one) == place(next)))
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The key of an element.
