@@ -156,14 +156,16 @@ fn what_debugging_md_says_works() -> Result<()> {
 }
 
 #[test]
-fn the_agent_understands_the_unit_of_systemd() -> Result<()> {
-    let text = document("install.md")?;
-    let line = blocks(&text, "ini").concat();
-    let line =
-        line.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/sbin/podfence-controller "));
-    let arguments = line.context("no ExecStart")?.split(' ');
-    // Help is only given where all that stands before it is understood.
-    let agent = Command::new(program("podfence-controller")?).args(arguments).arg("--help").output()?;
-    assert!(agent.status.success(), "{}", String::from_utf8_lossy(&agent.stderr));
+fn the_agent_understands_the_units_of_systemd() -> Result<()> {
+    let of_agent = blocks(&document("install.md")?, "ini").concat();
+    let of_boot = fs::read_to_string(Path::new(ROOT).join("boot/podfence-restore.service"))?;
+    for unit in [of_agent, of_boot] {
+        let mut lines = unit.lines();
+        let line = lines.find_map(|line| line.strip_prefix("ExecStart=/usr/local/sbin/podfence-controller "));
+        let arguments = line.context("no ExecStart")?.split(' ');
+        // Help is only given where all that stands before it is understood.
+        let agent = Command::new(program("podfence-controller")?).args(arguments).arg("--help").output()?;
+        assert!(agent.status.success(), "{}", String::from_utf8_lossy(&agent.stderr));
+    }
     Ok(())
 }

@@ -264,9 +264,8 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             match event {
                 Ok(event) => {
                     let listed = matches!(event, watcher::Event::InitDone);
-                    let were_known = !known.borrow().is_empty();
                     let taken = known.borrow_mut().take(event);
-                    if listed && were_known && known.borrow().is_empty() {
+                    if listed && known.borrow().has_lost_all() {
                         self.note_emptied::<K>();
                     }
                     self.count_undecodable::<K>(known.borrow().undecodable());

@@ -28,6 +28,8 @@ pub(super) struct Known<K: Kind> {
     asked: HashMap<K::Name, u64>,
     /// The number of the list that is read or was read last.
     list: u64,
+    /// Whether that list had no object, although some were known.
+    lost_all: bool,
     /// What the list that is being read has changed so far, and lists before it that broke off.
     listing: Vec<Update>,
     /// What is remarkable about the objects, and has not been taken.
@@ -53,6 +55,7 @@ impl<K: Kind> Default for Known<K> {
             newest: 0,
             asked: HashMap::new(),
             list: 0,
+            lost_all: false,
             listing: Vec::new(),
             remarks: Vec::new(),
             digests: RandomState::new(),
@@ -67,6 +70,7 @@ impl<K: Kind> Known<K> {
         match event {
             Event::Init => {
                 self.list += 1;
+                self.lost_all = false;
                 self.nameless = 0;
                 // A list that begins now is newer than all that was heard before.
                 self.newest = 0;
@@ -129,9 +133,9 @@ impl<K: Kind> Known<K> {
         order
     }
 
-    /// Whether no object is known.
-    pub(super) fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+    /// Whether the last list had no object, although some were known.
+    pub(super) fn has_lost_all(&self) -> bool {
+        self.lost_all
     }
 
     /// How many objects cannot be decoded now.
@@ -204,6 +208,7 @@ impl<K: Kind> Known<K> {
         if self.nameless > 0 {
             return updates;
         }
+        let were_known = !self.objects.is_empty();
         self.objects.retain(|name, seen| {
             let exists = seen.list == self.list;
             if !exists {
@@ -212,6 +217,7 @@ impl<K: Kind> Known<K> {
             }
             exists
         });
+        self.lost_all = were_known && self.objects.is_empty();
         updates
     }
 

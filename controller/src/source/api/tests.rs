@@ -311,6 +311,25 @@ fn a_new_list_shows_what_it_changes_and_what_it_lacks() {
 }
 
 #[test]
+fn a_list_that_has_lost_all_objects_is_told_from_one_that_never_had_any() {
+    let mut pods = Known::default();
+    for (names, lost_all) in [
+        (&[][..], false),
+        (&["a", "b"], false),
+        (&["b"], false),
+        (&["c"], false),
+        (&[], true),
+        (&[], false),
+        (&["a"], false),
+    ] {
+        list(&mut pods, names);
+        assert_eq!(pods.has_lost_all(), lost_all, "{names:?}");
+    }
+    known(&mut pods, Event::Delete(pod("a")));
+    assert!(!pods.has_lost_all(), "somebody has deleted it");
+}
+
+#[test]
 fn a_list_that_breaks_off_is_handed_on_with_the_next_one() {
     let mut pods = Known::default();
     list(&mut pods, &["a", "b"]);
