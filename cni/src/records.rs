@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::{Attachment, Sandbox};
 
+/// The name of their folder, which is beside the socket.
+pub const RECORDS: &str = "sandboxes";
+
 /// The folder with the records.
 #[derive(Debug, Clone)]
 pub struct Records {

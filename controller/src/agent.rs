@@ -2,22 +2,24 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use podfence_cni::records::RECORDS;
 use policy_compiler::compile::Compiler;
-use policy_compiler::model::{DefaultDeny, PodsToNode};
+use policy_compiler::model::{DefaultDeny, ObjectName, PodsToNode};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tracing::{info, warn};
 
 use crate::cutter::{Cutter, NodeAddresses};
 use crate::datapath::{Examiner, LocalPods};
 use crate::denials::{self, Denial, Explainer};
-use crate::doors::{DoorKeeper, Finder};
+use crate::doors::{DoorKeeper, DoorOptions, Finder};
 use crate::enforcer::Enforcer;
 use crate::events::{self, News};
 use crate::health::Health;
@@ -27,6 +29,7 @@ use crate::kernel::{Connection, Kernel, Watch, routes};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
 use crate::refusals::{PolicyNews, Refusals};
+use crate::sandboxes::{Sandboxes, Server};
 use crate::source::Changes;
 use crate::source::api::ApiServer;
 use crate::source::manifests::Manifests;
@@ -58,15 +61,8 @@ pub struct Options {
     pub keep_connections: bool,
     /// How the doors of pods are guarded; `None` to go by addresses alone.
     pub doors: Option<DoorOptions>,
-}
-
-/// How the doors of pods are guarded.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DoorOptions {
-    /// Whether a pod whose door is unknown is closed.
-    pub required: bool,
-    /// Whether what pods send to tunnels of the nodes passes.
-    pub allow_tunnels: bool,
+    /// The socket on which the CNI plugin is heard, if it is. Beside it are the records of sandboxes.
+    pub cni_socket: Option<PathBuf>,
 }
 
 /// Where objects come from.
@@ -87,7 +83,7 @@ pub enum Source {
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
     let Options { node_name, source, strict_start, default_deny, pods_to_node, audit, .. } = options;
-    let Options { listen, keep_connections, doors, .. } = options;
+    let Options { listen, keep_connections, doors, cni_socket, .. } = options;
     let heard = Heard::default();
     let (health, metrics) = (Health::default(), Arc::new(Metrics::new(heard.clone())));
     let threads = Threads::new(health.clone(), metrics.clone());
@@ -102,13 +98,18 @@ pub fn run(options: Options) -> Result<()> {
     let (policy_news, policies) = tokio::sync::mpsc::channel(NOTICES);
     let finder =
         doors.map(|options| find_doors(&kernel, &node_name, options, &sender, &threads)).transpose()?;
-    let keeper = doors.zip(finder.flatten()).map(|(DoorOptions { allow_tunnels, .. }, finder)| {
-        DoorKeeper::new(finder, allow_tunnels, notices.clone(), metrics.clone())
-    });
+    let keeper = doors
+        .zip(finder.flatten())
+        .map(|(options, finder)| DoorKeeper::new(finder, options, notices.clone(), metrics.clone()));
+    let (asking, unknown) = tokio::sync::mpsc::unbounded_channel();
+    let sandboxes =
+        cni_socket.map(|socket| hear_plugin(&socket, &node_name, asking, &sender, &metrics, &threads));
+    let sandboxes = sandboxes.transpose()?;
     let hand_on = to_enforcer(LocalPods::new(&node_name, pods), sender.clone());
     let follower =
         Follower { node: &node_name, heard, health: &health, metrics: &metrics, threads: &threads };
-    follower.follow(&source, News { problems, denials, policies }, policy_news.clone(), hand_on)?;
+    let news = News { problems, denials, policies };
+    follower.follow(&source, news, policy_news.clone(), unknown, hand_on)?;
     let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
     threads.spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
@@ -132,7 +133,8 @@ pub fn run(options: Options) -> Result<()> {
     };
     let refusals = Refusals::new(health.clone(), metrics.clone(), policy_news);
     let enforcer = Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), refusals)
-        .guarding(strict_start);
+        .guarding(strict_start)
+        .with_sandboxes(sandboxes);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = threads.spawn("enforcer", move || {
         let _end = end;
@@ -212,6 +214,7 @@ impl Follower<'_> {
         source: &Source,
         news: News,
         remarks: tokio::sync::mpsc::Sender<PolicyNews>,
+        unknown: UnboundedReceiver<ObjectName>,
         hand_on: impl Fn(Changes) -> bool + Send + 'static,
     ) -> Result<()> {
         let heard = self.heard;
@@ -227,10 +230,29 @@ impl Follower<'_> {
         let (node, health, metrics) = (self.node.to_owned(), self.health.clone(), self.metrics.clone());
         self.threads.spawn("api", move || {
             let publish = |client| events::publish(client, &node, news);
-            server.follow(&node, health, &metrics, remarks, hand_on, publish);
+            server.follow(&node, health, &metrics, remarks, unknown, hand_on, publish);
         })?;
         Ok(())
     }
+}
+
+/// Begins to listen to the CNI plugin.
+fn hear_plugin(
+    socket: &Path,
+    node: &str,
+    unknown: UnboundedSender<ObjectName>,
+    enforcer: &Sender<Message>,
+    metrics: &Arc<Metrics>,
+    threads: &Threads,
+) -> Result<Sandboxes> {
+    let cannot = || format!("cannot listen to the CNI plugin at {}", socket.display());
+    let server = Server::open(socket).with_context(cannot)?;
+    let folder = socket.with_file_name(RECORDS);
+    let sandboxes = Sandboxes::open(node, &folder, unknown, metrics.clone()).with_context(cannot)?;
+    let enforcer = enforcer.clone();
+    let hand_on = move |order| enforcer.send(Message::Sandbox(order)).is_ok();
+    threads.spawn("cni", move || server.serve(&hand_on))?;
+    Ok(sandboxes)
 }
 
 /// Begins to look for doors; `None` where the kernel cannot guard them and they are not required.

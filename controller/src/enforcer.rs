@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned};
-use policy_compiler::model::{Pod, PolicyName};
+use policy_compiler::model::{ObjectName, Pod, PolicyName};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, SetRole, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
@@ -25,6 +25,7 @@ use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
 use crate::node_addresses::RefusedAddresses;
 use crate::refusals::Refusals;
+use crate::sandboxes::{Order, Progress, Sandboxes};
 use crate::source::{Knowledge, Update};
 use crate::status::isolated_pods;
 use adoption::{adopt_all, keep_barred};
@@ -48,6 +49,8 @@ pub(crate) struct Enforcer<K> {
     health: Health,
     metrics: Arc<Metrics>,
     refusals: Refusals,
+    /// The pods as the CNI plugin reports them; `None` if it is not listened to.
+    sandboxes: Option<Sandboxes>,
     /// The policies that have changed since the kernel was last in step.
     changed: BTreeSet<PolicyName>,
     standing: Standing,
@@ -93,6 +96,7 @@ impl<K: Nftables> Enforcer<K> {
             health,
             metrics,
             refusals,
+            sandboxes: None,
             changed: BTreeSet::new(),
             standing: Standing::Waiting,
             programmed: false,
@@ -108,6 +112,12 @@ impl<K: Nftables> Enforcer<K> {
     #[must_use]
     pub(crate) fn guarding(self, must_guard: bool) -> Self {
         Self { must_guard, ..self }
+    }
+
+    /// The same; pods are as the CNI plugin reports them.
+    #[must_use]
+    pub(crate) fn with_sandboxes(self, sandboxes: Option<Sandboxes>) -> Self {
+        Self { sandboxes, ..self }
     }
 
     /// Runs until a message stops it, or until nobody is left who could send one.
@@ -134,6 +144,7 @@ impl<K: Nftables> Enforcer<K> {
             if retry_at.is_none_or(|at| at <= Instant::now()) {
                 retry_at = self.enforce().is_err().then(|| Instant::now() + self.next_retry());
             }
+            self.answer_plugin();
             self.health.busy(false);
         }
     }
@@ -142,7 +153,9 @@ impl<K: Nftables> Enforcer<K> {
     fn next_look(&self) -> Option<Instant> {
         let in_step = self.standing == Standing::InStep;
         let doors = self.doors.as_ref().and_then(DoorKeeper::look_again);
-        doors.into_iter().chain(self.refusals.retry_at()).min().filter(|_| in_step)
+        let work = doors.into_iter().chain(self.refusals.retry_at()).min().filter(|_| in_step);
+        let sandboxes = self.sandboxes.as_ref().and_then(Sandboxes::look_again);
+        work.into_iter().chain(sandboxes).min()
     }
 
     fn next_retry(&mut self) -> Duration {
@@ -168,6 +181,7 @@ impl<K: Nftables> Enforcer<K> {
             }
             Message::Judge(case) => self.judge(case),
             Message::Explain(question) => self.answer(question),
+            Message::Sandbox(order) => self.take_order(order),
             Message::Changes(changes) => {
                 if !changes.updates.is_empty() {
                     self.waiting_since.get_or_insert(changes.received);
@@ -185,10 +199,11 @@ impl<K: Nftables> Enforcer<K> {
             Update::Namespace(name, namespace) => self.compiler.put_namespace(&name, namespace),
             Update::Node(name, node) => self.compiler.put_node(&name, node),
             Update::Pod(name, pod) => {
-                if let Some(doors) = &mut self.doors {
-                    doors.note(&name, pod.as_ref());
-                }
-                self.compiler.put_pod(&name, pod);
+                let pod = match &mut self.sandboxes {
+                    Some(sandboxes) => sandboxes.note(&name, pod),
+                    None => pod,
+                };
+                self.put_pod(&name, pod);
             }
             Update::Policy(name, policy) => {
                 self.compiler.put_policy(&name, policy);
@@ -198,6 +213,29 @@ impl<K: Nftables> Enforcer<K> {
                 self.compiler.put_cluster_policy(&name, policy);
                 self.changed.insert(PolicyName::Cluster(name));
             }
+        }
+    }
+
+    fn put_pod(&mut self, name: &ObjectName, pod: Option<Pod>) {
+        if let Some(doors) = &mut self.doors {
+            doors.note(name, pod.as_ref());
+        }
+        self.compiler.put_pod(name, pod);
+    }
+
+    /// Carries out what the CNI plugin asks.
+    fn take_order(&mut self, order: Order) {
+        let Some(sandboxes) = &mut self.sandboxes else { return };
+        let progress = progress(self.standing, &self.health, self.doors.as_ref());
+        for (name, pod) in sandboxes.take(order, progress) {
+            self.put_pod(&name, pod);
+        }
+    }
+
+    /// Answers the CNI plugin about pods that are enforced by now.
+    fn answer_plugin(&mut self) {
+        if let Some(sandboxes) = &mut self.sandboxes {
+            sandboxes.answer(progress(self.standing, &self.health, self.doors.as_ref()));
         }
     }
 
@@ -297,6 +335,9 @@ impl<K: Nftables> Enforcer<K> {
                 self.programmed = true;
                 self.retry = FIRST_RETRY;
                 self.health.good(Condition::Kernel);
+                if let Some(doors) = &mut self.doors {
+                    doors.committed();
+                }
                 if let Some(since) = self.waiting_since.take() {
                     self.metrics.committed(since.elapsed());
                 }
@@ -476,5 +517,21 @@ impl<K: Nftables> Enforcer<K> {
         let chains = chains(self.compiler.ruleset()) + self.compiler.door_ruleset().map_or(0, chains);
         self.metrics.size(chains, self.compiler.elements());
         Ok(changes)
+    }
+}
+
+/// How far pods are enforced that the compiler has.
+fn progress(
+    standing: Standing,
+    health: &Health,
+    doors: Option<&DoorKeeper>,
+) -> impl Fn(&ObjectName) -> Progress {
+    move |pod| match (standing, doors) {
+        (Standing::InStep, Some(doors)) => doors.progress(pod),
+        (Standing::InStep, None) => Progress::Enforced,
+        (Standing::Waiting | Standing::Unknown, _) => {
+            let reason = health.why_not_ready();
+            Progress::Pending(reason.unwrap_or_else(|| "the kernel is not in step yet".to_owned()))
+        }
     }
 }

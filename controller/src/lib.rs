@@ -19,6 +19,7 @@ mod message;
 mod metrics;
 mod node_addresses;
 mod refusals;
+mod sandboxes;
 mod source;
 pub mod status;
 pub mod threads;

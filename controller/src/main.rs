@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
-use controller::agent::{self, DoorOptions, Options, Source};
+use controller::agent::{self, Options, Source};
+use controller::doors::DoorOptions;
 use controller::kernel::Kernel;
 use controller::status::Status;
 use controller::threads::end_process_on_panic;
@@ -90,6 +91,11 @@ struct Run {
     /// Let pods send packets that are encapsulated as for a tunnel of the nodes (VXLAN, Geneve, IPIP, SIT, GRE, FOU).
     #[arg(long, env = "PODFENCE_ALLOW_POD_TUNNELS")]
     allow_pod_tunnels: bool,
+    /// Listen to the CNI plugin podfence-cni at this socket: it waits until a pod's policies are in the kernel before the
+    /// pod starts. The records of sandboxes are kept beside the socket, in a folder that has to be empty when the node
+    /// boots.
+    #[arg(long, value_name = "PATH", env = "PODFENCE_CNI_SOCKET")]
+    cni_socket: Option<PathBuf>,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -150,6 +156,7 @@ fn run(arguments: Run) -> Result<()> {
         audit: arguments.audit,
         listen: arguments.listen,
         keep_connections: arguments.keep_connections,
+        cni_socket: arguments.cni_socket,
         doors: (!arguments.no_doors).then_some(DoorOptions {
             required: arguments.require_doors,
             allow_tunnels: arguments.allow_pod_tunnels,

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use crate::cutter::NodeAddresses;
 use crate::denials::{Denial, Findings};
 use crate::kernel::Connection;
+use crate::sandboxes::Order;
 use crate::source::Changes;
 
 /// A message to the enforcer.
@@ -18,6 +19,8 @@ pub(crate) enum Message {
     LinksChanged,
     /// Connections are open that a change may deny.
     Judge(Case),
+    /// The CNI plugin asks for something.
+    Sandbox(Order),
     /// Packets are dropped, and somebody asks why.
     Explain(Question),
     /// The agent ends. The rules stay.

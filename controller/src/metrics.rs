@@ -24,6 +24,10 @@ pub(crate) struct Metrics {
     threads: Family<[(&'static str, &'static str); 1], Gauge>,
     /// From the moment a change was heard of to its commit in the kernel.
     commit: Histogram,
+    /// From the appearance of a pod's device until the pod was enforced.
+    pod: Histogram,
+    /// From the moment the CNI plugin reported a sandbox until its pod was enforced.
+    sandbox: Histogram,
     transactions: Counter,
     failures: Counter,
     source_failures: Counter,
@@ -62,6 +66,10 @@ impl Metrics {
             threads: Family::default(),
             // 50 µs to 1.6 s
             commit: Histogram::new(exponential_buckets(50e-6, 2.0, 16)),
+            // 1 ms to 33 s
+            pod: Histogram::new(exponential_buckets(1e-3, 2.0, 16)),
+            // 1 ms to 8 s
+            sandbox: Histogram::new(exponential_buckets(1e-3, 2.0, 14)),
             transactions: Counter::default(),
             failures: Counter::default(),
             source_failures: Counter::default(),
@@ -83,78 +91,99 @@ impl Metrics {
             denials_unexplained: Counter::default(),
             registry: Registry::default(),
         };
-        let help = "Time from hearing of a change to its commit in the kernel";
-        registry.register_with_unit("commit", help, Unit::Seconds, metrics.commit.clone());
+        metrics.register_histograms(&mut registry);
+        metrics.register_counters(&mut registry);
+        metrics.register_gauges(&mut registry);
+        metrics.register_families(&mut registry);
+        registry.register_collector(Box::new(Counters::default()));
+        Self { registry, ..metrics }
+    }
+
+    fn register_counters(&self, registry: &mut Registry) {
         for (name, help, counter) in [
             (
                 "transactions",
                 "Changes of the table that the kernel committed, each in one transaction or in steps",
-                &metrics.transactions,
+                &self.transactions,
             ),
-            ("transaction_failures", "Transactions that failed", &metrics.failures),
-            ("source_failures", "Attempts to list or watch objects that failed", &metrics.source_failures),
-            ("repairs", "Changes by others that were undone", &metrics.repairs),
+            ("transaction_failures", "Transactions that failed", &self.failures),
+            ("source_failures", "Attempts to list or watch objects that failed", &self.source_failures),
+            ("repairs", "Changes by others that were undone", &self.repairs),
             (
                 "policy_refusals",
                 "Times that a policy was closed because the kernel refused it",
-                &metrics.policy_refusals,
+                &self.policy_refusals,
             ),
             (
                 "conntrack_entries_examined",
                 "Entries of conntrack that were listed because a change may deny them",
-                &metrics.examined,
+                &self.examined,
             ),
             (
                 "conntrack_failures",
                 "Attempts to examine open connections that failed",
-                &metrics.examination_failures,
+                &self.examination_failures,
             ),
-            (
-                "connections_cut",
-                "Open connections that were cut because the policies deny them",
-                &metrics.cut,
-            ),
+            ("connections_cut", "Open connections that were cut because the policies deny them", &self.cut),
             (
                 "connections_unbarred",
                 "Connections that were cut and may come back, because their packets could not be barred",
-                &metrics.unbarred,
+                &self.unbarred,
             ),
             (
                 "denial_log_overruns",
                 "Times that the kernel reported denied packets faster than they were read, so that some are not \
                  explained",
-                &metrics.denials_lost,
+                &self.denials_lost,
             ),
             (
                 "denials_unexplained",
                 "Denied packets that were not explained because there were too many different ones",
-                &metrics.denials_unexplained,
+                &self.denials_unexplained,
             ),
         ] {
             registry.register(name, help, counter.clone());
         }
+    }
+
+    fn register_gauges(&self, registry: &mut Registry) {
         for (name, help, gauge) in [
-            ("ready", "Whether the policies are enforced: 1 or 0, as /readyz says", &metrics.ready),
-            ("elements", "Elements of sets and maps in the tables", &metrics.elements),
-            ("chains", "Chains in the tables", &metrics.chains),
-            ("doors", "Pods of the node whose doors are guarded", &metrics.doors),
-            ("pods_without_door", "Pods of the node whose doors are unknown", &metrics.without_door),
+            ("ready", "Whether the policies are enforced: 1 or 0, as /readyz says", &self.ready),
+            ("elements", "Elements of sets and maps in the tables", &self.elements),
+            ("chains", "Chains in the tables", &self.chains),
+            ("doors", "Pods of the node whose doors are guarded", &self.doors),
+            ("pods_without_door", "Pods of the node whose doors are unknown", &self.without_door),
             (
                 "refused_addresses",
                 "Addresses of nodes that pods show which are not in their nodes' network: no policy applies to them",
-                &metrics.refused_addresses,
+                &self.refused_addresses,
             ),
             (
                 "policies_refused",
                 "Policies that the kernel refuses: nothing that their rules would let through passes",
-                &metrics.policies_refused,
+                &self.policies_refused,
             ),
         ] {
             registry.register(name, help, gauge.clone());
         }
-        metrics.register_families(&mut registry);
-        registry.register_collector(Box::new(Counters::default()));
-        Self { registry, ..metrics }
+    }
+
+    fn register_histograms(&self, registry: &mut Registry) {
+        for (name, help, histogram) in [
+            ("commit", "Time from hearing of a change to its commit in the kernel", &self.commit),
+            (
+                "pod_enforced",
+                "Time from the appearance of a pod's device on the node to the commit of its policies in the kernel",
+                &self.pod,
+            ),
+            (
+                "sandbox_enforced",
+                "Time from the CNI plugin's report of a pod to the commit of its policies in the kernel",
+                &self.sandbox,
+            ),
+        ] {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
     }
 
     /// Those that have labels.
@@ -193,6 +222,16 @@ impl Metrics {
     /// A change has been committed, so long after it was heard of.
     pub(crate) fn committed(&self, after: Duration) {
         self.commit.observe(after.as_secs_f64());
+    }
+
+    /// A pod is enforced, so long after its device has appeared.
+    pub(crate) fn pod_enforced(&self, after: Duration) {
+        self.pod.observe(after.as_secs_f64());
+    }
+
+    /// A pod is enforced, so long after the CNI plugin reported it.
+    pub(crate) fn sandbox_enforced(&self, after: Duration) {
+        self.sandbox.observe(after.as_secs_f64());
     }
 
     /// The kernel has taken a transaction that changed the table.
