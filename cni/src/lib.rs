@@ -6,3 +6,5 @@
 
 pub mod protocol;
 pub mod records;
+pub mod settings;
+pub mod version;
