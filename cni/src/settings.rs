@@ -39,6 +39,11 @@ impl Settings {
     pub const KEYS: [&str; 3] = ["socket", "onUnavailable", "timeoutSeconds"];
 }
 
+/// Why a setting is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(String);
+
 /// What becomes of a pod when the agent is away or late.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,14 +58,14 @@ pub enum OnUnavailable {
 }
 
 impl FromStr for OnUnavailable {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "wait" => Ok(Self::Wait),
             "strict" => Ok(Self::Strict),
             "open" => Ok(Self::Open),
-            _ => Err(format!("`{text}` is not one of wait, strict and open")),
+            _ => Err(Invalid(format!("`{text}` is not one of wait, strict and open"))),
         }
     }
 }
@@ -84,13 +89,13 @@ impl Default for Timeout {
 }
 
 impl TryFrom<u64> for Timeout {
-    type Error = String;
+    type Error = Invalid;
 
     fn try_from(seconds: u64) -> Result<Self, Self::Error> {
         if (1..=60).contains(&seconds) {
             Ok(Self(seconds))
         } else {
-            Err(format!("a timeout of {seconds} seconds is not between 1 and 60"))
+            Err(Invalid(format!("a timeout of {seconds} seconds is not between 1 and 60")))
         }
     }
 }
@@ -102,10 +107,11 @@ impl From<Timeout> for u64 {
 }
 
 impl FromStr for Timeout {
-    type Err = String;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let seconds = text.parse::<u64>().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+        let seconds =
+            text.parse::<u64>().map_err(|_| Invalid(format!("`{text}` is not a number of seconds")))?;
         seconds.try_into()
     }
 }
