@@ -7,6 +7,7 @@ use podfence_cni::protocol::Attachment;
 use podfence_cni::settings::Settings;
 use podfence_cni::version;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::Error;
@@ -52,7 +53,12 @@ impl<'a> Configuration<'a> {
         if let Some((key, value)) = values.iter().find(|(key, _)| !is_known(key)) {
             return Err(Error::UnknownKey { key: key.clone(), value: value.get().to_owned() });
         }
-        let settings = serde_json::from_str(text).map_err(|error| Error::Configuration(error.to_string()))?;
+        let default = Settings::default();
+        let settings = Settings {
+            socket: setting(&values, "socket")?.unwrap_or(default.socket),
+            on_unavailable: setting(&values, "onUnavailable")?.unwrap_or(default.on_unavailable),
+            timeout: setting(&values, "timeoutSeconds")?.unwrap_or(default.timeout),
+        };
         // Without any, a runtime may write `null`.
         let valid =
             value::<Option<Vec<Attachment>>>(&values, VALID_ATTACHMENTS)?.map(Option::unwrap_or_default);
@@ -87,6 +93,13 @@ fn values(text: &str) -> Result<BTreeMap<String, &RawValue>, Error> {
 
 fn value<T: DeserializeOwned>(values: &BTreeMap<String, &RawValue>, key: &str) -> Result<Option<T>, Error> {
     values.get(key).map(|value| serde_json::from_str(value.get())).transpose().map_err(Error::Decode)
+}
+
+/// A key of the plugin's own, and which one it is if it is wrong.
+fn setting<T: DeserializeOwned>(values: &BTreeMap<String, &RawValue>, key: &str) -> Result<Option<T>, Error> {
+    let value: Option<Value> = value(values, key)?;
+    let problem = |error| Error::Configuration(format!("{key}: {error}"));
+    value.map(serde_json::from_value).transpose().map_err(problem)
 }
 
 fn is_known(key: &str) -> bool {

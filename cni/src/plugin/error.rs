@@ -25,7 +25,7 @@ pub(crate) enum Error {
     Decode(#[source] serde_json::Error),
     #[error("{0}")]
     Configuration(String),
-    #[error("the pod cannot start yet: its policies are not enforced")]
+    #[error("the policies of the pod are not enforced yet")]
     TryAgain(#[source] Late),
     #[error("no pod can start: their policies would not be enforced")]
     Unavailable(#[source] Late),
