@@ -3,6 +3,10 @@
 //! The plugin runs behind the one that gave a pod its interface. It reports the pod's [sandbox](protocol::Sandbox) to the
 //! agent over a Unix socket and waits until the kernel has it. What the agent has been told is kept in
 //! [records](records::Records), so that the next agent knows it, and a plugin that finds no agent can delete it.
+//! [`installation`] puts the plugin into the node's CNI configuration, and takes it out again.
 
+pub mod installation;
 pub mod protocol;
 pub mod records;
+pub mod settings;
+pub mod version;

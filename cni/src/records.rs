@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::{Attachment, Sandbox};
 
-/// The name of their folder, which is beside the socket.
-pub const RECORDS: &str = "sandboxes";
+/// The folder of the records beside the agent's socket.
+pub fn folder(socket: &Path) -> PathBuf {
+    socket.with_file_name("sandboxes")
+}
 
 /// The folder with the records.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use podfence_cni::records::RECORDS;
+use podfence_cni::records;
 use policy_compiler::compile::Compiler;
 use policy_compiler::model::{DefaultDeny, ObjectName, PodsToNode};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -247,7 +247,7 @@ fn hear_plugin(
 ) -> Result<Sandboxes> {
     let cannot = || format!("cannot listen to the CNI plugin at {}", socket.display());
     let server = Server::open(socket).with_context(cannot)?;
-    let folder = socket.with_file_name(RECORDS);
+    let folder = records::folder(socket);
     let sandboxes = Sandboxes::open(node, &folder, unknown, metrics.clone()).with_context(cannot)?;
     let enforcer = enforcer.clone();
     let hand_on = move |order| enforcer.send(Message::Sandbox(order)).is_ok();
