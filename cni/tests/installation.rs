@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use podfence_cni::installation::{Error, Installer};
+use podfence_cni::installation::{self, Error, Installer};
 use podfence_cni::settings::{OnUnavailable, Settings};
 use tempfile::TempDir;
 
@@ -71,7 +71,7 @@ impl Scene {
     }
 
     fn remove(&self) -> Result<Vec<String>> {
-        Ok(names(&self.installer.remove()?.changed))
+        Ok(names(&installation::remove(&self.installer.configurations)?.changed))
     }
 
     /// What is said of an error, without the folder.
@@ -126,7 +126,7 @@ fn the_plugin_comes_and_goes() -> Result<()> {
         }
         assert_eq!(scene.files()?, files(&after)?, "{}", case.display());
         assert_eq!(scene.install()?, [""; 0], "{}: again", case.display());
-        scene.installer.remove()?;
+        installation::remove(&scene.installer.configurations)?;
         assert_eq!(scene.files()?, before, "{}: removed", case.display());
         assert_eq!(scene.remove()?, [""; 0], "{}: removed again", case.display());
         let programs = fs::read_dir(&scene.installer.programs)?.count();

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use kube::Client;
+use podfence_cni::installation::Installer;
 use podfence_cni::records;
 use policy_compiler::compile::Compiler;
 use policy_compiler::model::{DefaultDeny, ObjectName, PodsToNode};
@@ -21,6 +23,7 @@ use crate::datapath::{Examiner, LocalPods};
 use crate::denials::{self, Denial, Explainer};
 use crate::doors::{DoorKeeper, DoorOptions, Finder};
 use crate::enforcer::Enforcer;
+use crate::error::chain;
 use crate::events::{self, News};
 use crate::health::Health;
 use crate::heard::Heard;
@@ -28,10 +31,11 @@ use crate::http;
 use crate::kernel::{Connection, Kernel, Watch, routes};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
+use crate::plugin;
 use crate::refusals::{PolicyNews, Refusals};
 use crate::sandboxes::{Sandboxes, Server};
 use crate::source::Changes;
-use crate::source::api::ApiServer;
+use crate::source::api::{ApiServer, is_deleted};
 use crate::source::manifests::Manifests;
 use crate::threads::Threads;
 
@@ -63,6 +67,17 @@ pub struct Options {
     pub doors: Option<DoorOptions>,
     /// The socket on which the CNI plugin is heard, if it is. Beside it are the records of sandboxes.
     pub cni_socket: Option<PathBuf>,
+    /// What keeps the CNI plugin in the node's configuration, if it is to be there.
+    pub plugin: Option<Installation>,
+}
+
+/// How the CNI plugin is installed.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// Puts it where it belongs.
+    pub installer: Installer,
+    /// The DaemonSet with which it goes; `None` if it stays until somebody takes it out.
+    pub daemon_set: Option<ObjectName>,
 }
 
 /// Where objects come from.
@@ -83,7 +98,7 @@ pub enum Source {
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
     let Options { node_name, source, strict_start, default_deny, pods_to_node, audit, .. } = options;
-    let Options { listen, keep_connections, doors, cni_socket, .. } = options;
+    let Options { listen, keep_connections, doors, cni_socket, plugin, .. } = options;
     let heard = Heard::default();
     let (health, metrics) = (Health::default(), Arc::new(Metrics::new(heard.clone())));
     let threads = Threads::new(health.clone(), metrics.clone());
@@ -109,7 +124,11 @@ pub fn run(options: Options) -> Result<()> {
     let follower =
         Follower { node: &node_name, heard, health: &health, metrics: &metrics, threads: &threads };
     let news = News { problems, denials, policies };
-    follower.follow(&source, news, policy_news.clone(), unknown, hand_on)?;
+    let client = follower.follow(&source, news, policy_news.clone(), unknown, hand_on)?;
+    if let Some(Installation { installer, .. }) = plugin.clone() {
+        let keeper = plugin::Keeper::new(installer, health.clone(), metrics.clone());
+        threads.spawn("plugin", move || keeper.run())?;
+    }
     let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
     threads.spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
@@ -161,6 +180,15 @@ pub fn run(options: Options) -> Result<()> {
             _ = ended => Err(anyhow!("nothing is left to enforce for: the source has ended")),
         }
     });
+    if let Some((plugin, client)) = plugin.zip(client)
+        && let Some(daemon_set) = plugin.daemon_set
+        && runtime.block_on(is_deleted(client, &daemon_set))
+    {
+        let removed = plugin::remove(&plugin.installer.configurations);
+        removed.unwrap_or_else(|error| {
+            warn!(error = chain(&error), "the CNI plugin stays in the configuration");
+        });
+    }
     threads.stop();
     // The receiver is gone only if the thread is, and then it has stopped.
     let _ = sender.send(Message::Stop);
@@ -208,7 +236,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// Starts to follow a source. Where it is an API server, the news become Events.
+    /// Starts to follow a source. Where it is an API server, the news become Events, and its client is returned.
     fn follow(
         self,
         source: &Source,
@@ -216,23 +244,24 @@ impl Follower<'_> {
         remarks: tokio::sync::mpsc::Sender<PolicyNews>,
         unknown: UnboundedReceiver<ObjectName>,
         hand_on: impl Fn(Changes) -> bool + Send + 'static,
-    ) -> Result<()> {
+    ) -> Result<Option<Client>> {
         let heard = self.heard;
         let server = match source {
             Source::Manifests(directory) => {
                 let manifests = Manifests::watch(directory)?;
                 self.threads.spawn("manifests", move || manifests.follow(hand_on))?;
-                return Ok(());
+                return Ok(None);
             }
             Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path, heard)?,
             Source::InCluster => ApiServer::of_service_account(heard)?,
         };
+        let client = server.client();
         let (node, health, metrics) = (self.node.to_owned(), self.health.clone(), self.metrics.clone());
         self.threads.spawn("api", move || {
             let publish = |client| events::publish(client, &node, news);
             server.follow(&node, health, &metrics, remarks, unknown, hand_on, publish);
         })?;
-        Ok(())
+        Ok(Some(client))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod kernel;
 mod message;
 mod metrics;
 mod node_addresses;
+pub mod plugin;
 mod refusals;
 mod sandboxes;
 mod source;

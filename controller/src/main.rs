@@ -1,8 +1,10 @@
 //! `podfence-controller`: keeps a node's nftables table in step with its network policies.
 
+mod cni;
+
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -11,8 +13,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use controller::agent::{self, Options, Source};
 use controller::doors::DoorOptions;
 use controller::kernel::Kernel;
+use controller::plugin;
 use controller::status::Status;
 use controller::threads::end_process_on_panic;
+use podfence_cni::installation::CONFIGURATIONS;
 use policy_compiler::manifest::label_selector;
 use policy_compiler::model::{DefaultDeny, LabelSelector, PodsToNode};
 use tracing_subscriber::EnvFilter;
@@ -32,15 +36,19 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Enforce the policies until stopped. The rules stay when the agent stops.
-    Run(Run),
+    Run(Box<Run>),
     /// Say what the kernel enforces: isolated pods, and the traffic of each rule.
     Status {
         /// The form of the answer.
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Remove the table: from then on nothing is enforced.
-    Cleanup,
+    /// Remove the tables: from then on nothing is enforced. The CNI plugin is taken out of the node's configuration.
+    Cleanup {
+        /// The folder of the node's CNI configurations.
+        #[arg(long, value_name = "DIR", env = "PODFENCE_CNI_CONFIGURATIONS", default_value = CONFIGURATIONS)]
+        cni_configurations: PathBuf,
+    },
 }
 
 #[derive(clap::Args)]
@@ -91,11 +99,8 @@ struct Run {
     /// Let pods send packets that are encapsulated as for a tunnel of the nodes (VXLAN, Geneve, IPIP, SIT, GRE, FOU).
     #[arg(long, env = "PODFENCE_ALLOW_POD_TUNNELS")]
     allow_pod_tunnels: bool,
-    /// Listen to the CNI plugin podfence-cni at this socket: it waits until a pod's policies are in the kernel before the
-    /// pod starts. The records of sandboxes are kept beside the socket, in a folder that has to be empty when the node
-    /// boots.
-    #[arg(long, value_name = "PATH", env = "PODFENCE_CNI_SOCKET")]
-    cni_socket: Option<PathBuf>,
+    #[command(flatten)]
+    cni: cni::Arguments,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -122,9 +127,9 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let outcome = match command {
-        Command::Run(arguments) => run(arguments),
+        Command::Run(arguments) => run(*arguments),
         Command::Status { output } => status(output),
-        Command::Cleanup => cleanup(),
+        Command::Cleanup { cni_configurations } => cleanup(&cni_configurations),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -156,7 +161,8 @@ fn run(arguments: Run) -> Result<()> {
         audit: arguments.audit,
         listen: arguments.listen,
         keep_connections: arguments.keep_connections,
-        cni_socket: arguments.cni_socket,
+        cni_socket: arguments.cni.socket(),
+        plugin: arguments.cni.installation()?,
         doors: (!arguments.no_doors).then_some(DoorOptions {
             required: arguments.require_doors,
             allow_tunnels: arguments.allow_pod_tunnels,
@@ -173,11 +179,15 @@ fn status(output: Output) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("cannot write the status")
 }
 
-fn cleanup() -> Result<()> {
+fn cleanup(cni_configurations: &Path) -> Result<()> {
     let removed = Kernel::open()?.delete_tables()?;
     tracing::info!(
         "{}",
         if removed { "the tables are removed: nothing is enforced" } else { "there was no table" }
     );
+    // A node without the folder has no plugin.
+    if cni_configurations.is_dir() {
+        plugin::remove(cni_configurations)?;
+    }
     Ok(())
 }

@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     doors: Gauge,
     without_door: Gauge,
     refused_addresses: Gauge,
+    plugin_installed: Gauge,
     datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
     policies_refused: Gauge,
     policy_refusals: Counter,
@@ -79,6 +80,7 @@ impl Metrics {
             doors: Gauge::default(),
             without_door: Gauge::default(),
             refused_addresses: Gauge::default(),
+            plugin_installed: Gauge::default(),
             datapath_problems: Family::default(),
             policies_refused: Gauge::default(),
             policy_refusals: Counter::default(),
@@ -157,6 +159,11 @@ impl Metrics {
                 "refused_addresses",
                 "Addresses of nodes that pods show which are not in their nodes' network: no policy applies to them",
                 &self.refused_addresses,
+            ),
+            (
+                "cni_plugin_installed",
+                "Whether the CNI plugin is in the node's configuration: 1 or 0",
+                &self.plugin_installed,
             ),
             (
                 "policies_refused",
@@ -254,6 +261,11 @@ impl Metrics {
     /// So many addresses of nodes are shown by pods that are not in their nodes' network.
     pub(crate) fn refused_addresses(&self, addresses: usize) {
         self.refused_addresses.set(i64::try_from(addresses).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the CNI plugin is in the node's configuration.
+    pub(crate) fn plugin_installed(&self, installed: bool) {
+        self.plugin_installed.set(installed.into());
     }
 
     /// The kernel could not be read or has not taken a transaction.

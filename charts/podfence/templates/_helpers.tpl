@@ -33,3 +33,10 @@ port: {{ include "podfence.port" . }}
 host: {{ $address | quote }}
 {{- end }}
 {{- end }}
+
+{{- /* The node's folders that the agent writes to. */}}
+{{- define "podfence.folders" }}
+- {name: run, path: /run/podfence, type: DirectoryOrCreate}
+- {name: cni-configurations, path: {{ .Values.cni.configurations | quote }}, type: Directory}
+- {name: cni-programs, path: {{ .Values.cni.programs | quote }}, type: Directory}
+{{- end }}

@@ -125,7 +125,7 @@ impl Installer {
         let mut changed = Vec::new();
         // A runtime may run the program as soon as it is in the configuration.
         self.copy_program(&mut changed)?;
-        let mut files = self.configurations()?;
+        let mut files = files_in(&self.configurations)?;
         let made = files.extract_if(.., |path| is_made(path)).collect::<Vec<_>>();
         let configuration = match files.first() {
             None => None,
@@ -140,27 +140,6 @@ impl Installer {
             delete(stale, &mut changed)?;
         }
         Ok(Outcome { configuration, changed })
-    }
-
-    /// Takes the plugin out of all configurations. The program stays: runtimes run it to delete pods that were started
-    /// with it.
-    ///
-    /// # Errors
-    ///
-    /// If a configuration cannot be read or written. The others are done all the same.
-    pub fn remove(&self) -> Result<Outcome, Error> {
-        let mut changed = Vec::new();
-        let (made, files): (Vec<_>, Vec<_>) =
-            self.configurations()?.into_iter().partition(|path| is_made(path));
-        let mut result = Ok(());
-        for path in &made {
-            result = result.and(delete(path, &mut changed));
-        }
-        for path in files.iter().filter(|path| has_extension(path, LIST) && mentions_plugin(path)) {
-            let without = |text: &str| Configuration::read(text)?.without_plugin();
-            result = result.and(edit(path, without, &mut changed));
-        }
-        result.map(|()| Outcome { configuration: files.into_iter().next(), changed })
     }
 
     /// The folders in which others can undo what the installation does.
@@ -182,24 +161,6 @@ impl Installer {
         Ok(())
     }
 
-    /// The files that the runtime reads, the first one first.
-    fn configurations(&self) -> Result<Vec<PathBuf>, Error> {
-        let folder = &self.configurations;
-        let entries = match fs::read_dir(folder) {
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoFolder { what: "configurations", path: folder.clone() });
-            }
-            entries => entries.map_err(error("list", folder))?,
-        };
-        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-        let is_read = |path: &PathBuf| {
-            EXTENSIONS.iter().any(|extension| has_extension(path, extension)) && !path.is_dir()
-        };
-        let mut files: Vec<_> = paths.filter(is_read).collect();
-        files.sort_unstable();
-        Ok(files)
-    }
-
     /// Makes a list of the file of a single plugin.
     fn make_list(&self, single: &Path, changed: &mut Vec<PathBuf>) -> Result<PathBuf, Error> {
         let text = read(single)?;
@@ -215,6 +176,43 @@ impl Installer {
         changed.push(path.clone());
         Ok(path)
     }
+}
+
+/// Takes the plugin out of all configurations. The program stays: runtimes run it to delete pods that were started
+/// with it.
+///
+/// # Errors
+///
+/// If a configuration cannot be read or written. The others are done all the same.
+pub fn remove(configurations: &Path) -> Result<Outcome, Error> {
+    let mut changed = Vec::new();
+    let (made, files): (Vec<_>, Vec<_>) =
+        files_in(configurations)?.into_iter().partition(|path| is_made(path));
+    let mut result = Ok(());
+    for path in &made {
+        result = result.and(delete(path, &mut changed));
+    }
+    for path in files.iter().filter(|path| has_extension(path, LIST) && mentions_plugin(path)) {
+        let without = |text: &str| Configuration::read(text)?.without_plugin();
+        result = result.and(edit(path, without, &mut changed));
+    }
+    result.map(|()| Outcome { configuration: files.into_iter().next(), changed })
+}
+
+/// The files that the runtime reads, the first one first.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(folder) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::NoFolder { what: "configurations", path: folder.to_owned() });
+        }
+        entries => entries.map_err(error("list", folder))?,
+    };
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    let is_read =
+        |path: &PathBuf| EXTENSIONS.iter().any(|extension| has_extension(path, extension)) && !path.is_dir();
+    let mut files: Vec<_> = paths.filter(is_read).collect();
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// Changes a list, if the change leads to another text. A list that others write at the same time is read again.

@@ -13,10 +13,13 @@ mod listener;
 mod node;
 mod nodes;
 mod objects;
+mod own_set;
 mod policies;
 mod retries;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use own_set::is_deleted;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -137,6 +140,11 @@ impl ApiServer {
         };
         info!(server, "follows the API server");
         Ok(Self { client, heard, runtime })
+    }
+
+    /// Its client, which works as long as the objects are followed.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// Hands all objects to `hand_on`, of nodes only the one of this name unless a policy names others, and then each
