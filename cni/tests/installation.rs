@@ -220,7 +220,7 @@ fn the_list_that_is_made_of_a_single_plugin_follows_it() -> Result<()> {
 }
 
 #[test]
-fn mode_and_links_stay() -> Result<()> {
+fn the_mode_stays() -> Result<()> {
     let scene = Scene::with("net.conflist", LIST)?;
     fs::set_permissions(scene.path("net.conflist"), fs::Permissions::from_mode(0o640))?;
     scene.install()?;

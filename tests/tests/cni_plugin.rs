@@ -15,8 +15,12 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::programs::{CNI_PLUGINS, CNITOOL, Program, is_there};
 use lab::testbed::TestResult;
 use lab::{Namespace, program};
+use podfence_cni::installation::Installer;
 use podfence_cni::protocol::{Answer, Attachment, PodReference, Request, Sandbox, receive, send};
 use podfence_cni::records::Records;
+use podfence_cni::settings::Settings;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -355,5 +359,38 @@ fn what_is_no_pod_of_kubernetes_passes() -> TestResult {
     let script = format!("{variables} exec {}", program("podfence-cni")?.display());
     let printed = node.namespace.feed("sh", &["-c", &script], &node.own(&keys).to_string())?;
     assert_eq!(serde_json::from_str::<Value>(&printed)?, previous);
+    Ok(())
+}
+
+#[test]
+fn a_read_only_host_is_said() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("net.d"))?;
+    fs::create_dir(at("bin"))?;
+    fs::write(at("program"), "")?;
+    let installer = Installer {
+        configurations: at("net.d"),
+        programs: at("bin"),
+        program: at("program"),
+        settings: Settings::default(),
+    };
+    let result = thread::scope(|scope| {
+        let alone = scope.spawn(|| -> Result<_> {
+            // SAFETY: only `UnshareFlags::FILES` can break the promises of file descriptors; it is not set.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            mount("tmpfs", &installer.configurations, "tmpfs", MountFlags::empty(), None)?;
+            let list = json!({"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]});
+            fs::write(at("net.d/net.conflist"), list.to_string())?;
+            mount_remount(&installer.configurations, MountFlags::RDONLY, "")?;
+            Ok(installer.install())
+        });
+        alone.join().expect("no panic")
+    });
+    let error = result?.expect_err("nothing can be written");
+    let path = at("net.d/net.conflist");
+    let problem = "is on a read-only file system: the plugin has to be installed by what builds the node";
+    assert_eq!(error.to_string(), format!("{} {problem}", path.display()));
     Ok(())
 }
