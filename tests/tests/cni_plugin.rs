@@ -193,27 +193,26 @@ impl Conversation {
 fn the_agent_learns_who_the_pod_is_and_where() -> TestResult {
     let Some(node) = Node::new()? else { return Ok(()) };
     let agent = StandIn::start(&node)?;
-    for maker in MAKERS {
-        for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
-            node.configure(maker, version, &json!({}))?;
-            let pod = Namespace::new()?;
-            let printed: Value = serde_json::from_str(&node.succeed("add", &pod)?)?;
-            assert_eq!(printed["cniVersion"], version);
-            let sandbox = agent.added()?;
-            let who = PodReference { namespace: "shop".into(), name: "web".into(), uid: Some("1-2".into()) };
-            assert_eq!(sandbox.pod, who);
-            let addresses = printed["ips"].as_array().context("no addresses")?.iter();
-            let addresses: Vec<_> =
-                addresses.filter_map(|ip| ip["address"].as_str()?.split('/').next()).collect();
-            let reported: Vec<_> = sandbox.addresses.iter().map(ToString::to_string).collect();
-            assert_eq!((reported.len(), reported), (2, addresses.iter().map(ToString::to_string).collect()));
-            assert_eq!(sandbox.link_address, Some(pod.link_address("eth0")?.to_string()));
-            let door = sandbox.host_interface.context("no interface on the node")?;
-            assert!(door.starts_with("veth"), "{door} is no veth");
-            node.namespace.device_index(&door)?;
-            node.succeed("del", &pod)?;
-            assert_eq!(agent.asked(), [Request::Del(sandbox.attachment)]);
-        }
+    let versions = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+    for (version, maker) in versions.into_iter().zip(MAKERS.into_iter().cycle()) {
+        node.configure(maker, version, &json!({}))?;
+        let pod = Namespace::new()?;
+        let printed: Value = serde_json::from_str(&node.succeed("add", &pod)?)?;
+        assert_eq!(printed["cniVersion"], version);
+        let sandbox = agent.added()?;
+        let who = PodReference { namespace: "shop".into(), name: "web".into(), uid: Some("1-2".into()) };
+        assert_eq!(sandbox.pod, who);
+        let addresses = printed["ips"].as_array().context("no addresses")?.iter();
+        let addresses: Vec<_> =
+            addresses.filter_map(|ip| ip["address"].as_str()?.split('/').next()).collect();
+        let reported: Vec<_> = sandbox.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!((reported.len(), reported), (2, addresses.iter().map(ToString::to_string).collect()));
+        assert_eq!(sandbox.link_address, Some(pod.link_address("eth0")?.to_string()));
+        let door = sandbox.host_interface.context("no interface on the node")?;
+        assert!(door.starts_with("veth"), "{door} is no veth");
+        node.namespace.device_index(&door)?;
+        node.succeed("del", &pod)?;
+        assert_eq!(agent.asked(), [Request::Del(sandbox.attachment)]);
     }
     Ok(())
 }
