@@ -187,7 +187,6 @@ fn a_pod_may_start_unenforced() -> Result<()> {
 
 #[test]
 fn versions_are_reported() -> Result<()> {
-    let node = Node::new()?;
     for (configuration, version) in [("{\"cniVersion\":\"0.4.0\"}", "0.4.0"), ("", "1.1.0")] {
         let output = run("c1", "VERSION", configuration)?;
         let expected = json!({"cniVersion": version, "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]});

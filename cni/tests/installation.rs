@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context, Result};
 use podfence_cni::installation::{self, Error, Installer};
@@ -220,7 +221,7 @@ fn the_list_that_is_made_of_a_single_plugin_follows_it() -> Result<()> {
 }
 
 #[test]
-fn mode_and_links_stay() -> Result<()> {
+fn the_mode_stays() -> Result<()> {
     let scene = Scene::with("net.conflist", LIST)?;
     fs::set_permissions(scene.path("net.conflist"), fs::Permissions::from_mode(0o640))?;
     scene.install()?;
@@ -290,5 +291,36 @@ fn folders_that_are_missing_or_empty_are_said() -> Result<()> {
     fs::remove_dir_all(&scene.installer.programs)?;
     let error = scene.installer.install().expect_err("it is installed");
     assert_eq!(scene.refusal(&error), format!("bin {folder} programs"));
+    Ok(())
+}
+
+/// A program that writes its configuration over and over, in place or by renaming.
+#[test]
+fn what_others_write_at_the_same_moment_is_not_lost() -> Result<()> {
+    const TIMES: usize = 300;
+    for in_place in [false, true] {
+        let scene = Scene::with("net.conflist", LIST)?;
+        let path = scene.path("net.conflist");
+        let text = |number: usize| LIST.replace("bridge", &format!("bridge-{number}"));
+        let write = |number: usize| {
+            if in_place {
+                return fs::write(&path, text(number));
+            }
+            fs::write(path.with_extension("new"), text(number))?;
+            fs::rename(path.with_extension("new"), &path)
+        };
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| (1..=TIMES).try_for_each(write));
+            while !writer.is_finished() {
+                // What is half written cannot be read; it is tried again.
+                let _ = scene.installer.install();
+            }
+            writer.join().expect("no panic")
+        })?;
+        scene.install()?;
+        assert!(scene.text("net.conflist")?.contains("podfence-cni"));
+        scene.remove()?;
+        assert_eq!(scene.text("net.conflist")?, text(TIMES));
+    }
     Ok(())
 }

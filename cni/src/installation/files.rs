@@ -22,17 +22,36 @@ pub(super) fn replace(path: &Path, old: &[u8], content: &[u8]) -> io::Result<boo
     let path = &fs::canonicalize(path)?;
     let metadata = fs::metadata(path)?;
     let new = prepare(path, content, metadata.mode(), Some(&metadata))?;
-    if let Err(error) = exchange(&new, path) {
-        return if error == Errno::INVAL { replace_at_once(path, old, &new) } else { Err(error.into()) };
-    }
-    // What was displaced lies there now. Somebody else may have written it a moment ago.
-    let is_old = fs::read(&new)? == old;
-    if !is_old {
-        // It comes back, with what may still be written to it.
-        exchange(&new, path)?;
-    }
-    fs::remove_file(&new)?;
+    let result = place(&new, path, old, content);
+    // After an exchange, what was displaced lies there.
+    let _ = fs::remove_file(&new);
     sync_folder(path)?;
+    result
+}
+
+/// Puts a prepared file with this content in place of one with another. Whether it is there then.
+fn place(new: &Path, path: &Path, old: &[u8], content: &[u8]) -> io::Result<bool> {
+    let (mut placed, mut expected) = (content.to_vec(), old.to_vec());
+    loop {
+        match renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL) => return place_at_once(new, path, old),
+            result => result?,
+        }
+        let displaced = fs::read(new)?;
+        if displaced == expected {
+            return Ok(placed == content);
+        }
+        // Somebody else wrote it a moment ago. It goes back, with the same care.
+        (placed, expected) = (displaced, placed);
+    }
+}
+
+/// The same on a file system that exchanges no files. What others write in between is lost.
+fn place_at_once(new: &Path, path: &Path, old: &[u8]) -> io::Result<bool> {
+    let is_old = fs::read(path)? == old;
+    if is_old {
+        fs::rename(new, path)?;
+    }
     Ok(is_old)
 }
 
@@ -40,21 +59,6 @@ pub(super) fn replace(path: &Path, old: &[u8], content: &[u8]) -> io::Result<boo
 pub(super) fn delete(path: &Path) -> io::Result<()> {
     fs::remove_file(path)?;
     sync_folder(path)
-}
-
-fn exchange(a: &Path, b: &Path) -> rustix::io::Result<()> {
-    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
-}
-
-/// The same on a file system that exchanges no files. What others write in between is lost.
-fn replace_at_once(path: &Path, old: &[u8], new: &Path) -> io::Result<bool> {
-    if fs::read(path)? != old {
-        fs::remove_file(new)?;
-        return Ok(false);
-    }
-    fs::rename(new, path)?;
-    sync_folder(path)?;
-    Ok(true)
 }
 
 /// Writes a file beside another, under a name that no runtime reads.
