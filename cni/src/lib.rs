@@ -5,8 +5,11 @@
 //! [records](records::Records), so that the next agent knows it, and a plugin that finds no agent can delete it.
 //! [`installation`] puts the plugin into the node's CNI configuration, and takes it out again.
 
+pub mod closed;
 pub mod installation;
+pub mod netlink;
 pub mod protocol;
 pub mod records;
 pub mod settings;
+pub mod state;
 pub mod version;

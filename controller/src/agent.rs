@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use kube::Client;
@@ -18,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tracing::{info, warn};
 
+use crate::boot::{self, Commits, Keeper, NodePods};
 use crate::cutter::{Cutter, NodeAddresses};
 use crate::datapath::{Examiner, LocalPods};
 use crate::denials::{self, Denial, Explainer};
@@ -45,6 +47,9 @@ const COMPLAINTS: usize = 16;
 /// How many notices of denials wait at the most until Events are made of them.
 const NOTICES: usize = 64;
 
+/// How long the agent stays to save what it enforces last.
+const LAST_WRITE: Duration = Duration::from_millis(500);
+
 /// What the agent is to do.
 pub struct Options {
     /// The node whose pods are enforced.
@@ -69,6 +74,8 @@ pub struct Options {
     pub cni_socket: Option<PathBuf>,
     /// What keeps the CNI plugin in the node's configuration, if it is to be there.
     pub plugin: Option<Installation>,
+    /// Where what is enforced is kept for the next boot; `None` to keep nothing.
+    pub state: Option<PathBuf>,
 }
 
 /// How the CNI plugin is installed.
@@ -98,12 +105,13 @@ pub enum Source {
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
     let Options { node_name, source, strict_start, default_deny, pods_to_node, audit, .. } = options;
-    let Options { listen, keep_connections, doors, cni_socket, plugin, .. } = options;
+    let Options { listen, keep_connections, doors, cni_socket, plugin, state, .. } = options;
     let heard = Heard::default();
     let (health, metrics) = (Health::default(), Arc::new(Metrics::new(heard.clone())));
     let threads = Threads::new(health.clone(), metrics.clone());
     let (sender, messages) = mpsc::channel();
 
+    boot::begin(state.as_deref(), &node_name, &health, &metrics);
     let kernel = Kernel::open().context("cannot reach nf_tables: CAP_NET_ADMIN is needed")?;
     let watch = Watch::open(&kernel)?;
     let socket = routes::Socket::open().context("cannot reach rtnetlink")?;
@@ -154,6 +162,13 @@ pub fn run(options: Options) -> Result<()> {
     let enforcer = Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), refusals)
         .guarding(strict_start)
         .with_sandboxes(sandboxes);
+    let (commits, noted) = Commits::channel();
+    let enforcer = enforcer.noting(commits.clone());
+    let inquiring = sender.clone();
+    let keeper =
+        Keeper::new(state, node_name.clone(), move || inquire(&inquiring), health.clone(), metrics.clone());
+    let keeping = commits.clone();
+    let saving = threads.spawn("state", move || keeper.run(&keeping, &noted))?;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let enforcing = threads.spawn("enforcer", move || {
         let _end = end;
@@ -190,6 +205,7 @@ pub fn run(options: Options) -> Result<()> {
         });
     }
     threads.stop();
+    commits.finish(&saving, LAST_WRITE);
     // The receiver is gone only if the thread is, and then it has stopped.
     let _ = sender.send(Message::Stop);
     enforcing.join().map_err(|_| anyhow!("the thread that enforces has panicked"))?;
@@ -215,6 +231,12 @@ fn judge(
         let _ = enforcer.send(Message::Judge(Case { connections, own: own.clone(), denied }));
         verdict.recv().ok()
     }
+}
+
+/// Asks the enforcer for the node's pods.
+fn inquire(enforcer: &Sender<Message>) -> Option<Receiver<NodePods>> {
+    let (answer, pods) = mpsc::channel();
+    enforcer.send(Message::NodePods(answer)).ok().map(|()| pods)
 }
 
 /// Asks the enforcer what decides about packets.

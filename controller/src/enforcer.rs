@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use policy_compiler::compile::{self, Compiler, Concerned};
@@ -15,6 +15,7 @@ use policy_compiler::model::{ObjectName, Pod, PolicyName};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, SetRole, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
+use crate::boot::{Commits, NodePods};
 use crate::cutter::Cutter;
 use crate::denials::Findings;
 use crate::doors::DoorKeeper;
@@ -61,6 +62,10 @@ pub(crate) struct Enforcer<K> {
     /// Whether strict start has been found to lack pod ranges.
     idle_strictness: bool,
     refused: RefusedAddresses,
+    /// Hears of commits, if anybody does.
+    commits: Option<Commits>,
+    /// Those who wait for the node's pods, as they are in the kernel.
+    inquirers: Vec<Sender<NodePods>>,
     /// When the oldest change that is not in the kernel was heard of.
     waiting_since: Option<Instant>,
     retry: Duration,
@@ -103,6 +108,8 @@ impl<K: Nftables> Enforcer<K> {
             must_guard: false,
             idle_strictness: false,
             refused: RefusedAddresses::default(),
+            commits: None,
+            inquirers: Vec::new(),
             waiting_since: None,
             retry: FIRST_RETRY,
         }
@@ -118,6 +125,12 @@ impl<K: Nftables> Enforcer<K> {
     #[must_use]
     pub(crate) fn with_sandboxes(self, sandboxes: Option<Sandboxes>) -> Self {
         Self { sandboxes, ..self }
+    }
+
+    /// The same; it notes its commits there.
+    #[must_use]
+    pub(crate) fn noting(self, commits: Commits) -> Self {
+        Self { commits: Some(commits), ..self }
     }
 
     /// Runs until a message stops it, or until nobody is left who could send one.
@@ -182,6 +195,7 @@ impl<K: Nftables> Enforcer<K> {
             Message::Judge(case) => self.judge(case),
             Message::Explain(question) => self.answer(question),
             Message::Sandbox(order) => self.take_order(order),
+            Message::NodePods(inquirer) => self.inquirers.push(inquirer),
             Message::Changes(changes) => {
                 if !changes.updates.is_empty() {
                     self.waiting_since.get_or_insert(changes.received);
@@ -332,14 +346,22 @@ impl<K: Nftables> Enforcer<K> {
                 self.changed.clear();
                 self.refusals.review(&self.compiler);
                 self.standing = Standing::InStep;
-                self.programmed = true;
                 self.retry = FIRST_RETRY;
                 self.health.good(Condition::Kernel);
                 if let Some(doors) = &mut self.doors {
                     doors.committed();
                 }
-                if let Some(since) = self.waiting_since.take() {
+                let waiting_since = self.waiting_since.take();
+                if let Some(since) = waiting_since {
                     self.metrics.committed(since.elapsed());
+                }
+                if waiting_since.is_some() || !self.programmed {
+                    self.commits.iter().for_each(Commits::note);
+                }
+                self.programmed = true;
+                for inquirer in self.inquirers.drain(..) {
+                    // If nobody waits any more, nobody needs it.
+                    let _ = inquirer.send(NodePods::of(&self.compiler));
                 }
             }
             Err(error) => self.fail(error),

@@ -25,6 +25,8 @@ pub(crate) enum Condition {
     Objects,
     /// Whether the CNI plugin, if it is to be installed, is.
     Plugin,
+    /// Whether what is enforced is what the objects say, and no saved state from before the node booted.
+    Boot,
 }
 
 impl Condition {

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+mod boot;
 mod cluster_policies;
 mod counters;
 mod cutter;

@@ -16,7 +16,10 @@ use controller::kernel::Kernel;
 use controller::plugin;
 use controller::status::Status;
 use controller::threads::end_process_on_panic;
+use ipnet::IpNet;
+use podfence_cni::closed;
 use podfence_cni::installation::CONFIGURATIONS;
+use podfence_cni::state::{self, DEFAULT_PATH};
 use policy_compiler::manifest::label_selector;
 use policy_compiler::model::{DefaultDeny, LabelSelector, PodsToNode};
 use tracing_subscriber::EnvFilter;
@@ -43,12 +46,22 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Remove the tables: from then on nothing is enforced. The CNI plugin is taken out of the node's configuration.
+    /// Remove the tables and the saved state: from then on nothing is enforced, nor when the node boots. The CNI plugin is
+    /// taken out of the node's configuration.
     Cleanup {
         /// The folder of the node's CNI configurations.
         #[arg(long, value_name = "DIR", env = "PODFENCE_CNI_CONFIGURATIONS", default_value = CONFIGURATIONS)]
         cni_configurations: PathBuf,
+        /// Where the state is saved.
+        #[arg(long, value_name = "FILE", env = "PODFENCE_STATE", default_value = DEFAULT_PATH)]
+        state: PathBuf,
     },
+    /// Program the state that was saved last, if the kernel has no table: to be run before the node's first pod starts.
+    ///
+    /// A state that is damaged, of another node or of a format that this version does not know is refused (exit code 1).
+    /// Then the addresses of the node's pods are closed until an agent enforces, as far as they are known: from the file
+    /// FILE.ranges beside the state, and from --pod-ranges.
+    Restore(Restore),
 }
 
 #[derive(clap::Args)]
@@ -107,6 +120,24 @@ struct Run {
     /// Keep open connections that the policies come to deny. By default they are cut, in both directions.
     #[arg(long, env = "PODFENCE_KEEP_CONNECTIONS")]
     keep_connections: bool,
+    /// Save what is enforced in this file (and FILE.ranges), at most every 10 seconds, and restore it at the start if the
+    /// kernel has no table: a node that boots enforces it before it reaches the API server.
+    #[arg(long, value_name = "FILE", env = "PODFENCE_STATE")]
+    state: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Restore {
+    /// Where the state is saved.
+    #[arg(long, value_name = "FILE", env = "PODFENCE_STATE", default_value = DEFAULT_PATH)]
+    state: PathBuf,
+    /// The node that this is. Without it, the state has to be of a node with this host's name.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// The ranges that the node's pods get their addresses from, with commas between them. They are closed until an
+    /// agent enforces if the state is refused, and if none was ever saved.
+    #[arg(long, value_name = "CIDR", env = "PODFENCE_POD_RANGES", value_delimiter = ',')]
+    pod_ranges: Vec<IpNet>,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -129,7 +160,8 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Run(arguments) => run(*arguments),
         Command::Status { output } => status(output),
-        Command::Cleanup { cni_configurations } => cleanup(&cni_configurations),
+        Command::Cleanup { cni_configurations, state } => cleanup(&cni_configurations, &state),
+        Command::Restore(arguments) => restore(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -163,6 +195,7 @@ fn run(arguments: Run) -> Result<()> {
         keep_connections: arguments.keep_connections,
         cni_socket: arguments.cni.socket(),
         plugin: arguments.cni.installation()?,
+        state: arguments.state,
         doors: (!arguments.no_doors).then_some(DoorOptions {
             required: arguments.require_doors,
             allow_tunnels: arguments.allow_pod_tunnels,
@@ -179,8 +212,17 @@ fn status(output: Output) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("cannot write the status")
 }
 
-fn cleanup(cni_configurations: &Path) -> Result<()> {
+fn restore(Restore { state, node_name, pod_ranges }: &Restore) -> Result<()> {
+    let outcome = state::restore_if_missing(state, node_name.as_deref(), pod_ranges)?;
+    tracing::info!("{outcome}");
+    Ok(())
+}
+
+fn cleanup(cni_configurations: &Path, state: &Path) -> Result<()> {
+    // A node that boots meanwhile is not to restore what is removed.
+    state::remove(state)?;
     let removed = Kernel::open()?.delete_tables()?;
+    closed::open_all().context("cannot open what is closed until an agent enforces")?;
     tracing::info!(
         "{}",
         if removed { "the tables are removed: nothing is enforced" } else { "there was no table" }

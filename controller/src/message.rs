@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
+use crate::boot::NodePods;
 use crate::cutter::NodeAddresses;
 use crate::denials::{Denial, Findings};
 use crate::kernel::Connection;
@@ -23,6 +24,8 @@ pub(crate) enum Message {
     Sandbox(Order),
     /// Packets are dropped, and somebody asks why.
     Explain(Question),
+    /// Somebody asks for the node's pods, as they are in the kernel.
+    NodePods(Sender<NodePods>),
     /// The agent ends. The rules stay.
     Stop,
 }

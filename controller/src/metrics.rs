@@ -48,6 +48,10 @@ pub(crate) struct Metrics {
     unbarred: Counter,
     denials_lost: Counter,
     denials_unexplained: Counter,
+    restored: Gauge,
+    state_saved: Gauge,
+    state_failures: Counter,
+    lists_emptied: Family<[(&'static str, String); 1], Counter>,
 }
 
 impl Default for Metrics {
@@ -91,12 +95,16 @@ impl Metrics {
             unbarred: Counter::default(),
             denials_lost: Counter::default(),
             denials_unexplained: Counter::default(),
+            restored: Gauge::default(),
+            state_saved: Gauge::default(),
+            state_failures: Counter::default(),
+            lists_emptied: Family::default(),
             registry: Registry::default(),
         };
         metrics.register_histograms(&mut registry);
         metrics.register_counters(&mut registry);
         metrics.register_gauges(&mut registry);
-        metrics.register_families(&mut registry);
+        metrics.register_others(&mut registry);
         registry.register_collector(Box::new(Counters::default()));
         Self { registry, ..metrics }
     }
@@ -193,8 +201,8 @@ impl Metrics {
         }
     }
 
-    /// Those that have labels.
-    fn register_families(&self, registry: &mut Registry) {
+    /// Those that have labels, and those of the saved state.
+    fn register_others(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "source_age",
             "How long nothing has been heard of a kind of objects, no bookmark and no end of a watch either",
@@ -215,6 +223,17 @@ impl Metrics {
             "undecodable_objects",
             "Objects of the API server that cannot be decoded",
             self.undecodable_objects.clone(),
+        );
+        let help = "Times that the saved state could not be written, or not be restored";
+        registry.register("state_failures", help, self.state_failures.clone());
+        let help = "When this agent wrote the saved state last, in seconds since 1970; 0 if it has not";
+        registry.register("state_saved_timestamp_seconds", help, self.state_saved.clone());
+        let help = "Whether a saved state from before the node booted is enforced: 1 or 0";
+        registry.register("restored", help, self.restored.clone());
+        registry.register(
+            "lists_emptied",
+            "Times that a list of objects had none although some were known, as when etcd is restored",
+            self.lists_emptied.clone(),
         );
         for kind in KINDS {
             self.undecodable(kind, 0);
@@ -328,6 +347,26 @@ impl Metrics {
     /// The kernel had more to report of denied packets than there was room for.
     pub(crate) fn denials_lost(&self) {
         self.denials_lost.inc();
+    }
+
+    /// Whether a saved state is enforced.
+    pub(crate) fn restored(&self, restored: bool) {
+        self.restored.set(restored.into());
+    }
+
+    /// The state has been saved, at so many seconds since 1970.
+    pub(crate) fn state_saved(&self, seconds: u64) {
+        self.state_saved.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// The state could not be saved or restored.
+    pub(crate) fn state_failure(&self) {
+        self.state_failures.inc();
+    }
+
+    /// A list of objects of a kind had none, although some were known.
+    pub(crate) fn list_emptied(&self, kind: &str) {
+        self.lists_emptied.get_or_create(&[("kind", kind.to_owned())]).inc();
     }
 
     /// A denied packet was new, and there were too many new ones.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::AddAssign;
 
+use podfence_cni::state::RESTORED_CHAIN;
 use policy_compiler::compile::Counted;
 use policy_compiler::model::{Direction, ObjectName};
 use policy_compiler::ruleset::{ChainId, ChainRole, Element, ElementKey, Hook, SetRole};
@@ -16,6 +17,10 @@ use crate::kernel::{self, Chain, Counter, Place, Table, Tables};
 pub struct Status {
     /// Whether there is a table at all.
     pub enforced: bool,
+    /// When the saved state was current that the table was restored from when the node booted; `None` if the table is
+    /// that of an agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<String>,
     /// Pods that the same policies isolate.
     pub groups: Vec<Group>,
     /// The rules of the policies that isolate a pod of this node.
@@ -158,6 +163,9 @@ impl Status {
         let mut status = Self { enforced: true, ..Self::default() };
         for (name, chain) in &table.chains {
             let comment = chain.rules.iter().find_map(|rule| rule.comment.as_deref());
+            if name.name() == RESTORED_CHAIN {
+                status.restored = Some(comment.unwrap_or("an unknown time").to_owned());
+            }
             match Counted::by(name, comment) {
                 Some(counted @ (Counted::Denied { direction, .. } | Counted::Audited { direction, .. })) => {
                     let audited = matches!(counted, Counted::Audited { .. });
@@ -322,6 +330,12 @@ impl fmt::Display for Status {
                 f,
                 "Nothing is enforced: there is no table `inet podfence` in this network namespace."
             );
+        }
+        if let Some(saved) = &self.restored {
+            writeln!(
+                f,
+                "Enforcing the state of {saved}: no agent has known the objects since the node booted."
+            )?;
         }
         if self.groups.is_empty() {
             writeln!(f, "No pod of this node is isolated.")?;

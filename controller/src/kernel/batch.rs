@@ -15,7 +15,7 @@ use super::expression::expressions;
 use super::set::Declaration;
 use super::sys::{Desk, Name, TableName};
 use super::{protocol_family, sys, uapi};
-use crate::kernel::netlink::{self, Attributes, Header, Message};
+use podfence_cni::netlink::{self, Attributes, Header, Message};
 
 /// Where the generation stands in the first message: behind three headers.
 const GENERATION: Range<usize> = 24..28;

@@ -6,7 +6,7 @@ use policy_compiler::ruleset::TableFamily;
 use super::error::Error;
 use super::sys::{Received, Socket};
 use super::{BUFFER, protocol_family, uapi};
-use crate::kernel::netlink::{self, Header, Message, messages};
+use podfence_cni::netlink::{self, Header, Message, messages};
 
 /// A socket with room for what it receives.
 pub(super) struct Channel {

@@ -10,7 +10,7 @@ use policy_compiler::ruleset::{Packet, Tuple};
 use super::error::Error;
 use super::sys::{Received, Socket};
 use super::{BUFFER, uapi};
-use crate::kernel::netlink::{self, Attributes, Header, Message, messages};
+use podfence_cni::netlink::{self, Attributes, Header, Message, messages};
 
 /// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
 const GET: u16 = 0x0101;

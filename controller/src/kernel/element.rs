@@ -12,7 +12,7 @@ use policy_compiler::ruleset::{COMMENT_MAX, ChainId, Element, ElementKey, KeyTyp
 use super::error::Unfit;
 use super::expression::verdict;
 use super::uapi;
-use crate::kernel::netlink::{Attributes, text};
+use podfence_cni::netlink::{Attributes, text};
 
 /// The bytes of a key. Each part of a concatenation begins at a multiple of four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

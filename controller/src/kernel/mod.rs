@@ -16,7 +16,7 @@ mod conntrack;
 mod element;
 mod error;
 mod expression;
-mod netlink;
+
 mod packet_log;
 mod read;
 pub(crate) mod routes;
@@ -42,7 +42,7 @@ use policy_compiler::ruleset::{Operation, TableFamily, Transaction};
 
 use batch::{Batch, Kinds, Reply};
 use channel::Channel;
-use netlink::messages;
+use podfence_cni::netlink::messages;
 use sys::Received;
 
 /// The kernel hands out lists in parts of at most 32 KiB.

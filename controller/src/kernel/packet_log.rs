@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::error::Error;
 use super::sys::{Received, Socket};
 use super::{BUFFER, uapi};
-use crate::kernel::netlink::{self, Header, Message, messages};
+use podfence_cni::netlink::{self, Header, Message, messages};
 
 /// `NFNL_SUBSYS_ULOG` with `NFULNL_MSG_PACKET` and `NFULNL_MSG_CONFIG`.
 const PACKET: u16 = 0x0400;

@@ -11,7 +11,7 @@ use super::element::{ListedElement, assemble, comment, sort, tuple};
 use super::error::Error;
 use super::table::{Chain, Counter, Place, Rule, Table, Tables};
 use super::{Kernel, expression, set, uapi};
-use crate::kernel::netlink::{Attributes, text, zero_terminated};
+use podfence_cni::netlink::{Attributes, text, zero_terminated};
 
 impl Kernel {
     /// The number of the ruleset's last change (`NFTA_GEN_ID`).

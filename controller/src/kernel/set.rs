@@ -6,7 +6,7 @@ use policy_compiler::model::Family;
 use policy_compiler::ruleset::{KeyType, SetKind, Transient};
 
 use super::uapi;
-use crate::kernel::netlink::Attributes;
+use podfence_cni::netlink::Attributes;
 
 /// What a set is declared with.
 #[derive(Debug, PartialEq, Eq)]

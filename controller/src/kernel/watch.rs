@@ -7,7 +7,7 @@ use policy_compiler::ruleset::{TABLE, TableFamily};
 use super::error::Error;
 use super::sys::{Received, Socket};
 use super::{Kernel, protocol_family, uapi};
-use crate::kernel::netlink::{Message, messages};
+use podfence_cni::netlink::{Message, messages};
 
 /// Notifications are at most a page or two long (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 1 << 16;

@@ -278,7 +278,11 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             match event {
                 Ok(event) => {
                     let listed = matches!(event, watcher::Event::InitDone);
+                    let were_known = !known.borrow().is_empty();
                     let taken = known.borrow_mut().take(event);
+                    if listed && were_known && known.borrow().is_empty() {
+                        self.note_emptied::<K>();
+                    }
                     self.count_undecodable::<K>(known.borrow().undecodable());
                     known
                         .borrow_mut()
@@ -314,6 +318,16 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             }
         }
         Ok(())
+    }
+
+    /// Says that a list has none of the objects that were known: they may be gone, or the API server has lost them.
+    fn note_emptied<K: Kind>(&self) {
+        warn!(
+            "the API server lists no {} any more, although some were known: the node follows it. If nobody has deleted \
+             them, etcd may have been restored from a backup that lacks them",
+            plural::<K>()
+        );
+        self.metrics.list_emptied(&kind::<K>());
     }
 
     /// Says how many objects of a kind cannot be decoded now.
@@ -361,6 +375,7 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
         received: Instant,
     ) -> Result<(), Ended> {
         self.metrics.source_failure();
+        retries.set_urgent(self.missing.borrow().contains_key(plural) && is_unanswered(error));
         let reason = reason(error, plural);
         if retries.is_new(&reason) {
             warn!("{reason}; what is known stays enforced");
@@ -491,13 +506,22 @@ fn why_silent(kind: &str) -> String {
 }
 
 fn is_forbidden(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(cause)
-    | watcher::Error::WatchStartFailed(cause)
-    | watcher::Error::WatchFailed(cause)) = error
-    else {
-        return false;
-    };
-    matches!(cause, kube::Error::Api(status) if status.code == 403)
+    matches!(cause(error), Some(kube::Error::Api(status)) if status.code == 403)
+}
+
+/// Whether there was no answer, so that nobody was burdened.
+fn is_unanswered(error: &watcher::Error) -> bool {
+    matches!(cause(error), Some(kube::Error::Service(_) | kube::Error::HyperError(_)))
+}
+
+/// What the client says.
+fn cause(error: &watcher::Error) -> Option<&kube::Error> {
+    match error {
+        watcher::Error::InitialListFailed(cause)
+        | watcher::Error::WatchStartFailed(cause)
+        | watcher::Error::WatchFailed(cause) => Some(cause),
+        _ => None,
+    }
 }
 
 /// What failed, and the cause at the bottom of it.

@@ -263,6 +263,16 @@ impl Compiler {
         self.world.refused()
     }
 
+    /// The pods of the node that have networks of their own and live.
+    pub fn local_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.world.local_pods()
+    }
+
+    /// The ranges that the node's pods get their addresses from, as far as the Node names them.
+    pub fn pod_ranges(&self) -> &[ipnet::IpNet] {
+        self.world.pod_ranges()
+    }
+
     /// Whether strict start is asked for and has nothing to guard: no pod range of the node is known.
     pub fn lacks_pod_ranges(&self) -> bool {
         self.base_chains.strict && self.world.pod_ranges().is_empty()

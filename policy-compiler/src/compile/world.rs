@@ -397,6 +397,11 @@ impl World {
         pod.selectable() && self.runs(pod)
     }
 
+    /// The pods of the node that is compiled for.
+    pub(super) fn local_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().map(Arc::as_ref).filter(|pod| self.is_local(pod))
+    }
+
     /// The policies that isolate a pod in a direction, by name.
     pub(super) fn isolating(
         &self,

@@ -3,8 +3,8 @@
 use policy_compiler::ruleset::{ChainId, SetId, Verdict};
 
 use super::Expression;
-use crate::kernel::netlink::Attributes;
 use crate::kernel::uapi;
+use podfence_cni::netlink::Attributes;
 
 /// Reads an instruction as the kernel lists it (`NFTA_EXPR_NAME` and `NFTA_EXPR_DATA`); `None` where it says
 /// anything that podfence never says.

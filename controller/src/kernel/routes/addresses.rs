@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use nftnl::nftnl_sys::libc;
 
 use super::{End, Socket};
-use crate::kernel::netlink::Message;
+use podfence_cni::netlink::Message;
 
 /// The length of `struct ifaddrmsg`, and where the index of the device stands.
 const ADDRESS: usize = 8;

@@ -9,7 +9,7 @@ use policy_compiler::model::{Family, LinkAddress, Tunnel};
 
 use super::addresses::is_absence;
 use super::{Socket, tunnels};
-use crate::kernel::netlink::{self, Attributes, Message, native_u32};
+use podfence_cni::netlink::{self, Attributes, Message, native_u32};
 
 /// The length of `struct ifinfomsg`, and where index and flags of the device stand.
 const LINK: usize = 16;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use nftnl::nftnl_sys::libc;
 
 use super::Socket;
-use crate::kernel::netlink::native_u32;
+use podfence_cni::netlink::native_u32;
 
 /// The length of `struct rtmsg`, and where its type stands.
 const ROUTE: usize = 12;

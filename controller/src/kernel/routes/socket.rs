@@ -10,7 +10,7 @@ use rustix::net::{
 };
 
 use crate::kernel::check_strictly;
-use crate::kernel::netlink::{self, Header, Message, messages};
+use podfence_cni::netlink::{self, Header, Message, messages};
 
 /// The kernel hands out lists in parts of at most 32 KiB.
 const BUFFER: usize = 1 << 16;

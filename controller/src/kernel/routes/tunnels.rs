@@ -6,7 +6,7 @@ use std::io;
 use policy_compiler::model::{PortNumber, Tunnel};
 
 use super::Socket;
-use crate::kernel::netlink::{Attributes, Message};
+use podfence_cni::netlink::{Attributes, Message};
 
 const IFLA_BAREUDP_PORT: u16 = 1;
 const IFLA_GENEVE_PORT: u16 = 5;
@@ -85,7 +85,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::kernel::netlink;
+    use podfence_cni::netlink;
 
     fn port(number: u16) -> Tunnel {
         Tunnel::Udp(PortNumber::new(number).unwrap())

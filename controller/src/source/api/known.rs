@@ -129,6 +129,11 @@ impl<K: Kind> Known<K> {
         order
     }
 
+    /// Whether no object is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
     /// How many objects cannot be decoded now.
     pub(super) fn undecodable(&self) -> usize {
         self.undecodable.len() + self.nameless

@@ -6,6 +6,8 @@ use std::time::Duration;
 /// chance, so that not all nodes come back at once.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(4);
+/// The longest wait where it is urgent: a node that has booted is to be current within a second of the API server.
+const LONGEST_URGENT_RETRY: Duration = Duration::from_millis(700);
 
 /// Failures in a row.
 #[derive(Default)]
@@ -13,6 +15,8 @@ pub(super) struct Retries {
     failures: u32,
     /// What failed last.
     reason: String,
+    /// Whether nothing is known yet, and nobody answers who could be overburdened.
+    urgent: bool,
 }
 
 impl Retries {
@@ -23,9 +27,18 @@ impl Retries {
         new
     }
 
+    /// Says whether nothing is known yet, and nobody answers. A server that begins to answer is tried again soon.
+    pub(super) fn set_urgent(&mut self, urgent: bool) {
+        if self.urgent && !urgent {
+            self.failures = 0;
+        }
+        self.urgent = urgent;
+    }
+
     /// Counts a failure; returns how long to wait after it.
     pub(super) fn wait(&mut self) -> Duration {
-        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
+        let longest = if self.urgent { LONGEST_URGENT_RETRY } else { LONGEST_RETRY };
+        let wait = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures)).min(longest);
         self.failures += 1;
         wait.mul_f64(1.0 - fastrand::f64() / 2.0)
     }
