@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{RUN_FOLDER, SOCKET};
+use crate::state::DEFAULT_PATH;
 
 /// The plugin's `type`, which is the name of its program.
 pub const TYPE: &str = "podfence-cni";
@@ -19,6 +20,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// What becomes of a pod that the agent does not enforce in time.
     pub on_unavailable: OnUnavailable,
+    /// Where the agent keeps the state that is restored when the node boots. Where there is none, none is.
+    pub state: PathBuf,
     /// How long an ADD waits for the agent.
     #[serde(rename = "timeoutSeconds")]
     pub timeout: Timeout,
@@ -29,6 +32,7 @@ impl Default for Settings {
         Self {
             socket: Path::new(RUN_FOLDER).join(SOCKET),
             on_unavailable: OnUnavailable::default(),
+            state: DEFAULT_PATH.into(),
             timeout: Timeout::default(),
         }
     }
@@ -36,7 +40,7 @@ impl Default for Settings {
 
 impl Settings {
     /// The name of each key.
-    pub const KEYS: [&str; 3] = ["socket", "onUnavailable", "timeoutSeconds"];
+    pub const KEYS: [&str; 4] = ["socket", "onUnavailable", "state", "timeoutSeconds"];
 }
 
 /// Why a setting is refused.

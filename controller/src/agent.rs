@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tracing::{info, warn};
 
-use crate::boot::{self, Commits, Keeper, NodePods};
+use crate::boot::{self, Commits, Keeper, NodePods, Saved};
 use crate::cutter::{Cutter, NodeAddresses};
 use crate::datapath::{Examiner, LocalPods};
 use crate::denials::{self, Denial, Explainer};
@@ -145,23 +145,13 @@ pub fn run(options: Options) -> Result<()> {
     threads.spawn("watch", move || report(watch, Watch::changed, &reporting, || Message::TableChanged))?;
     let start_cutter = || Cutter::start(judge(sender.clone()), metrics.clone(), &threads);
     let cutter = (!keep_connections).then(start_cutter).transpose()?;
-    let compiler = match default_deny {
-        // A pod under default deny is isolated before anything is known of it, as far as the node says.
-        Some(default_deny) => Compiler::strict(&node_name).with_default_deny(default_deny),
-        None if strict_start => Compiler::strict(&node_name),
-        None => Compiler::new(Some(&node_name)),
-    };
-    let compiler = compiler.with_pods_to_node(pods_to_node);
-    let compiler = if audit { compiler.with_audit() } else { compiler };
-    let compiler = match doors.filter(|_| keeper.is_some()) {
-        Some(DoorOptions { required: true, .. }) => compiler.with_required_doors(),
-        Some(_) => compiler.with_doors(),
-        None => compiler,
-    };
+    let doors = doors.filter(|_| keeper.is_some());
+    let strictness = Strictness { strict_start, audit, default_deny, pods_to_node };
+    let compiler = compiler(&node_name, strictness, doors);
     let refusals = Refusals::new(health.clone(), metrics.clone(), policy_news);
     let enforcer = Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), refusals)
         .guarding(strict_start)
-        .with_sandboxes(sandboxes);
+        .with_sandboxes(sandboxes, state.clone().map(|path| Saved::new(path, &node_name)));
     let (commits, noted) = Commits::channel();
     let enforcer = enforcer.noting(commits.clone());
     let inquiring = sender.clone();
@@ -284,6 +274,32 @@ impl Follower<'_> {
             server.follow(&node, health, &metrics, remarks, unknown, hand_on, publish);
         })?;
         Ok(Some(client))
+    }
+}
+
+/// What is enforced beside the policies.
+struct Strictness {
+    strict_start: bool,
+    audit: bool,
+    default_deny: Option<DefaultDeny>,
+    pods_to_node: PodsToNode,
+}
+
+/// What makes the tables of a node.
+fn compiler(node: &str, strictness: Strictness, doors: Option<DoorOptions>) -> Compiler {
+    let Strictness { strict_start, audit, default_deny, pods_to_node } = strictness;
+    let compiler = match default_deny {
+        // A pod under default deny is isolated before anything is known of it, as far as the node says.
+        Some(default_deny) => Compiler::strict(node).with_default_deny(default_deny),
+        None if strict_start => Compiler::strict(node),
+        None => Compiler::new(Some(node)),
+    };
+    let compiler = compiler.with_pods_to_node(pods_to_node);
+    let compiler = if audit { compiler.with_audit() } else { compiler };
+    match doors {
+        Some(DoorOptions { required: true, .. }) => compiler.with_required_doors(),
+        Some(_) => compiler.with_doors(),
+        None => compiler,
     }
 }
 

@@ -1,12 +1,13 @@
 //! The flags of `run` that are about the CNI plugin.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use controller::agent::Installation;
 use controller::plugin::program;
 use podfence_cni::installation::{CONFIGURATIONS, Installer, PROGRAMS};
 use podfence_cni::settings::{OnUnavailable, Settings, Timeout};
+use podfence_cni::state::DEFAULT_PATH;
 use policy_compiler::model::ObjectName;
 
 #[derive(clap::Args)]
@@ -46,10 +47,12 @@ impl Arguments {
     }
 
     /// How it is installed, if it is.
-    pub(crate) fn installation(self) -> Result<Option<Installation>> {
+    pub(crate) fn installation(self, state: Option<&Path>) -> Result<Option<Installation>> {
         let Some(socket) = self.cni_socket.filter(|_| self.install_cni) else { return Ok(None) };
         let program = program().context("cannot find the program of the CNI plugin")?;
-        let settings = Settings { socket, on_unavailable: self.cni_unavailable, timeout: self.cni_timeout };
+        let state = state.map_or_else(|| DEFAULT_PATH.into(), Path::to_owned);
+        let settings =
+            Settings { socket, on_unavailable: self.cni_unavailable, state, timeout: self.cni_timeout };
         let installer = Installer {
             configurations: self.cni_configurations,
             programs: self.cni_programs,

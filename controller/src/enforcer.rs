@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use podfence_cni::protocol::{Answer, Request};
 use policy_compiler::compile::{self, Compiler, Concerned};
 use policy_compiler::model::{ObjectName, Pod, PolicyName};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, SetRole, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
-use crate::boot::{Commits, NodePods};
+use crate::boot::{Commits, NodePods, Saved};
 use crate::cutter::Cutter;
 use crate::denials::Findings;
 use crate::doors::DoorKeeper;
@@ -52,6 +53,8 @@ pub(crate) struct Enforcer<K> {
     refusals: Refusals,
     /// The pods as the CNI plugin reports them; `None` if it is not listened to.
     sandboxes: Option<Sandboxes>,
+    /// The state that is restored when the node boots; `None` if none is saved.
+    saved: Option<Saved>,
     /// The policies that have changed since the kernel was last in step.
     changed: BTreeSet<PolicyName>,
     standing: Standing,
@@ -102,6 +105,7 @@ impl<K: Nftables> Enforcer<K> {
             metrics,
             refusals,
             sandboxes: None,
+            saved: None,
             changed: BTreeSet::new(),
             standing: Standing::Waiting,
             programmed: false,
@@ -121,10 +125,10 @@ impl<K: Nftables> Enforcer<K> {
         Self { must_guard, ..self }
     }
 
-    /// The same; pods are as the CNI plugin reports them.
+    /// The same; pods are as the CNI plugin reports them, and until the objects are known as they are saved.
     #[must_use]
-    pub(crate) fn with_sandboxes(self, sandboxes: Option<Sandboxes>) -> Self {
-        Self { sandboxes, ..self }
+    pub(crate) fn with_sandboxes(self, sandboxes: Option<Sandboxes>, saved: Option<Saved>) -> Self {
+        Self { sandboxes, saved, ..self }
     }
 
     /// The same; it notes its commits there.
@@ -240,6 +244,14 @@ impl<K: Nftables> Enforcer<K> {
     /// Carries out what the CNI plugin asks.
     fn take_order(&mut self, order: Order) {
         let Some(sandboxes) = &mut self.sandboxes else { return };
+        // Until the objects are known, the restored table may do for a pod that it had.
+        if !self.programmed
+            && let Request::Add(sandbox) = &order.request
+            && self.saved.as_ref().is_some_and(|saved| saved.readdress(sandbox))
+        {
+            // If nobody waits any more, the plugin has given up.
+            let _ = order.answer.send(Answer::Done);
+        }
         let progress = progress(self.standing, &self.health, self.doors.as_ref());
         for (name, pod) in sandboxes.take(order, progress) {
             self.put_pod(&name, pod);

@@ -194,7 +194,7 @@ fn run(arguments: Run) -> Result<()> {
         listen: arguments.listen,
         keep_connections: arguments.keep_connections,
         cni_socket: arguments.cni.socket(),
-        plugin: arguments.cni.installation()?,
+        plugin: arguments.cni.installation(arguments.state.as_deref())?,
         state: arguments.state,
         doors: (!arguments.no_doors).then_some(DoorOptions {
             required: arguments.require_doors,

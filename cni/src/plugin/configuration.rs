@@ -57,6 +57,7 @@ impl<'a> Configuration<'a> {
         let settings = Settings {
             socket: setting(&values, "socket")?.unwrap_or(default.socket),
             on_unavailable: setting(&values, "onUnavailable")?.unwrap_or(default.on_unavailable),
+            state: setting(&values, "state")?.unwrap_or(default.state),
             timeout: setting(&values, "timeoutSeconds")?.unwrap_or(default.timeout),
         };
         // Without any, a runtime may write `null`.

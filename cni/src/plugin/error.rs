@@ -25,6 +25,8 @@ pub(crate) enum Error {
     Decode(#[source] serde_json::Error),
     #[error("{0}")]
     Configuration(String),
+    #[error("the addresses of the pod cannot be closed")]
+    Close(#[from] podfence_cni::netlink::Error),
     #[error("the policies of the pod are not enforced yet")]
     TryAgain(#[source] Late),
     #[error("no pod can start: their policies would not be enforced")]
@@ -51,7 +53,7 @@ impl Error {
             Self::Input(_) | Self::Records(_) => 5,
             Self::Decode(_) => 6,
             Self::Configuration(_) => 7,
-            Self::TryAgain(_) => 11,
+            Self::TryAgain(_) | Self::Close(_) => 11,
             Self::Unavailable(_) => 50,
             // Those from 100 on are free for plugins.
             Self::NotEnforced(_) => 100,

@@ -11,9 +11,11 @@ use std::io::{Read, Write, stderr};
 use std::path::Path;
 use std::time::Duration;
 
+use podfence_cni::closed;
 use podfence_cni::protocol::{Attachment, Request, Sandbox};
 use podfence_cni::records::{self, Records};
 use podfence_cni::settings::OnUnavailable;
+use podfence_cni::state;
 use podfence_cni::version::{self, NEWEST};
 use serde_json::json;
 
@@ -61,16 +63,39 @@ fn add(target: Target, configuration: &Configuration) -> Result<String, Error> {
     };
     let settings = &configuration.settings;
     let request = Request::Add(sandbox.clone());
+    let asked = agent::ask(&settings.socket, &request, settings.timeout.duration());
+    if asked.is_ok() {
+        return Ok(output);
+    }
+    // While the node boots there may be no agent for a long time: it is a pod itself.
+    if matches!(asked, Err(Late::Silent(_))) && is_as_saved(&sandbox, &settings.state) {
+        records(&settings.socket)?.put(&sandbox)?;
+        return Ok(output);
+    }
     let Err(late) = agent::wait_for(&settings.socket, &request, settings.timeout.duration()) else {
         return Ok(output);
     };
     match settings.on_unavailable {
-        OnUnavailable::Wait | OnUnavailable::Strict => return Err(Error::TryAgain(late)),
+        OnUnavailable::Wait => return Err(Error::TryAgain(late)),
+        OnUnavailable::Strict => closed::close(&sandbox.addresses)?,
         OnUnavailable::Open => note(&format!("{} starts unenforced: {}", sandbox.pod, chain(&late))),
     }
     // The next agent learns from it whose the addresses are.
     records(&settings.socket)?.put(&sandbox)?;
     Ok(output)
+}
+
+/// Whether the kernel enforces a pod as it did before the node booted, in the table that is restored if there is none.
+fn is_as_saved(sandbox: &Sandbox, state: &Path) -> bool {
+    if let Err(failure) = state::restore_if_missing(state, None, &[]) {
+        note(&chain(&failure));
+    }
+    // Where the table is an agent's, that agent will be back.
+    if !matches!(state::restored(), Ok(Some(_))) {
+        return false;
+    }
+    let done = state::readdress(state, None, &sandbox.pod, &sandbox.addresses);
+    done.inspect_err(|error| note(&chain(error))).is_ok()
 }
 
 /// DEL: has the agent forget an attachment, or deletes its record where there is no agent. It always succeeds.
