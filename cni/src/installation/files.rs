@@ -67,7 +67,9 @@ fn prepare(path: &Path, content: &[u8], mode: u32, owner: Option<&Metadata>) -> 
     let new = path.with_file_name(format!(".{}.podfence", name.display()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(content)?;
-    if let Some(owner) = owner {
+    let own = file.metadata()?;
+    // Only a change of the owner needs a capability.
+    if let Some(owner) = owner.filter(|owner| (owner.uid(), owner.gid()) != (own.uid(), own.gid())) {
         fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
     }
     file.set_permissions(fs::Permissions::from_mode(mode & 0o7777))?;

@@ -35,22 +35,19 @@ pub(crate) fn run(
     let command = Command::read(variable).map_err(|error| Failure { error, version: None })?;
     let mut text = String::new();
     let read = configuration.read_to_string(&mut text).map_err(Error::Input);
-    let result = match command {
-        // What is wrong with the configuration must not keep a pod from being deleted.
-        Command::Del(attachment) => Ok(delete(&attachment, &text)),
-        command => read.and_then(|_| execute(command, &text)),
-    };
+    let result = execute(command, read.map(|_| text.as_str()));
     result.map_err(|error| Failure { error, version: configuration::version(&text).ok() })
 }
 
-fn execute(command: Command, text: &str) -> Result<String, Error> {
+fn execute(command: Command, text: Result<&str, Error>) -> Result<String, Error> {
     match command {
-        Command::Add(target) => add(target, &Configuration::read(text, "ADD", "0.3.0")?),
-        Command::Del(attachment) => Ok(delete(&attachment, text)),
-        Command::Check(target) => check(target, &Configuration::read(text, "CHECK", "0.4.0")?),
-        Command::Gc => collect(&Configuration::read(text, "GC", "1.1.0")?),
-        Command::Status => status(&Configuration::read(text, "STATUS", "1.1.0")?),
-        Command::Version => Ok(versions(text)),
+        Command::Add(target) => add(target, &Configuration::read(text?, "ADD", "0.3.0")?),
+        // What is wrong with the configuration must not keep a pod from being deleted.
+        Command::Del(attachment) => Ok(delete(&attachment, text.unwrap_or_default())),
+        Command::Check(target) => check(target, &Configuration::read(text?, "CHECK", "0.4.0")?),
+        Command::Gc => collect(&Configuration::read(text?, "GC", "1.1.0")?),
+        Command::Status => status(&Configuration::read(text?, "STATUS", "1.1.0")?),
+        Command::Version => Ok(versions(text.unwrap_or_default())),
     }
 }
 
