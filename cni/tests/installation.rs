@@ -184,7 +184,7 @@ fn an_entry_written_by_hand_keeps_its_place_and_its_other_keys() -> Result<()> {
     let mut scene = Scene::with("net.conflist", &text)?;
     scene.installer.settings.on_unavailable = OnUnavailable::Strict;
     scene.install()?;
-    let own = r#"{"type":"podfence-cni","capabilities":{"ips":true},"onUnavailable":"strict","socket":"/run/podfence/cni.sock","timeoutSeconds":10}"#;
+    let own = r#"{"type":"podfence-cni","capabilities":{"ips":true},"onUnavailable":"strict","socket":"/run/podfence/cni.sock","state":"/var/lib/podfence/state","timeoutSeconds":10}"#;
     assert_eq!(scene.text("net.conflist")?, text.replace(by_hand, own));
     scene.remove()?;
     assert_eq!(scene.text("net.conflist")?, LIST);

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -19,6 +20,7 @@ use podfence_cni::installation::Installer;
 use podfence_cni::protocol::{Answer, Attachment, PodReference, Request, Sandbox, receive, send};
 use podfence_cni::records::Records;
 use podfence_cni::settings::Settings;
+use podfence_cni::state::State;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
@@ -126,6 +128,8 @@ impl Node {
 struct Conversation {
     asked: Vec<Request>,
     refusal: Option<String>,
+    /// Whether it refuses only once.
+    is_once: bool,
     is_over: bool,
 }
 
@@ -185,7 +189,8 @@ impl Drop for StandIn {
 impl Conversation {
     fn answer(&mut self, stream: &UnixStream) -> io::Result<()> {
         self.asked.push(receive(stream)?);
-        send(stream, &self.refusal.clone().map_or(Answer::Done, Answer::Refused))
+        let refusal = if self.is_once { self.refusal.take() } else { self.refusal.clone() };
+        send(stream, &refusal.map_or(Answer::Done, Answer::Refused))
     }
 }
 
@@ -296,6 +301,62 @@ fn a_pod_waits_for_the_agent() -> TestResult {
     agent.refuse(Some("the API server does not know the pod"));
     let problem = node.fail("add", &pod)?;
     assert!(problem.contains("the agent refuses: the API server does not know the pod"), "{problem}");
+    Ok(())
+}
+
+#[test]
+fn a_pod_may_start_closed() -> TestResult {
+    let Some(node) = Node::new()? else { return Ok(()) };
+    node.configure("ptp", "1.1.0", &json!({"onUnavailable": "strict"}))?;
+    let pod = Namespace::new()?;
+    node.succeed("add", &pod)?;
+    let records = node.records()?;
+    let [sandbox] = records.as_slice() else { bail!("one record: {records:?}") };
+    let closed = node.namespace.feed("nft", &["list", "table", "inet", "podfence_closed"], "")?;
+    for address in &sandbox.addresses {
+        assert!(closed.contains(&address.to_string()), "{address}:\n{closed}");
+    }
+    node.succeed("status", &pod)?;
+    node.succeed("del", &pod)?;
+
+    // What an agent knows a moment later is open.
+    let agent = StandIn::start(&node)?;
+    agent.refuse(Some("not yet"));
+    agent.with(|conversation| conversation.is_once = true);
+    node.succeed("add", &Namespace::new()?)?;
+    let asked = agent.asked();
+    let [Request::Add(first), Request::Add(second)] = asked.as_slice() else { bail!("two ADDs: {asked:?}") };
+    assert_eq!(first, second);
+    let closed = node.namespace.feed("nft", &["list", "table", "inet", "podfence_closed"], "")?;
+    let is_closed = |address: &IpAddr| closed.contains(&address.to_string());
+    assert!(sandbox.addresses.iter().all(is_closed) && !first.addresses.iter().any(is_closed), "{closed}");
+    Ok(())
+}
+
+#[test]
+fn before_an_agent_runs_the_saved_state_is_restored() -> TestResult {
+    let Some(node) = Node::new()? else { return Ok(()) };
+    node.configure("ptp", "1.1.0", &json!({"onUnavailable": "open"}))?;
+    let folder = node.folder.path().join("lib/podfence");
+    fs::create_dir(&folder)?;
+    // `cnitool` knows pods by the paths of their namespaces: all stay.
+    let pods = [Namespace::new()?, Namespace::new()?, Namespace::new()?];
+    let tables = || node.namespace.feed("nft", &["list", "tables"], "");
+
+    node.namespace.nft("add table inet podfence\nadd chain inet podfence before")?;
+    let state = node.namespace.run(|| Ok(State::of_kernel("node-1", Vec::new())?))?;
+    state.save(&folder.join("state"))?;
+    node.namespace.nft("delete table inet podfence")?;
+    node.succeed("add", &pods[0])?;
+    assert_eq!(tables()?, "table inet podfence\n");
+
+    // A state that cannot be used is reported. An agent that has been there knows better.
+    node.namespace.nft("delete table inet podfence")?;
+    fs::write(folder.join("state"), "damaged")?;
+    let notes = String::from_utf8(node.cnitool("add", &pods[1])?.stderr)?;
+    assert!(notes.contains("podfence-cni: the saved state is not restored"), "{notes}");
+    let _agent = StandIn::start(&node)?;
+    assert_eq!(String::from_utf8(node.cnitool("add", &pods[2])?.stderr)?, "");
     Ok(())
 }
 

@@ -9,12 +9,12 @@ mod previous;
 
 use std::io::{Read, Write, stderr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podfence_cni::closed;
 use podfence_cni::protocol::{Attachment, Request, Sandbox};
 use podfence_cni::records::{self, Records};
-use podfence_cni::settings::OnUnavailable;
+use podfence_cni::settings::{OnUnavailable, Settings};
 use podfence_cni::state;
 use podfence_cni::version::{self, NEWEST};
 use serde_json::json;
@@ -60,26 +60,43 @@ fn add(target: Target, configuration: &Configuration) -> Result<String, Error> {
     };
     let settings = &configuration.settings;
     let request = Request::Add(sandbox.clone());
-    let asked = agent::ask(&settings.socket, &request, settings.timeout.duration());
-    if asked.is_ok() {
-        return Ok(output);
-    }
-    // While the node boots there may be no agent for a long time: it is a pod itself.
-    if matches!(asked, Err(Late::Silent(_))) && is_as_saved(&sandbox, &settings.state) {
-        records(&settings.socket)?.put(&sandbox)?;
-        return Ok(output);
-    }
-    let Err(late) = agent::wait_for(&settings.socket, &request, settings.timeout.duration()) else {
-        return Ok(output);
+    let deadline = Instant::now() + settings.timeout.duration();
+    let asked = match agent::ask(&settings.socket, &request, settings.timeout.duration()) {
+        // While the node boots there may be no agent for a long time: it is a pod itself.
+        Err(Late::Silent(_)) if is_as_saved(&sandbox, &settings.state) => {
+            records(&settings.socket)?.put(&sandbox)?;
+            Ok(())
+        }
+        Err(Late::Silent(_)) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            agent::wait_for(&settings.socket, &request, left)
+        }
+        answer => answer,
     };
+    asked.or_else(|late| start_without(&sandbox, settings, late))?;
+    Ok(output)
+}
+
+/// Does with a pod that the agent does not enforce in time what the administrator wants.
+fn start_without(sandbox: &Sandbox, settings: &Settings, late: Late) -> Result<(), Error> {
     match settings.on_unavailable {
         OnUnavailable::Wait => return Err(Error::TryAgain(late)),
-        OnUnavailable::Strict => closed::close(&sandbox.addresses)?,
+        OnUnavailable::Strict => {
+            closed::close(&sandbox.addresses)?;
+            note(&format!("{} starts closed: {}", sandbox.pod, chain(&late)));
+        }
         OnUnavailable::Open => note(&format!("{} starts unenforced: {}", sandbox.pod, chain(&late))),
     }
     // The next agent learns from it whose the addresses are.
-    records(&settings.socket)?.put(&sandbox)?;
-    Ok(output)
+    records(&settings.socket)?.put(sandbox)?;
+    // An agent that came or caught up meanwhile may have looked at what is closed before this was.
+    let request = Request::Add(sandbox.clone());
+    if settings.on_unavailable == OnUnavailable::Strict
+        && agent::ask(&settings.socket, &request, SHORT).is_ok()
+    {
+        closed::open(&sandbox.addresses)?;
+    }
+    Ok(())
 }
 
 /// Whether the kernel enforces a pod as it did before the node booted, in the table that is restored if there is none.
