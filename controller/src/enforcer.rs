@@ -418,6 +418,9 @@ impl<K: Nftables> Enforcer<K> {
         self.compiler.update_doors();
         let transactions = keep_barred(adopt_all(&tables, &self.compiler))?;
         let operations = self.apply(transactions)?;
+        if !self.programmed {
+            self.compare_with(&tables);
+        }
         // What was open before may have been opened under any rules, or while there were none.
         self.examine(Concerned::All);
         if !self.programmed {
@@ -436,6 +439,24 @@ impl<K: Nftables> Enforcer<K> {
         }
         if let Some(doors) = &mut self.doors {
             doors.recall(tables.doors.as_ref());
+        }
+    }
+
+    /// Says it if pods were isolated before this agent and none is any more: all policies may have been lost.
+    fn compare_with(&self, before: &Tables) {
+        let isolates = self
+            .compiler
+            .ruleset()
+            .sets
+            .iter()
+            .any(|(name, set)| matches!(name.role(), SetRole::Isolated(..)) && !set.elements.is_empty());
+        let isolated = before.policies.iter().flat_map(isolated_pods).count();
+        if isolated > 0 && !isolates {
+            warn!(
+                isolated,
+                "pods of this node were isolated, and none is any more. If nobody has deleted pods or policies, etcd \
+                 may have been restored from a backup that lacks them"
+            );
         }
     }
 

@@ -237,6 +237,8 @@ impl Metrics {
         );
         for kind in KINDS {
             self.undecodable(kind, 0);
+            // One that has never been counted is not shown.
+            drop(self.lists_emptied.get_or_create(&[("kind", kind.to_owned())]));
         }
     }
 

@@ -261,7 +261,7 @@ fn a_state_that_cannot_be_used_closes_the_pods() -> TestResult {
         ("damaged", Some(&damaged), "is damaged"),
         ("truncated", Some(&whole[..whole.len() / 3]), "is damaged"),
         ("empty", Some(b""), "is damaged"),
-        ("newer", Some(&newer), "it begins with \"podfence state 2\""),
+        ("newer", Some(&newer), "is no state that podfence"),
         ("missing", None, "is missing, although a state was saved there"),
     ];
     let scene = Scene::raise(Topology::Routed, 0)?;

@@ -107,7 +107,13 @@ fn the_pods_get_what_an_agent_needs_and_no_more() -> Result<()> {
         ("", "/spec/updateStrategy/rollingUpdate", json!({"maxUnavailable": 1, "maxSurge": 0})),
         (pod, "/hostNetwork", json!(true)),
         (pod, "/hostPID", Value::Null),
-        (pod, "/volumes", Value::Null),
+        (
+            pod,
+            "/volumes",
+            json!([{"name": "state", "hostPath": {"path": "/var/lib/podfence", "type": "DirectoryOrCreate"}}]),
+        ),
+        (container, "/volumeMounts", json!([{"name": "state", "mountPath": "/var/lib/podfence"}])),
+        (container, "/env/1", json!({"name": "PODFENCE_STATE", "value": "/var/lib/podfence/state"})),
         (pod, "/serviceAccountName", json!("podfence")),
         (pod, "/priorityClassName", json!("system-node-critical")),
         (pod, "/tolerations", json!([{"operator": "Exists"}])),
@@ -144,7 +150,8 @@ fn the_plugin_gets_the_folders_of_the_node_that_it_is_installed_in() -> Result<(
     let paths = |list: &Value, field: &str| -> Vec<Value> {
         list.as_array().into_iter().flatten().filter_map(|item| item.pointer(field).cloned()).collect()
     };
-    let expected = ["/run/podfence", "/var/lib/cni/net.d", "/opt/cni/bin"].map(Value::from);
+    let expected =
+        ["/var/lib/podfence", "/run/podfence", "/var/lib/cni/net.d", "/opt/cni/bin"].map(Value::from);
     assert_eq!(paths(&pod["volumes"], "/hostPath/path"), expected);
     assert_eq!(paths(&container(&objects)["volumeMounts"], "/mountPath"), expected);
     assert_eq!(
@@ -181,6 +188,18 @@ fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
         let agent = Command::new(program("podfence-controller")?).args(&arguments).arg("--help").output()?;
         assert!(agent.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&agent.stderr));
     }
+    Ok(())
+}
+
+#[test]
+fn without_a_folder_for_the_state_nothing_of_the_node_is_mounted() -> Result<()> {
+    if !is_there(HELM.available()) {
+        return Ok(());
+    }
+    let objects = render(&["stateFolder="])?;
+    let pod = &objects["DaemonSet"]["spec"]["template"]["spec"];
+    assert_eq!((&pod["volumes"], &container(&objects)["volumeMounts"]), (&Value::Null, &Value::Null));
+    assert_eq!(container(&objects)["env"][1], Value::Null);
     Ok(())
 }
 
@@ -226,6 +245,7 @@ fn wrong_values_are_refused() -> Result<()> {
         (&["listen=localhost:9555"], "listen"),
         (&["listen=127.0.0.1:0"], "listen"),
         (&["strictStart=yes"], "strictStart"),
+        (&["stateFolder=var/lib"], "stateFolder"),
         (&["maxUnavailable=0"], "maxUnavailable"),
         (&["maxUnavailable=half"], "maxUnavailable"),
         (&["dashboard.label=x"], "dashboard"),
