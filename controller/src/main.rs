@@ -219,9 +219,9 @@ fn restore(Restore { state, node_name, pod_ranges }: &Restore) -> Result<()> {
 }
 
 fn cleanup(cni_configurations: &Path, state: &Path) -> Result<()> {
-    // A node that boots meanwhile is not to restore what is removed.
-    state::remove(state)?;
+    // While an agent runs, the kernel refuses, and nothing is removed.
     let removed = Kernel::open()?.delete_tables()?;
+    state::remove(state)?;
     closed::open_all().context("cannot open what is closed until an agent enforces")?;
     tracing::info!(
         "{}",
