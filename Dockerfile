@@ -3,8 +3,9 @@ FROM rust:1.90-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --package controller
+RUN cargo build --release --locked --package controller && image/static-plugin
 RUN image/root-filesystem target/release/podfence-controller /image \
+    && install --target-directory=/image target/static/podfence-cni \
     && install -D --target-directory=/image/licenses LICENSE NOTICE \
         /usr/share/common-licenses/GPL-2 /usr/share/common-licenses/GPL-3 /usr/share/common-licenses/LGPL-2.1
 

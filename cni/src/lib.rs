@@ -6,10 +6,14 @@
 //!
 //! Without an agent the plugin helps itself: it restores what the node [enforced last](state), gives a pod of that state
 //! its new addresses, and [closes](closed) those of which nothing is known.
+//! [`installation`] puts the plugin into the node's CNI configuration, and takes it out again.
 #![forbid(unsafe_code)]
 
 pub mod closed;
+pub mod installation;
 pub mod netlink;
 pub mod protocol;
 pub mod records;
+pub mod settings;
 pub mod state;
+pub mod version;

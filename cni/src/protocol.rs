@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::Timeout;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,9 @@ pub const SOCKET: &str = "cni.sock";
 
 /// A message is at most so long, bytes.
 const LONGEST_MESSAGE: u64 = 1 << 20;
+
+/// A socket takes a timeout of zero for none.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(1);
 
 /// An interface in a sandbox: what an ADD attaches and a DEL detaches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,13 +131,21 @@ pub enum Error {
 /// If there is none.
 pub fn ask(socket: &Path, request: &Request, patience: Duration) -> Result<Answer, Error> {
     let away = |source| Error::Away { path: socket.display().to_string(), source };
+    let patience = patience.max(SHORTEST_PATIENCE);
     let deadline = Instant::now() + patience;
-    let stream = UnixStream::connect(socket).map_err(away)?;
-    stream.set_write_timeout(Some(patience)).map_err(Error::Silent)?;
+    let stream = connect(socket, patience).map_err(away)?;
     send(&stream, request).map_err(Error::Silent)?;
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let left = deadline.saturating_duration_since(Instant::now()).max(SHORTEST_PATIENCE);
     stream.set_read_timeout(Some(left)).map_err(Error::Silent)?;
     receive(&stream).map_err(Error::Silent)
+}
+
+/// Connects, and waits no longer than this where the agent accepts no connections. Writing is bounded so too.
+fn connect(socket: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let stream = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    net::sockopt::set_socket_timeout(&stream, Timeout::Send, Some(patience))?;
+    net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+    Ok(stream.into())
 }
 
 /// Writes a message.

@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::{Attachment, Sandbox};
 
+/// The folder of the records beside the agent's socket.
+pub fn folder(socket: &Path) -> PathBuf {
+    socket.with_file_name("sandboxes")
+}
+
 /// The folder with the records.
 #[derive(Debug, Clone)]
 pub struct Records {

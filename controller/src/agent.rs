@@ -2,25 +2,30 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use kube::Client;
+use podfence_cni::installation::Installer;
+use podfence_cni::records;
 use policy_compiler::compile::Compiler;
-use policy_compiler::model::{DefaultDeny, PodsToNode};
+use policy_compiler::model::{DefaultDeny, ObjectName, PodsToNode};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tracing::{info, warn};
 
-use crate::boot::{self, Commits, Keeper, NodePods};
+use crate::boot::{self, Commits, Keeper, NodePods, Saved};
 use crate::cutter::{Cutter, NodeAddresses};
 use crate::datapath::{Examiner, LocalPods};
 use crate::denials::{self, Denial, Explainer};
-use crate::doors::{DoorKeeper, Finder};
+use crate::doors::{DoorKeeper, DoorOptions, Finder};
 use crate::enforcer::Enforcer;
+use crate::error::chain;
 use crate::events::{self, News};
 use crate::health::Health;
 use crate::heard::Heard;
@@ -28,9 +33,11 @@ use crate::http;
 use crate::kernel::{Connection, Kernel, Watch, routes};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
+use crate::plugin;
 use crate::refusals::{PolicyNews, Refusals};
+use crate::sandboxes::{Sandboxes, Server};
 use crate::source::Changes;
-use crate::source::api::ApiServer;
+use crate::source::api::{ApiServer, is_deleted};
 use crate::source::manifests::Manifests;
 use crate::threads::Threads;
 
@@ -63,17 +70,21 @@ pub struct Options {
     pub keep_connections: bool,
     /// How the doors of pods are guarded; `None` to go by addresses alone.
     pub doors: Option<DoorOptions>,
+    /// The socket on which the CNI plugin is heard, if it is. Beside it are the records of sandboxes.
+    pub cni_socket: Option<PathBuf>,
+    /// What keeps the CNI plugin in the node's configuration, if it is to be there.
+    pub plugin: Option<Installation>,
     /// Where what is enforced is kept for the next boot; `None` to keep nothing.
     pub state: Option<PathBuf>,
 }
 
-/// How the doors of pods are guarded.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DoorOptions {
-    /// Whether a pod whose door is unknown is closed.
-    pub required: bool,
-    /// Whether what pods send to tunnels of the nodes passes.
-    pub allow_tunnels: bool,
+/// How the CNI plugin is installed.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// Puts it where it belongs.
+    pub installer: Installer,
+    /// The DaemonSet with which it goes; `None` if it stays until somebody takes it out.
+    pub daemon_set: Option<ObjectName>,
 }
 
 /// Where objects come from.
@@ -94,7 +105,7 @@ pub enum Source {
 /// enforces ends.
 pub fn run(options: Options) -> Result<()> {
     let Options { node_name, source, strict_start, default_deny, pods_to_node, audit, .. } = options;
-    let Options { listen, keep_connections, doors, state, .. } = options;
+    let Options { listen, keep_connections, doors, cni_socket, plugin, state, .. } = options;
     let heard = Heard::default();
     let (health, metrics) = (Health::default(), Arc::new(Metrics::new(heard.clone())));
     let threads = Threads::new(health.clone(), metrics.clone());
@@ -110,13 +121,22 @@ pub fn run(options: Options) -> Result<()> {
     let (policy_news, policies) = tokio::sync::mpsc::channel(NOTICES);
     let finder =
         doors.map(|options| find_doors(&kernel, &node_name, options, &sender, &threads)).transpose()?;
-    let keeper = doors.zip(finder.flatten()).map(|(DoorOptions { allow_tunnels, .. }, finder)| {
-        DoorKeeper::new(finder, allow_tunnels, notices.clone(), metrics.clone())
-    });
+    let keeper = doors
+        .zip(finder.flatten())
+        .map(|(options, finder)| DoorKeeper::new(finder, options, notices.clone(), metrics.clone()));
+    let (asking, unknown) = tokio::sync::mpsc::unbounded_channel();
+    let sandboxes =
+        cni_socket.map(|socket| hear_plugin(&socket, &node_name, asking, &sender, &metrics, &threads));
+    let sandboxes = sandboxes.transpose()?;
     let hand_on = to_enforcer(LocalPods::new(&node_name, pods), sender.clone());
     let follower =
         Follower { node: &node_name, heard, health: &health, metrics: &metrics, threads: &threads };
-    follower.follow(&source, News { problems, denials, policies }, policy_news.clone(), hand_on)?;
+    let news = News { problems, denials, policies };
+    let client = follower.follow(&source, news, policy_news.clone(), unknown, hand_on)?;
+    if let Some(Installation { installer, .. }) = plugin.clone() {
+        let keeper = plugin::Keeper::new(installer, health.clone(), metrics.clone());
+        threads.spawn("plugin", move || keeper.run())?;
+    }
     let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
     threads.spawn("datapath", move || examiner.run(&addresses))?;
     let explainer = Explainer::new(ask(sender.clone()), notices, metrics.clone(), pods_to_node);
@@ -125,22 +145,13 @@ pub fn run(options: Options) -> Result<()> {
     threads.spawn("watch", move || report(watch, Watch::changed, &reporting, || Message::TableChanged))?;
     let start_cutter = || Cutter::start(judge(sender.clone()), metrics.clone(), &threads);
     let cutter = (!keep_connections).then(start_cutter).transpose()?;
-    let compiler = match default_deny {
-        // A pod under default deny is isolated before anything is known of it, as far as the node says.
-        Some(default_deny) => Compiler::strict(&node_name).with_default_deny(default_deny),
-        None if strict_start => Compiler::strict(&node_name),
-        None => Compiler::new(Some(&node_name)),
-    };
-    let compiler = compiler.with_pods_to_node(pods_to_node);
-    let compiler = if audit { compiler.with_audit() } else { compiler };
-    let compiler = match doors.filter(|_| keeper.is_some()) {
-        Some(DoorOptions { required: true, .. }) => compiler.with_required_doors(),
-        Some(_) => compiler.with_doors(),
-        None => compiler,
-    };
+    let doors = doors.filter(|_| keeper.is_some());
+    let strictness = Strictness { strict_start, audit, default_deny, pods_to_node };
+    let compiler = compiler(&node_name, strictness, doors);
     let refusals = Refusals::new(health.clone(), metrics.clone(), policy_news);
     let enforcer = Enforcer::new(compiler, kernel, cutter, keeper, health.clone(), metrics.clone(), refusals)
-        .guarding(strict_start);
+        .guarding(strict_start)
+        .with_sandboxes(sandboxes, state.clone().map(|path| Saved::new(path, &node_name)));
     let (commits, noted) = Commits::channel();
     let enforcer = enforcer.noting(commits.clone());
     let inquiring = sender.clone();
@@ -174,6 +185,15 @@ pub fn run(options: Options) -> Result<()> {
             _ = ended => Err(anyhow!("nothing is left to enforce for: the source has ended")),
         }
     });
+    if let Some((plugin, client)) = plugin.zip(client)
+        && let Some(daemon_set) = plugin.daemon_set
+        && runtime.block_on(is_deleted(client, &daemon_set))
+    {
+        let removed = plugin::remove(&plugin.installer.configurations);
+        removed.unwrap_or_else(|error| {
+            warn!(error = chain(&error), "the CNI plugin stays in the configuration");
+        });
+    }
     threads.stop();
     commits.finish(&saving, LAST_WRITE);
     // The receiver is gone only if the thread is, and then it has stopped.
@@ -228,31 +248,78 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// Starts to follow a source. Where it is an API server, the news become Events.
+    /// Starts to follow a source. Where it is an API server, the news become Events, and its client is returned.
     fn follow(
         self,
         source: &Source,
         news: News,
         remarks: tokio::sync::mpsc::Sender<PolicyNews>,
+        unknown: UnboundedReceiver<ObjectName>,
         hand_on: impl Fn(Changes) -> bool + Send + 'static,
-    ) -> Result<()> {
+    ) -> Result<Option<Client>> {
         let heard = self.heard;
         let server = match source {
             Source::Manifests(directory) => {
                 let manifests = Manifests::watch(directory)?;
                 self.threads.spawn("manifests", move || manifests.follow(hand_on))?;
-                return Ok(());
+                return Ok(None);
             }
             Source::Kubeconfig(path) => ApiServer::of_kubeconfig(path, heard)?,
             Source::InCluster => ApiServer::of_service_account(heard)?,
         };
+        let client = server.client();
         let (node, health, metrics) = (self.node.to_owned(), self.health.clone(), self.metrics.clone());
         self.threads.spawn("api", move || {
             let publish = |client| events::publish(client, &node, news);
-            server.follow(&node, health, &metrics, remarks, hand_on, publish);
+            server.follow(&node, health, &metrics, remarks, unknown, hand_on, publish);
         })?;
-        Ok(())
+        Ok(Some(client))
     }
+}
+
+/// What is enforced beside the policies.
+struct Strictness {
+    strict_start: bool,
+    audit: bool,
+    default_deny: Option<DefaultDeny>,
+    pods_to_node: PodsToNode,
+}
+
+/// What makes the tables of a node.
+fn compiler(node: &str, strictness: Strictness, doors: Option<DoorOptions>) -> Compiler {
+    let Strictness { strict_start, audit, default_deny, pods_to_node } = strictness;
+    let compiler = match default_deny {
+        // A pod under default deny is isolated before anything is known of it, as far as the node says.
+        Some(default_deny) => Compiler::strict(node).with_default_deny(default_deny),
+        None if strict_start => Compiler::strict(node),
+        None => Compiler::new(Some(node)),
+    };
+    let compiler = compiler.with_pods_to_node(pods_to_node);
+    let compiler = if audit { compiler.with_audit() } else { compiler };
+    match doors {
+        Some(DoorOptions { required: true, .. }) => compiler.with_required_doors(),
+        Some(_) => compiler.with_doors(),
+        None => compiler,
+    }
+}
+
+/// Begins to listen to the CNI plugin.
+fn hear_plugin(
+    socket: &Path,
+    node: &str,
+    unknown: UnboundedSender<ObjectName>,
+    enforcer: &Sender<Message>,
+    metrics: &Arc<Metrics>,
+    threads: &Threads,
+) -> Result<Sandboxes> {
+    let cannot = || format!("cannot listen to the CNI plugin at {}", socket.display());
+    let server = Server::open(socket).with_context(cannot)?;
+    let folder = records::folder(socket);
+    let sandboxes = Sandboxes::open(node, &folder, unknown, metrics.clone()).with_context(cannot)?;
+    let enforcer = enforcer.clone();
+    let hand_on = move |order| enforcer.send(Message::Sandbox(order)).is_ok();
+    threads.spawn("cni", move || server.serve(&hand_on))?;
+    Ok(sandboxes)
 }
 
 /// Begins to look for doors; `None` where the kernel cannot guard them and they are not required.

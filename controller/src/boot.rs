@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use podfence_cni::closed;
-use podfence_cni::protocol::PodReference;
+use podfence_cni::protocol::{PodReference, Sandbox};
 use podfence_cni::state::{self, Outcome, Ranges, SavedPod, State};
 use policy_compiler::compile::Compiler;
 use tracing::{debug, error, info, warn};
@@ -45,6 +45,25 @@ pub(crate) fn begin(path: Option<&Path>, node: &str, health: &Health, metrics: &
             health.bad(Condition::Boot, format!("enforcing the state of {saved}"));
         }
         Err(error) => warn!(error = chain(&error), "whether the table is a restored one is not known"),
+    }
+}
+
+/// The state that may be restored in the kernel.
+pub(crate) struct Saved {
+    path: PathBuf,
+    node: String,
+}
+
+impl Saved {
+    pub(crate) fn new(path: PathBuf, node: &str) -> Self {
+        Self { path, node: node.to_owned() }
+    }
+
+    /// Has the restored table enforce a pod at the addresses that it has now, if the table is a restored one and the pod
+    /// is in it.
+    pub(crate) fn readdress(&self, sandbox: &Sandbox) -> bool {
+        let outcome = state::readdress(&self.path, Some(&self.node), &sandbox.pod, &sandbox.addresses);
+        outcome.inspect_err(|error| debug!(error = chain(error), pod = %sandbox.pod, "not as saved")).is_ok()
     }
 }
 

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use podfence_cni::protocol::{Answer, Request};
 use policy_compiler::compile::{self, Compiler, Concerned};
-use policy_compiler::model::{Pod, PolicyName};
+use policy_compiler::model::{ObjectName, Pod, PolicyName};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, SetRole, TableFamily, Transaction, in_steps};
 use tracing::{debug, error, info, warn};
 
-use crate::boot::{Commits, NodePods};
+use crate::boot::{Commits, NodePods, Saved};
 use crate::cutter::Cutter;
 use crate::denials::Findings;
 use crate::doors::DoorKeeper;
@@ -26,6 +27,7 @@ use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
 use crate::node_addresses::RefusedAddresses;
 use crate::refusals::Refusals;
+use crate::sandboxes::{Order, Progress, Sandboxes};
 use crate::source::{Knowledge, Update};
 use crate::status::isolated_pods;
 use adoption::{adopt_all, keep_barred};
@@ -49,6 +51,10 @@ pub(crate) struct Enforcer<K> {
     health: Health,
     metrics: Arc<Metrics>,
     refusals: Refusals,
+    /// The pods as the CNI plugin reports them; `None` if it is not listened to.
+    sandboxes: Option<Sandboxes>,
+    /// The state that is restored when the node boots; `None` if none is saved.
+    saved: Option<Saved>,
     /// The policies that have changed since the kernel was last in step.
     changed: BTreeSet<PolicyName>,
     standing: Standing,
@@ -98,6 +104,8 @@ impl<K: Nftables> Enforcer<K> {
             health,
             metrics,
             refusals,
+            sandboxes: None,
+            saved: None,
             changed: BTreeSet::new(),
             standing: Standing::Waiting,
             programmed: false,
@@ -115,6 +123,12 @@ impl<K: Nftables> Enforcer<K> {
     #[must_use]
     pub(crate) fn guarding(self, must_guard: bool) -> Self {
         Self { must_guard, ..self }
+    }
+
+    /// The same; pods are as the CNI plugin reports them, and until the objects are known as they are saved.
+    #[must_use]
+    pub(crate) fn with_sandboxes(self, sandboxes: Option<Sandboxes>, saved: Option<Saved>) -> Self {
+        Self { sandboxes, saved, ..self }
     }
 
     /// The same; it notes its commits there.
@@ -147,6 +161,7 @@ impl<K: Nftables> Enforcer<K> {
             if retry_at.is_none_or(|at| at <= Instant::now()) {
                 retry_at = self.enforce().is_err().then(|| Instant::now() + self.next_retry());
             }
+            self.answer_plugin();
             self.health.busy(false);
         }
     }
@@ -155,7 +170,9 @@ impl<K: Nftables> Enforcer<K> {
     fn next_look(&self) -> Option<Instant> {
         let in_step = self.standing == Standing::InStep;
         let doors = self.doors.as_ref().and_then(DoorKeeper::look_again);
-        doors.into_iter().chain(self.refusals.retry_at()).min().filter(|_| in_step)
+        let work = doors.into_iter().chain(self.refusals.retry_at()).min().filter(|_| in_step);
+        let sandboxes = self.sandboxes.as_ref().and_then(Sandboxes::look_again);
+        work.into_iter().chain(sandboxes).min()
     }
 
     fn next_retry(&mut self) -> Duration {
@@ -181,6 +198,7 @@ impl<K: Nftables> Enforcer<K> {
             }
             Message::Judge(case) => self.judge(case),
             Message::Explain(question) => self.answer(question),
+            Message::Sandbox(order) => self.take_order(order),
             Message::NodePods(inquirer) => self.inquirers.push(inquirer),
             Message::Changes(changes) => {
                 if !changes.updates.is_empty() {
@@ -199,10 +217,11 @@ impl<K: Nftables> Enforcer<K> {
             Update::Namespace(name, namespace) => self.compiler.put_namespace(&name, namespace),
             Update::Node(name, node) => self.compiler.put_node(&name, node),
             Update::Pod(name, pod) => {
-                if let Some(doors) = &mut self.doors {
-                    doors.note(&name, pod.as_ref());
-                }
-                self.compiler.put_pod(&name, pod);
+                let pod = match &mut self.sandboxes {
+                    Some(sandboxes) => sandboxes.note(&name, pod),
+                    None => pod,
+                };
+                self.put_pod(&name, pod);
             }
             Update::Policy(name, policy) => {
                 self.compiler.put_policy(&name, policy);
@@ -212,6 +231,37 @@ impl<K: Nftables> Enforcer<K> {
                 self.compiler.put_cluster_policy(&name, policy);
                 self.changed.insert(PolicyName::Cluster(name));
             }
+        }
+    }
+
+    fn put_pod(&mut self, name: &ObjectName, pod: Option<Pod>) {
+        if let Some(doors) = &mut self.doors {
+            doors.note(name, pod.as_ref());
+        }
+        self.compiler.put_pod(name, pod);
+    }
+
+    /// Carries out what the CNI plugin asks.
+    fn take_order(&mut self, order: Order) {
+        let Some(sandboxes) = &mut self.sandboxes else { return };
+        // Until the objects are known, the restored table may do for a pod that it had.
+        if !self.programmed
+            && let Request::Add(sandbox) = &order.request
+            && self.saved.as_ref().is_some_and(|saved| saved.readdress(sandbox))
+        {
+            // If nobody waits any more, the plugin has given up.
+            let _ = order.answer.send(Answer::Done);
+        }
+        let progress = progress(self.standing, &self.health, self.doors.as_ref());
+        for (name, pod) in sandboxes.take(order, progress) {
+            self.put_pod(&name, pod);
+        }
+    }
+
+    /// Answers the CNI plugin about pods that are enforced by now.
+    fn answer_plugin(&mut self) {
+        if let Some(sandboxes) = &mut self.sandboxes {
+            sandboxes.answer(progress(self.standing, &self.health, self.doors.as_ref()));
         }
     }
 
@@ -310,6 +360,9 @@ impl<K: Nftables> Enforcer<K> {
                 self.standing = Standing::InStep;
                 self.retry = FIRST_RETRY;
                 self.health.good(Condition::Kernel);
+                if let Some(doors) = &mut self.doors {
+                    doors.committed();
+                }
                 let waiting_since = self.waiting_since.take();
                 if let Some(since) = waiting_since {
                     self.metrics.committed(since.elapsed());
@@ -517,5 +570,21 @@ impl<K: Nftables> Enforcer<K> {
         let chains = chains(self.compiler.ruleset()) + self.compiler.door_ruleset().map_or(0, chains);
         self.metrics.size(chains, self.compiler.elements());
         Ok(changes)
+    }
+}
+
+/// How far pods are enforced that the compiler has.
+fn progress(
+    standing: Standing,
+    health: &Health,
+    doors: Option<&DoorKeeper>,
+) -> impl Fn(&ObjectName) -> Progress {
+    move |pod| match (standing, doors) {
+        (Standing::InStep, Some(doors)) => doors.progress(pod),
+        (Standing::InStep, None) => Progress::Enforced,
+        (Standing::Waiting | Standing::Unknown, _) => {
+            let reason = health.why_not_ready();
+            Progress::Pending(reason.unwrap_or_else(|| "the kernel is not in step yet".to_owned()))
+        }
     }
 }

@@ -23,15 +23,18 @@ pub(crate) enum Condition {
     Policies,
     /// Whether every object of the API server can be read.
     Objects,
+    /// Whether the CNI plugin, if it is to be installed, is.
+    Plugin,
     /// Whether what is enforced is what the objects say, and no saved state from before the node booted.
     Boot,
 }
 
 impl Condition {
     /// Whether the agent is ready without it: where one object is at fault, everything else is enforced, and the
-    /// object is closed. Whoever may write a policy must not be able to hold up the agents' upgrades.
+    /// object is closed. Whoever may write a policy must not be able to hold up the agents' upgrades. Without the plugin
+    /// pods are enforced as soon as the API server shows their addresses.
     fn is_tolerable(self) -> bool {
-        matches!(self, Self::Policies | Self::Objects)
+        matches!(self, Self::Policies | Self::Objects | Self::Plugin)
     }
 }
 

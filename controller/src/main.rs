@@ -1,5 +1,7 @@
 //! `podfence-controller`: keeps a node's nftables table in step with its network policies.
 
+mod cni;
+
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,12 +10,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
-use controller::agent::{self, DoorOptions, Options, Source};
+use controller::agent::{self, Options, Source};
+use controller::doors::DoorOptions;
 use controller::kernel::Kernel;
+use controller::plugin;
 use controller::status::Status;
 use controller::threads::end_process_on_panic;
 use ipnet::IpNet;
 use podfence_cni::closed;
+use podfence_cni::installation::CONFIGURATIONS;
 use podfence_cni::state::{self, DEFAULT_PATH};
 use policy_compiler::manifest::label_selector;
 use policy_compiler::model::{DefaultDeny, LabelSelector, PodsToNode};
@@ -34,15 +39,19 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Enforce the policies until stopped. The rules stay when the agent stops.
-    Run(Run),
+    Run(Box<Run>),
     /// Say what the kernel enforces: isolated pods, and the traffic of each rule.
     Status {
         /// The form of the answer.
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Remove the tables and the saved state: from then on nothing is enforced, nor when the node boots.
+    /// Remove the tables and the saved state: from then on nothing is enforced, nor when the node boots. The CNI plugin is
+    /// taken out of the node's configuration.
     Cleanup {
+        /// The folder of the node's CNI configurations.
+        #[arg(long, value_name = "DIR", env = "PODFENCE_CNI_CONFIGURATIONS", default_value = CONFIGURATIONS)]
+        cni_configurations: PathBuf,
         /// Where the state is saved.
         #[arg(long, value_name = "FILE", env = "PODFENCE_STATE", default_value = DEFAULT_PATH)]
         state: PathBuf,
@@ -103,6 +112,8 @@ struct Run {
     /// Let pods send packets that are encapsulated as for a tunnel of the nodes (VXLAN, Geneve, IPIP, SIT, GRE, FOU).
     #[arg(long, env = "PODFENCE_ALLOW_POD_TUNNELS")]
     allow_pod_tunnels: bool,
+    #[command(flatten)]
+    cni: cni::Arguments,
     /// Serve /healthz, /readyz and /metrics.
     #[arg(long, value_name = "ADDR:PORT", env = "PODFENCE_LISTEN")]
     listen: Option<SocketAddr>,
@@ -147,9 +158,9 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let outcome = match command {
-        Command::Run(arguments) => run(arguments),
+        Command::Run(arguments) => run(*arguments),
         Command::Status { output } => status(output),
-        Command::Cleanup { state } => cleanup(&state),
+        Command::Cleanup { cni_configurations, state } => cleanup(&cni_configurations, &state),
         Command::Restore(arguments) => restore(&arguments),
     };
     match outcome {
@@ -182,6 +193,8 @@ fn run(arguments: Run) -> Result<()> {
         audit: arguments.audit,
         listen: arguments.listen,
         keep_connections: arguments.keep_connections,
+        cni_socket: arguments.cni.socket(),
+        plugin: arguments.cni.installation(arguments.state.as_deref())?,
         state: arguments.state,
         doors: (!arguments.no_doors).then_some(DoorOptions {
             required: arguments.require_doors,
@@ -205,14 +218,18 @@ fn restore(Restore { state, node_name, pod_ranges }: &Restore) -> Result<()> {
     Ok(())
 }
 
-fn cleanup(state: &Path) -> Result<()> {
-    // A node that boots meanwhile is not to restore what is removed.
-    state::remove(state)?;
+fn cleanup(cni_configurations: &Path, state: &Path) -> Result<()> {
+    // While an agent runs, the kernel refuses, and nothing is removed.
     let removed = Kernel::open()?.delete_tables()?;
+    state::remove(state)?;
     closed::open_all().context("cannot open what is closed until an agent enforces")?;
     tracing::info!(
         "{}",
         if removed { "the tables are removed: nothing is enforced" } else { "there was no table" }
     );
+    // A node without the folder has no plugin.
+    if cni_configurations.is_dir() {
+        plugin::remove(cni_configurations)?;
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::boot::NodePods;
 use crate::cutter::NodeAddresses;
 use crate::denials::{Denial, Findings};
 use crate::kernel::Connection;
+use crate::sandboxes::Order;
 use crate::source::Changes;
 
 /// A message to the enforcer.
@@ -19,6 +20,8 @@ pub(crate) enum Message {
     LinksChanged,
     /// Connections are open that a change may deny.
     Judge(Case),
+    /// The CNI plugin asks for something.
+    Sandbox(Order),
     /// Packets are dropped, and somebody asks why.
     Explain(Question),
     /// Somebody asks for the node's pods, as they are in the kernel.

@@ -24,6 +24,10 @@ pub(crate) struct Metrics {
     threads: Family<[(&'static str, &'static str); 1], Gauge>,
     /// From the moment a change was heard of to its commit in the kernel.
     commit: Histogram,
+    /// From the appearance of a pod's device until the pod was enforced.
+    pod: Histogram,
+    /// From the moment the CNI plugin reported a sandbox until its pod was enforced.
+    sandbox: Histogram,
     transactions: Counter,
     failures: Counter,
     source_failures: Counter,
@@ -33,6 +37,7 @@ pub(crate) struct Metrics {
     doors: Gauge,
     without_door: Gauge,
     refused_addresses: Gauge,
+    plugin_installed: Gauge,
     datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
     policies_refused: Gauge,
     policy_refusals: Counter,
@@ -72,6 +77,10 @@ impl Metrics {
             threads: Family::default(),
             // 50 µs to 1.6 s
             commit: Histogram::new(exponential_buckets(50e-6, 2.0, 16)),
+            // 1 ms to 33 s
+            pod: Histogram::new(exponential_buckets(1e-3, 2.0, 16)),
+            // 1 ms to 8 s
+            sandbox: Histogram::new(exponential_buckets(1e-3, 2.0, 14)),
             transactions: Counter::default(),
             failures: Counter::default(),
             source_failures: Counter::default(),
@@ -81,6 +90,7 @@ impl Metrics {
             doors: Gauge::default(),
             without_door: Gauge::default(),
             refused_addresses: Gauge::default(),
+            plugin_installed: Gauge::default(),
             datapath_problems: Family::default(),
             policies_refused: Gauge::default(),
             policy_refusals: Counter::default(),
@@ -95,79 +105,107 @@ impl Metrics {
             lists_emptied: Family::default(),
             registry: Registry::default(),
         };
-        for (name, help, counter) in [
-            (
-                "transactions",
-                "Changes of the table that the kernel committed, each in one transaction or in steps",
-                &metrics.transactions,
-            ),
-            ("transaction_failures", "Transactions that failed", &metrics.failures),
-            ("source_failures", "Attempts to list or watch objects that failed", &metrics.source_failures),
-            ("repairs", "Changes by others that were undone", &metrics.repairs),
-            (
-                "policy_refusals",
-                "Times that a policy was closed because the kernel refused it",
-                &metrics.policy_refusals,
-            ),
-            (
-                "conntrack_entries_examined",
-                "Entries of conntrack that were listed because a change may deny them",
-                &metrics.examined,
-            ),
-            (
-                "conntrack_failures",
-                "Attempts to examine open connections that failed",
-                &metrics.examination_failures,
-            ),
-            (
-                "connections_cut",
-                "Open connections that were cut because the policies deny them",
-                &metrics.cut,
-            ),
-            (
-                "connections_unbarred",
-                "Connections that were cut and may come back, because their packets could not be barred",
-                &metrics.unbarred,
-            ),
-            (
-                "denial_log_overruns",
-                "Times that the kernel reported denied packets faster than they were read, so that some are not \
-                 explained",
-                &metrics.denials_lost,
-            ),
-            (
-                "denials_unexplained",
-                "Denied packets that were not explained because there were too many different ones",
-                &metrics.denials_unexplained,
-            ),
-        ] {
-            registry.register(name, help, counter.clone());
-        }
-        for (name, help, gauge) in [
-            ("ready", "Whether the policies are enforced: 1 or 0, as /readyz says", &metrics.ready),
-            ("elements", "Elements of sets and maps in the tables", &metrics.elements),
-            ("chains", "Chains in the tables", &metrics.chains),
-            ("doors", "Pods of the node whose doors are guarded", &metrics.doors),
-            ("pods_without_door", "Pods of the node whose doors are unknown", &metrics.without_door),
-            (
-                "refused_addresses",
-                "Addresses of nodes that pods show which are not in their nodes' network: no policy applies to them",
-                &metrics.refused_addresses,
-            ),
-            (
-                "policies_refused",
-                "Policies that the kernel refuses: nothing that their rules would let through passes",
-                &metrics.policies_refused,
-            ),
-        ] {
-            registry.register(name, help, gauge.clone());
-        }
+        metrics.register_histograms(&mut registry);
+        metrics.register_counters(&mut registry);
+        metrics.register_gauges(&mut registry);
         metrics.register_others(&mut registry);
         registry.register_collector(Box::new(Counters::default()));
         Self { registry, ..metrics }
     }
 
-    /// Those that have units or labels, and those of the saved state.
+    fn register_counters(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            (
+                "transactions",
+                "Changes of the table that the kernel committed, each in one transaction or in steps",
+                &self.transactions,
+            ),
+            ("transaction_failures", "Transactions that failed", &self.failures),
+            ("source_failures", "Attempts to list or watch objects that failed", &self.source_failures),
+            ("repairs", "Changes by others that were undone", &self.repairs),
+            (
+                "policy_refusals",
+                "Times that a policy was closed because the kernel refused it",
+                &self.policy_refusals,
+            ),
+            (
+                "conntrack_entries_examined",
+                "Entries of conntrack that were listed because a change may deny them",
+                &self.examined,
+            ),
+            (
+                "conntrack_failures",
+                "Attempts to examine open connections that failed",
+                &self.examination_failures,
+            ),
+            ("connections_cut", "Open connections that were cut because the policies deny them", &self.cut),
+            (
+                "connections_unbarred",
+                "Connections that were cut and may come back, because their packets could not be barred",
+                &self.unbarred,
+            ),
+            (
+                "denial_log_overruns",
+                "Times that the kernel reported denied packets faster than they were read, so that some are not \
+                 explained",
+                &self.denials_lost,
+            ),
+            (
+                "denials_unexplained",
+                "Denied packets that were not explained because there were too many different ones",
+                &self.denials_unexplained,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+    }
+
+    fn register_gauges(&self, registry: &mut Registry) {
+        for (name, help, gauge) in [
+            ("ready", "Whether the policies are enforced: 1 or 0, as /readyz says", &self.ready),
+            ("elements", "Elements of sets and maps in the tables", &self.elements),
+            ("chains", "Chains in the tables", &self.chains),
+            ("doors", "Pods of the node whose doors are guarded", &self.doors),
+            ("pods_without_door", "Pods of the node whose doors are unknown", &self.without_door),
+            (
+                "refused_addresses",
+                "Addresses of nodes that pods show which are not in their nodes' network: no policy applies to them",
+                &self.refused_addresses,
+            ),
+            (
+                "cni_plugin_installed",
+                "Whether the CNI plugin is in the node's configuration: 1 or 0",
+                &self.plugin_installed,
+            ),
+            (
+                "policies_refused",
+                "Policies that the kernel refuses: nothing that their rules would let through passes",
+                &self.policies_refused,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+
+    fn register_histograms(&self, registry: &mut Registry) {
+        for (name, help, histogram) in [
+            ("commit", "Time from hearing of a change to its commit in the kernel", &self.commit),
+            (
+                "pod_enforced",
+                "Time from the appearance of a pod's device on the node to the commit of its policies in the kernel",
+                &self.pod,
+            ),
+            (
+                "sandbox_enforced",
+                "Time from the CNI plugin's report of a pod to the commit of its policies in the kernel",
+                &self.sandbox,
+            ),
+        ] {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+    }
+
+    /// Those that have labels, and those of the saved state.
     fn register_others(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "source_age",
@@ -190,8 +228,6 @@ impl Metrics {
             "Objects of the API server that cannot be decoded",
             self.undecodable_objects.clone(),
         );
-        let help = "Time from hearing of a change to its commit in the kernel";
-        registry.register_with_unit("commit", help, Unit::Seconds, self.commit.clone());
         let help = "Times that the saved state could not be written, or not be restored";
         registry.register("state_failures", help, self.state.failures.clone());
         let help = "When this agent wrote the saved state last, in seconds since 1970; 0 if it has not";
@@ -220,6 +256,16 @@ impl Metrics {
         self.commit.observe(after.as_secs_f64());
     }
 
+    /// A pod is enforced, so long after its device has appeared.
+    pub(crate) fn pod_enforced(&self, after: Duration) {
+        self.pod.observe(after.as_secs_f64());
+    }
+
+    /// A pod is enforced, so long after the CNI plugin reported it.
+    pub(crate) fn sandbox_enforced(&self, after: Duration) {
+        self.sandbox.observe(after.as_secs_f64());
+    }
+
     /// The kernel has taken a transaction that changed the table.
     pub(crate) fn transaction(&self) {
         self.transactions.inc();
@@ -240,6 +286,11 @@ impl Metrics {
     /// So many addresses of nodes are shown by pods that are not in their nodes' network.
     pub(crate) fn refused_addresses(&self, addresses: usize) {
         self.refused_addresses.set(i64::try_from(addresses).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the CNI plugin is in the node's configuration.
+    pub(crate) fn plugin_installed(&self, installed: bool) {
+        self.plugin_installed.set(installed.into());
     }
 
     /// The kernel could not be read or has not taken a transaction.

@@ -20,20 +20,31 @@ const OLDEST_GO: [u32; 2] = [1, 21];
 pub struct Program {
     name: &'static str,
     package: &'static str,
+    /// Whether another program has this name too: then it is always built.
+    is_ambiguous: bool,
 }
 
 /// The API server.
-pub const KUBE_APISERVER: Program =
-    Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver" };
+pub const KUBE_APISERVER: Program = Program::new("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver");
 
 /// Its database.
-pub const ETCD: Program = Program { name: "etcd", package: "go.etcd.io/etcd/server/v3" };
+pub const ETCD: Program = Program::new("etcd", "go.etcd.io/etcd/server/v3");
 
 /// Its client.
-pub const KUBECTL: Program = Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl" };
+pub const KUBECTL: Program = Program::new("kubectl", "k8s.io/kubernetes/cmd/kubectl");
 
 /// What installs charts.
-pub const HELM: Program = Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm" };
+pub const HELM: Program = Program::new("helm", "helm.sh/helm/v4/cmd/helm");
+
+/// What runs CNI plugins as container runtimes do.
+pub const CNITOOL: Program = Program::new("cnitool", "github.com/containernetworking/cni/cnitool");
+
+/// CNI's reference plugins that make a pod's interface. iproute2 has a `bridge` too.
+pub const CNI_PLUGINS: [Program; 3] = [
+    Program::new("bridge", "github.com/containernetworking/plugins/plugins/main/bridge").ambiguous(),
+    Program::new("ptp", "github.com/containernetworking/plugins/plugins/main/ptp").ambiguous(),
+    Program::new("host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local").ambiguous(),
+];
 
 /// Whether what a test needs can be had; where not, says on standard error that the test is left out.
 pub fn is_there(availability: Result<(), String>) -> bool {
@@ -43,6 +54,14 @@ pub fn is_there(availability: Result<(), String>) -> bool {
 }
 
 impl Program {
+    const fn new(name: &'static str, package: &'static str) -> Self {
+        Self { name, package, is_ambiguous: false }
+    }
+
+    const fn ambiguous(self) -> Self {
+        Self { is_ambiguous: true, ..self }
+    }
+
     /// Whether it is there or can be built, or one sentence that says what is missing.
     ///
     /// # Errors
@@ -80,6 +99,9 @@ impl Program {
     }
 
     fn find(&self) -> Option<PathBuf> {
+        if self.is_ambiguous {
+            return None;
+        }
         let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut folders = assets.into_iter().chain(std::env::split_paths(&path));

@@ -31,6 +31,7 @@ const EVERYTHING: &[&str] = &[
     "requireDoors=true",
     "allowPodTunnels=true",
     "podsToNode=policy",
+    "cni.enabled=true",
     "serviceMonitor.enabled=true",
     "serviceMonitor.labels.release=prometheus",
     "prometheusRule.enabled=true",
@@ -140,6 +141,27 @@ fn the_pods_get_what_an_agent_needs_and_no_more() -> Result<()> {
 }
 
 #[test]
+fn the_plugin_gets_the_folders_of_the_node_that_it_is_installed_in() -> Result<()> {
+    if !is_there(HELM.available()) {
+        return Ok(());
+    }
+    let objects = render(&["cni.enabled=true", "cni.configurations=/var/lib/cni/net.d"])?;
+    let pod = &objects["DaemonSet"]["spec"]["template"]["spec"];
+    let paths = |list: &Value, field: &str| -> Vec<Value> {
+        list.as_array().into_iter().flatten().filter_map(|item| item.pointer(field).cloned()).collect()
+    };
+    let expected =
+        ["/var/lib/podfence", "/run/podfence", "/var/lib/cni/net.d", "/opt/cni/bin"].map(Value::from);
+    assert_eq!(paths(&pod["volumes"], "/hostPath/path"), expected);
+    assert_eq!(paths(&container(&objects)["volumeMounts"], "/mountPath"), expected);
+    assert_eq!(
+        objects["Role"]["rules"],
+        json!([{"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["podfence"], "verbs": ["get"]}])
+    );
+    Ok(())
+}
+
+#[test]
 fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
     if !is_there(HELM.available()) {
         return Ok(());
@@ -154,6 +176,10 @@ fn the_agent_takes_the_arguments_of_every_value() -> Result<()> {
         (&["requireDoors=true"], "--require-doors"),
         (&["allowPodTunnels=true"], "--allow-pod-tunnels"),
         (&["podsToNode=policy"], "--pods-to-node=policy"),
+        (&["cni.enabled=true"], "--install-cni"),
+        (&["cni.enabled=true", "cni.unavailable=strict"], "--cni-unavailable=strict"),
+        (&["cni.enabled=true", "cni.timeoutSeconds=3"], "--cni-timeout=3"),
+        (&["cni.enabled=true", "cni.programs=/var/cni"], "--cni-programs=/var/cni"),
     ] {
         let objects = render(values)?;
         let arguments = arguments(&objects);
@@ -212,6 +238,9 @@ fn wrong_values_are_refused() -> Result<()> {
         (&["image.tag=1"], "tag"),
         (&["image.pullPolicy=always"], "pullPolicy"),
         (&["listen=9555"], "listen"),
+        (&["cni.unavailable=fail"], "unavailable"),
+        (&["cni.timeoutSeconds=61"], "timeoutSeconds"),
+        (&["cni.programs=cni"], "programs"),
         (&["listen=:9555"], "listen"),
         (&["listen=localhost:9555"], "listen"),
         (&["listen=127.0.0.1:0"], "listen"),

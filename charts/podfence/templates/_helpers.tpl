@@ -33,3 +33,15 @@ port: {{ include "podfence.port" . }}
 host: {{ $address | quote }}
 {{- end }}
 {{- end }}
+
+{{- /* The node's folders that the agent writes to. What it tells the CNI plugin about them has to be true on the node. */}}
+{{- define "podfence.folders" }}
+{{- with .Values.stateFolder }}
+- {name: state, path: {{ . | quote }}, type: DirectoryOrCreate}
+{{- end }}
+{{- if .Values.cni.enabled }}
+- {name: run, path: /run/podfence, type: DirectoryOrCreate}
+- {name: cni-configurations, path: {{ .Values.cni.configurations | quote }}, type: Directory}
+- {name: cni-programs, path: {{ .Values.cni.programs | quote }}, type: Directory}
+{{- end }}
+{{- end }}

@@ -11,10 +11,11 @@ use policy_compiler::ruleset::Hook;
 use tokio::sync::mpsc::Sender;
 use tracing::{info, warn};
 
-use super::{Finder, Missing};
+use super::{DoorOptions, Finder, Missing};
 use crate::denials::{About, Denial, Findings, Notice};
 use crate::kernel::{Place, Table};
 use crate::metrics::Metrics;
+use crate::sandboxes::Progress;
 
 /// How long a pod may be without a door before that is reported: one that ends loses it before its object is gone.
 const GRACE: Duration = Duration::from_secs(2);
@@ -22,8 +23,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Keeps the compiler informed about doors.
 pub(crate) struct DoorKeeper {
     finder: Finder,
-    /// Whether what pods send to tunnels of the nodes passes.
-    allow_tunnels: bool,
+    /// Whether what pods send to tunnels of the nodes passes, and whether a pod whose door is unknown is closed.
+    options: DoorOptions,
     notices: Sender<Notice>,
     metrics: Arc<Metrics>,
     lacking: BTreeMap<ObjectName, Lack>,
@@ -38,16 +39,25 @@ struct Lack {
 impl DoorKeeper {
     pub(crate) fn new(
         finder: Finder,
-        allow_tunnels: bool,
+        options: DoorOptions,
         notices: Sender<Notice>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { finder, allow_tunnels, notices, metrics, lacking: BTreeMap::new() }
+        Self { finder, options, notices, metrics, lacking: BTreeMap::new() }
     }
 
     /// Takes in a pod as it is now; `None` if it is gone.
     pub(crate) fn note(&mut self, name: &ObjectName, pod: Option<&Pod>) {
         self.finder.note(name, pod);
+    }
+
+    /// How far a pod is enforced, if the kernel is in step.
+    pub(crate) fn progress(&self, pod: &ObjectName) -> Progress {
+        if self.finder.doors().of_pods.contains_key(pod) {
+            Progress::Enforced
+        } else {
+            Progress::WithoutDoor { required: self.options.required }
+        }
     }
 
     /// Devices or routes have changed.
@@ -72,12 +82,19 @@ impl DoorKeeper {
         unreported.chain(self.finder.retry_after().map(|wait| Instant::now() + wait)).min()
     }
 
+    /// The kernel has what was found: says how long the pods were there before.
+    pub(crate) fn committed(&mut self) {
+        for appeared in self.finder.take_opened() {
+            self.metrics.pod_enforced(appeared.elapsed());
+        }
+    }
+
     /// Finds the doors as they are now, and hands them to the compiler.
     pub(crate) fn find(&mut self, compiler: &mut Compiler) {
         match self.finder.find() {
             Ok(true) => {
                 let mut doors = self.finder.doors().clone();
-                if self.allow_tunnels {
+                if self.options.allow_tunnels {
                     doors.tunnels.clear();
                 }
                 compiler.put_doors(&doors);

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use policy_compiler::model::{Door, Doors, ObjectName, Pod};
 
@@ -25,6 +25,15 @@ use network::Network;
 use pods::{Noted, Pods};
 use schedule::Schedule;
 
+/// How the doors of pods are guarded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DoorOptions {
+    /// Whether a pod whose door is unknown is closed.
+    pub required: bool,
+    /// Whether what pods send to tunnels of the nodes passes.
+    pub allow_tunnels: bool,
+}
+
 /// Finds the doors of the pods of a node, in the network namespace of the thread that opens it.
 ///
 /// Its owner reports pods, and changes of devices and routes; it looks when it is asked to [`find`](Self::find).
@@ -36,6 +45,8 @@ pub struct Finder {
     missing: BTreeMap<ObjectName, Missing>,
     doors: Doors,
     recalled: BTreeMap<ObjectName, Arc<str>>,
+    /// When the devices appeared that have become doors.
+    opened: Vec<Instant>,
     pods_changed: bool,
     links_changed: bool,
     /// The pods to look at in the next round.
@@ -59,6 +70,7 @@ impl Finder {
             missing: BTreeMap::new(),
             doors: Doors::default(),
             recalled: BTreeMap::new(),
+            opened: Vec::new(),
             pods_changed: false,
             links_changed: true,
             concerned: BTreeSet::new(),
@@ -135,6 +147,11 @@ impl Finder {
         let pod = self.doors.of_pods.iter().find(|(_, door)| door.device == name);
         let pod = pod.map(|(pod, _)| pod.clone());
         Some((name, pod))
+    }
+
+    /// When the devices appeared that have become doors since the last call, as far as that was seen.
+    pub fn take_opened(&mut self) -> Vec<Instant> {
+        std::mem::take(&mut self.opened)
     }
 
     /// The node's pods that have no door, and why.
@@ -302,6 +319,7 @@ impl Finder {
                 && let Some(link) = self.network.link(device)
             {
                 self.held.insert(name.clone(), Held::new(link));
+                self.opened.extend(self.network.take_appearance(device));
                 moved.insert(name);
             }
         }

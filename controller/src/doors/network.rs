@@ -6,6 +6,7 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use policy_compiler::model::{LinkAddress, Tunnel};
 
@@ -31,6 +32,8 @@ pub(super) struct Network {
     socket: Socket,
     generic: Socket,
     links: BTreeMap<u32, Link>,
+    /// When devices appeared, as far as that was seen.
+    appeared: BTreeMap<u32, Instant>,
     tunnels: BTreeSet<Tunnel>,
     leads: BTreeMap<IpAddr, Lead>,
     /// The addresses of the devices' other ends.
@@ -54,6 +57,7 @@ impl Network {
             socket: Socket::open()?,
             generic: Socket::generic()?,
             links: BTreeMap::new(),
+            appeared: BTreeMap::new(),
             tunnels: BTreeSet::new(),
             leads: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -80,11 +84,22 @@ impl Network {
             _ => false,
         };
         self.shown.retain(|index, _| same(index));
+        self.appeared.retain(|index, _| same(index));
+        if !before.is_empty() {
+            let now = Instant::now();
+            let new = self.links.keys().filter(|index| !same(index));
+            self.appeared.extend(new.map(|index| (*index, now)));
+        }
         Ok(())
     }
 
     pub(super) fn link(&self, index: u32) -> Option<&Link> {
         self.links.get(&index)
+    }
+
+    /// When a device appeared, if that was seen; said once.
+    pub(super) fn take_appearance(&mut self, index: u32) -> Option<Instant> {
+        self.appeared.remove(&index)
     }
 
     /// The device of a name.

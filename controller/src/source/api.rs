@@ -4,6 +4,7 @@
 //! objects are listed again, and those that are gone from the list count as gone. Whatever fails, what has
 //! been handed on stays known.
 
+mod asking;
 mod decode;
 mod definition;
 mod deletions;
@@ -12,10 +13,13 @@ mod listener;
 mod node;
 mod nodes;
 mod objects;
+mod own_set;
 mod policies;
 mod retries;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use own_set::is_deleted;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -30,8 +34,9 @@ use kube::api::ListParams;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
+use policy_compiler::model::ObjectName;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -137,15 +142,23 @@ impl ApiServer {
         Ok(Self { client, heard, runtime })
     }
 
+    /// Its client, which works as long as the objects are followed.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Hands all objects to `hand_on`, of nodes only the one of this name unless a policy names others, and then each
     /// change of what is read of them at once, until `hand_on` returns false. What `beside` makes of the client runs
-    /// beside that. Remarks on policies go into `remarks`, as far as there is room.
+    /// beside that. Remarks on policies go into `remarks`, as far as there is room. Pods whose names come out of
+    /// `unknown` are asked for.
+    #[expect(clippy::too_many_arguments, reason = "each is a way of its own out of the agent's other parts")]
     pub(crate) fn follow<B: Future<Output = ()>>(
         self,
         node: &str,
         health: Health,
         metrics: &Metrics,
         remarks: Sender<PolicyNews>,
+        unknown: UnboundedReceiver<ObjectName>,
         hand_on: impl Fn(Changes) -> bool,
         beside: impl FnOnce(Client) -> B,
     ) {
@@ -188,6 +201,7 @@ impl ApiServer {
                 Ended = follower.follow_nodes(&all, node) => {}
                 Ended = follower.follow::<Pod>(&all, &(), &pods) => {}
                 Ended = follower.settle_deletions(&namespaces) => {}
+                Ended = follower.look_for_pods(&pods, unknown) => {}
                 Ended = follower.look_at_ages() => {}
             }
         });
@@ -381,19 +395,20 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
         let mut retries = Retries::default();
         loop {
             let held = self.deletions.next().await;
-            let (namespace, version) = match deletions::ask_for(&held.namespace, &self.client).await {
-                Ok(answer) => answer,
-                Err(error) => {
-                    self.metrics.source_failure();
-                    let reason =
-                        format!("cannot ask for namespace {}: {}", held.namespace, root_cause(&error));
-                    if retries.is_new(&reason) {
-                        warn!("{reason}; its deleted policies stay enforced");
+            let (namespace, version) =
+                match asking::ask_for(&format!("metadata.name={}", held.namespace), &self.client).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        self.metrics.source_failure();
+                        let reason =
+                            format!("cannot ask for namespace {}: {}", held.namespace, root_cause(&error));
+                        if retries.is_new(&reason) {
+                            warn!("{reason}; its deleted policies stay enforced");
+                        }
+                        tokio::time::sleep(retries.wait()).await;
+                        continue;
                     }
-                    tokio::time::sleep(retries.wait()).await;
-                    continue;
-                }
-            };
+                };
             if retries.end() {
                 info!("namespaces of deleted policies can be asked for again");
             }
@@ -405,6 +420,31 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
                 return ended;
             }
         }
+    }
+
+    /// Asks for pods that the CNI plugin has reported and no watch has shown yet.
+    async fn look_for_pods(
+        &self,
+        pods: &RefCell<Known<Pod>>,
+        mut unknown: UnboundedReceiver<ObjectName>,
+    ) -> Ended {
+        while let Some(ObjectName { namespace, name }) = unknown.recv().await {
+            let fields = format!("metadata.namespace={namespace},metadata.name={name}");
+            match asking::ask_for::<Pod>(&fields, &self.client).await {
+                Ok((pod, version)) => {
+                    let update = pods.borrow_mut().take_asked(&ObjectName { namespace, name }, pod, version);
+                    if let Err(ended) = self.hand_on(Vec::from_iter(update), Instant::now()) {
+                        return ended;
+                    }
+                }
+                // The plugin hears that the pod is unknown, and the runtime tries again.
+                Err(error) => {
+                    self.metrics.source_failure();
+                    warn!("cannot ask for pod {namespace}/{name}: {}", root_cause(&error));
+                }
+            }
+        }
+        std::future::pending().await
     }
 
     /// Looks whether there is any Node. Where that cannot be known, the name of the own one has to be proven.

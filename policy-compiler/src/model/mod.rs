@@ -21,7 +21,7 @@ pub use cluster_policy::{Action, ClusterNetworkPolicy, Priority, Tier, TierRule}
 pub use default_deny::DefaultDeny;
 pub use door::{ALLOWED_SOURCES_ANNOTATION, Door, Doors, LinkAddress, Tunnel};
 pub use labels::{LabelSelector, Labels, Operator, Requirement};
-pub use pod::{ContainerPort, Pod};
+pub use pod::{ContainerPort, Pod, PodUid, STATIC_POD_ANNOTATION};
 pub use pods_to_node::{PodsToNode, UnknownChoice};
 pub use policy::{IpBlock, NamespaceScope, NetworkPolicy, Peer, PodPeer, PortMatch, PortRange, Rule};
 pub use port::{PortNumber, Protocol, UnknownProtocol};

@@ -14,6 +14,8 @@ pub struct Pod {
     /// The kind of the workload that it stands for, such as `Deployment`; `None` for a Pod. Only a Pod is always allowed
     /// to reach itself: what a workload sends to itself goes from one of its pods to another.
     pub workload: Option<Arc<str>>,
+    /// By what the pod is told from others of its name; `None` where nothing says it.
+    pub uid: Option<PodUid>,
     /// `metadata.labels`
     pub labels: Labels,
     /// `spec.nodeName`; `None` until the pod is scheduled, and for a workload whose template names no node.
@@ -36,6 +38,26 @@ pub struct Pod {
     pub origin: Option<Origin>,
 }
 
+/// `metadata.uid`. Of the object that shows a static pod it is the annotation [`STATIC_POD_ANNOTATION`]: by that the node
+/// knows the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PodUid([u8; 16]);
+
+/// The annotation in which the object that shows a static pod has the identifier by which its node knows the pod.
+pub const STATIC_POD_ANNOTATION: &str = "kubernetes.io/config.hash";
+
+impl PodUid {
+    /// The one that is written so, in 32 hexadecimal digits with or without dashes; `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: String = text.chars().filter(|letter| *letter != '-').collect();
+        let is_written = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_written
+            .then(|| u128::from_str_radix(&digits, 16).ok())
+            .flatten()
+            .map(|uid| Self(uid.to_be_bytes()))
+    }
+}
+
 /// `core/v1 ContainerPort`
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerPort {
@@ -53,6 +75,7 @@ impl Pod {
         Self {
             name,
             workload: None,
+            uid: None,
             labels: Labels::new(),
             node: None,
             host_network: false,

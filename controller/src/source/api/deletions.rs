@@ -6,49 +6,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use kube::api::ListParams;
-use kube::{Api, Client};
 use policy_compiler::model::ObjectName;
 use tokio::sync::Notify;
 
-use super::decode::Object;
 use super::node::OwnNode;
-use super::objects::Namespace;
 use crate::source::Update;
-
-/// How long an answer may take.
-const LONGEST_ANSWER: Duration = Duration::from_secs(10);
-
-/// Why a namespace is not known.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// The API server refuses, or cannot be reached.
-    #[error("the API server does not list it")]
-    Refused(#[from] kube::Error),
-    /// It does not answer in time.
-    #[error("no answer for {} seconds", LONGEST_ANSWER.as_secs())]
-    Late,
-}
-
-/// Asks for a namespace. Returns it, if it exists, and the version of its kind that shows that.
-///
-/// # Errors
-///
-/// If there is no answer in time.
-pub(super) async fn ask_for(
-    namespace: &str,
-    client: &Client,
-) -> Result<(Option<Object<Namespace>>, Option<u64>), Error> {
-    // A list, since the role of the agent allows that, and since it says how new it is also where there is nothing.
-    let only = ListParams::default().fields(&format!("metadata.name={namespace}"));
-    let namespaces = Api::<Object<Namespace>>::all(client.clone());
-    let list =
-        tokio::time::timeout(LONGEST_ANSWER, namespaces.list(&only)).await.map_err(|_| Error::Late)??;
-    let version = list.metadata.resource_version.and_then(|version| version.parse().ok());
-    Ok((list.items.into_iter().next(), version))
-}
 
 /// Deleted policies that are not handed on yet.
 #[derive(Default)]

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use policy_compiler::manifest::{self, Problem};
 use policy_compiler::model::{
-    self, ALLOWED_SOURCES_ANNOTATION, AUDIT_ANNOTATION, ContainerPort, ObjectName, PolicyName, PortNumber,
-    Protocol, asks_for_audit,
+    self, ALLOWED_SOURCES_ANNOTATION, AUDIT_ANNOTATION, ContainerPort, ObjectName, PodUid, PolicyName,
+    PortNumber, Protocol, STATIC_POD_ANNOTATION, asks_for_audit,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -316,7 +316,10 @@ impl Pod {
         let restartable = |container: &Container| container.restart_policy.as_deref() == Some("Always");
         let init_containers = spec.init_containers.into_iter().flatten().filter(restartable);
         let containers = init_containers.chain(spec.containers.into_iter().flatten());
+        let static_uid = metadata.annotations.as_ref().and_then(|all| all.get(STATIC_POD_ANNOTATION));
+        let uid = static_uid.or(metadata.uid.as_ref()).and_then(|uid| PodUid::parse(uid));
         model::Pod {
+            uid,
             labels: metadata.labels.unwrap_or_default(),
             node: spec.node_name.filter(|name| !name.is_empty()).map(Into::into),
             host_network,
@@ -385,6 +388,7 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
     struct Kept {
         name: Option<String>,
         namespace: Option<String>,
+        uid: Option<String>,
         labels: Option<BTreeMap<String, String>>,
         annotations: Option<Annotations>,
         resource_version: Option<String>,
@@ -399,24 +403,33 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
         // `ALLOWED_SOURCES_ANNOTATION`
         #[serde(rename = "podfence.io/allowed-sources")]
         allowed_sources: Option<String>,
+        // `STATIC_POD_ANNOTATION`
+        #[serde(rename = "kubernetes.io/config.hash")]
+        static_pod: Option<String>,
     }
     let Kept {
         name,
         namespace,
+        uid,
         labels,
         annotations,
         resource_version,
         creation_timestamp,
         deletion_timestamp,
     } = Kept::deserialize(deserializer)?;
-    let annotations = annotations.map(|Annotations { audit, allowed_sources }| {
-        let kept = [(AUDIT_ANNOTATION, audit), (ALLOWED_SOURCES_ANNOTATION, allowed_sources)];
+    let annotations = annotations.map(|Annotations { audit, allowed_sources, static_pod }| {
+        let kept = [
+            (AUDIT_ANNOTATION, audit),
+            (ALLOWED_SOURCES_ANNOTATION, allowed_sources),
+            (STATIC_POD_ANNOTATION, static_pod),
+        ];
         kept.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     });
     let rest = ObjectMeta::default();
     Ok(ObjectMeta {
         name,
         namespace,
+        uid,
         labels,
         annotations,
         resource_version,
