@@ -2,6 +2,8 @@
 
 mod adoption;
 mod search;
+mod start;
+mod starting_pods;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +12,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use podfence_cni::protocol::{Answer, Request};
 use policy_compiler::compile::{self, Compiler, Concerned};
 use policy_compiler::model::{ObjectName, Pod, PolicyName};
 use policy_compiler::ruleset::{Operation, Packet, Ruleset, SetRole, TableFamily, Transaction, in_steps};
@@ -27,8 +28,8 @@ use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
 use crate::node_addresses::RefusedAddresses;
 use crate::refusals::Refusals;
-use crate::sandboxes::{Order, Progress, Sandboxes};
-use crate::source::{Knowledge, Update};
+use crate::sandboxes::Sandboxes;
+use crate::source::Update;
 use crate::status::isolated_pods;
 use adoption::{adopt_all, keep_barred};
 use search::Search;
@@ -239,107 +240,6 @@ impl<K: Nftables> Enforcer<K> {
             doors.note(name, pod.as_ref());
         }
         self.compiler.put_pod(name, pod);
-    }
-
-    /// Carries out what the CNI plugin asks.
-    fn take_order(&mut self, order: Order) {
-        let Some(sandboxes) = &mut self.sandboxes else { return };
-        // Until the objects are known, the restored table may do for a pod that it had.
-        if !self.programmed
-            && let Request::Add(sandbox) = &order.request
-            && self.saved.as_ref().is_some_and(|saved| saved.readdress(sandbox))
-        {
-            // If nobody waits any more, the plugin has given up.
-            let _ = order.answer.send(Answer::Done);
-        }
-        let progress = progress(self.standing, &self.health, self.doors.as_ref());
-        for (name, pod) in sandboxes.take(order, progress) {
-            self.put_pod(&name, pod);
-        }
-    }
-
-    /// Answers the CNI plugin about pods that are enforced by now.
-    fn answer_plugin(&mut self) {
-        if let Some(sandboxes) = &mut self.sandboxes {
-            sandboxes.answer(progress(self.standing, &self.health, self.doors.as_ref()));
-        }
-    }
-
-    /// Decides whether enough is known to enforce.
-    fn learn(&mut self, knowledge: &Knowledge) {
-        match knowledge {
-            Knowledge::Complete => self.health.good(Condition::Source),
-            Knowledge::Stale(reason) => self.health.bad(Condition::Source, reason.clone()),
-            Knowledge::Pending(missing) => return self.health.bad(Condition::Source, missing.clone()),
-            Knowledge::Partial(missing) => {
-                self.health.bad(Condition::Source, missing.clone());
-                // An agent before this one may have enforced what cannot be read: its table stays whole.
-                if self.standing == Standing::Waiting && !matches!(self.kernel.read(), Ok(None)) {
-                    warn!(missing, "what the kernel holds stays as it is until everything can be read");
-                    return;
-                }
-            }
-        }
-        self.examine_strictness();
-        if self.standing == Standing::Waiting && self.is_right_node() && !self.would_stop_guarding() {
-            self.standing = Standing::Unknown;
-        }
-    }
-
-    /// Whether the pods behind the node's devices are those of the node that this agent is to enforce. With the
-    /// name of another node it would isolate nobody, and undo what an agent before it has programmed.
-    fn is_right_node(&mut self) -> bool {
-        let Some(doors) = &mut self.doors else { return true };
-        doors.find(&mut self.compiler);
-        let pod = doors.pod_of_another_node(&self.compiler);
-        let Some(Pod { name, node, .. }) = pod else {
-            self.health.good(Condition::NodeName);
-            return true;
-        };
-        let node = node.unwrap_or_default();
-        let reason = format!(
-            "the pods behind this node's devices are bound to other nodes ({name} to {node}): --node-name (NODE_NAME) \
-             has to be the name that they have in spec.nodeName"
-        );
-        if self.health.is_good(Condition::NodeName) {
-            warn!("{reason}; what the kernel holds stays");
-        }
-        self.health.bad(Condition::NodeName, reason);
-        false
-    }
-
-    /// Whether an agent before this one guards pod ranges, and the node does not name any now: its table stays
-    /// whole until the node does.
-    fn would_stop_guarding(&mut self) -> bool {
-        self.compiler.lacks_pod_ranges()
-            && match self.kernel.read() {
-                Ok(table) => table.into_iter().flat_map(|table| table.sets).any(|(name, set)| {
-                    matches!(name.role(), SetRole::PodRanges(_))
-                        && set.is_none_or(|set| !set.elements.is_empty())
-                }),
-                Err(_) => true,
-            }
-    }
-
-    /// Says it if strict start is asked for and the node does not say which addresses are its pods'.
-    fn examine_strictness(&mut self) {
-        let idle = self.compiler.lacks_pod_ranges();
-        match (self.idle_strictness, idle) {
-            (false, true) => {
-                let reason = "strict start has nothing to guard: the node's object is missing or names no \
-                              pod range (spec.podCIDRs)";
-                warn!("{reason}; what the kernel guards stays guarded");
-                if self.must_guard {
-                    self.health.bad(Condition::PodRanges, reason.to_owned());
-                }
-            }
-            (true, false) => {
-                info!("the node's pod ranges are known");
-                self.health.good(Condition::PodRanges);
-            }
-            _ => {}
-        }
-        self.idle_strictness = idle;
     }
 
     /// Brings the kernel in step with the objects.
@@ -570,21 +470,5 @@ impl<K: Nftables> Enforcer<K> {
         let chains = chains(self.compiler.ruleset()) + self.compiler.door_ruleset().map_or(0, chains);
         self.metrics.size(chains, self.compiler.elements());
         Ok(changes)
-    }
-}
-
-/// How far pods are enforced that the compiler has.
-fn progress(
-    standing: Standing,
-    health: &Health,
-    doors: Option<&DoorKeeper>,
-) -> impl Fn(&ObjectName) -> Progress {
-    move |pod| match (standing, doors) {
-        (Standing::InStep, Some(doors)) => doors.progress(pod),
-        (Standing::InStep, None) => Progress::Enforced,
-        (Standing::Waiting | Standing::Unknown, _) => {
-            let reason = health.why_not_ready();
-            Progress::Pending(reason.unwrap_or_else(|| "the kernel is not in step yet".to_owned()))
-        }
     }
 }

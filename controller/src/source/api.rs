@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use kube::api::ListParams;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
@@ -388,70 +387,6 @@ impl<F: Fn(Changes) -> bool> Follower<'_, F> {
             Entry::Vacant(_) => return Ok(()),
         }
         self.hand_on(Vec::new(), received)
-    }
-
-    /// Hands on deleted policies, with what their namespaces have become meanwhile.
-    async fn settle_deletions(&self, namespaces: &RefCell<Known<Namespace>>) -> Ended {
-        let mut retries = Retries::default();
-        loop {
-            let held = self.deletions.next().await;
-            let (namespace, version) =
-                match asking::ask_for(&format!("metadata.name={}", held.namespace), &self.client).await {
-                    Ok(answer) => answer,
-                    Err(error) => {
-                        self.metrics.source_failure();
-                        let reason =
-                            format!("cannot ask for namespace {}: {}", held.namespace, root_cause(&error));
-                        if retries.is_new(&reason) {
-                            warn!("{reason}; its deleted policies stay enforced");
-                        }
-                        tokio::time::sleep(retries.wait()).await;
-                        continue;
-                    }
-                };
-            if retries.end() {
-                info!("namespaces of deleted policies can be asked for again");
-            }
-            let mut updates =
-                Vec::from_iter(namespaces.borrow_mut().take_asked(&held.namespace, namespace, version));
-            let (policies, received) = self.deletions.release(held);
-            updates.extend(policies);
-            if let Err(ended) = self.hand_on(updates, received.unwrap_or_else(Instant::now)) {
-                return ended;
-            }
-        }
-    }
-
-    /// Asks for pods that the CNI plugin has reported and no watch has shown yet.
-    async fn look_for_pods(
-        &self,
-        pods: &RefCell<Known<Pod>>,
-        mut unknown: UnboundedReceiver<ObjectName>,
-    ) -> Ended {
-        while let Some(ObjectName { namespace, name }) = unknown.recv().await {
-            let fields = format!("metadata.namespace={namespace},metadata.name={name}");
-            match asking::ask_for::<Pod>(&fields, &self.client).await {
-                Ok((pod, version)) => {
-                    let update = pods.borrow_mut().take_asked(&ObjectName { namespace, name }, pod, version);
-                    if let Err(ended) = self.hand_on(Vec::from_iter(update), Instant::now()) {
-                        return ended;
-                    }
-                }
-                // The plugin hears that the pod is unknown, and the runtime tries again.
-                Err(error) => {
-                    self.metrics.source_failure();
-                    warn!("cannot ask for pod {namespace}/{name}: {}", root_cause(&error));
-                }
-            }
-        }
-        std::future::pending().await
-    }
-
-    /// Looks whether there is any Node. Where that cannot be known, the name of the own one has to be proven.
-    async fn look_for_nodes(&self) {
-        let one = ListParams::default().limit(1);
-        let nodes = Api::<Node>::all(self.client.clone()).list_metadata(&one).await;
-        self.node.borrow_mut().among_nodes(nodes.map_or(true, |nodes| !nodes.items.is_empty()));
     }
 
     /// Looks now and then whether nothing has been heard of a kind for too long.
