@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 use super::*;
 use crate::kernel::Kernel;
 use crate::refusals::{PolicyContent, PolicyNews};
-use crate::source::Changes;
+use crate::source::{Changes, Knowledge};
 
 /// The longest that anything may take.
 const BOUND: Duration = Duration::from_secs(20);
