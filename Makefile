@@ -5,7 +5,7 @@ RUNNER := $(CURDIR)/tests/run-privileged
 HOST := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 export CARGO_TARGET_$(HOST)_RUNNER := $(RUNNER)
 
-.PHONY: bench demo demo-cluster test lint prepare prepare-tests
+.PHONY: bench demo demo-cluster lint prepare prepare-tests release test
 
 ## Shows policies deciding about real packets, in network namespaces of its own.
 demo: prepare
@@ -26,6 +26,10 @@ bench: prepare
 test: prepare-tests lint
 	cargo build --release --locked
 	cargo test --release --workspace --locked
+
+## The files of a release, in target/release-files: docs/release.md.
+release: prepare
+	release/build
 
 lint: prepare
 	cargo fmt --all -- --check
