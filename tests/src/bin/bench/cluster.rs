@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lab::testbed::{cluster_policy_definition, listen, policy, wait_until};
 use lab::{Agent, Api, ControlPlane, Lab, Outcome, Probe, Protocol, Topology, Underlay, User};
 use serde_json::{Value, json};
@@ -39,8 +39,12 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
     create(plane.api(), &namespaces().chain([own]).collect::<Vec<_>>())?;
     create(plane.api(), &[&client, &server].map(|pod| pod.manifest(&[], &[])))?;
     let kubeconfig = plane.kubeconfig(User::Agent)?;
+    let folder = tempfile::tempdir()?;
+    let state = folder.path().join("state");
     let start_agent = || {
-        let mut agent = Agent::start_with(&node, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()])?;
+        let arguments =
+            ["--kubeconfig".as_ref(), kubeconfig.as_os_str(), "--state".as_ref(), state.as_os_str()];
+        let mut agent = Agent::start_with(&node, arguments)?;
         agent.wait_ready(BOUND)?;
         Ok::<_, anyhow::Error>(agent)
     };
@@ -55,7 +59,12 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
         // The definition takes a moment until it takes objects.
         wait_until(BOUND, || plane.api().put(&policy))?;
     }
-    let memory = start_agent()?.resident_memory()?;
+    let agent = start_agent()?;
+    wait_until(BOUND, || {
+        ensure!(agent.metric("podfence_state_saved_timestamp_seconds")? > 0, "the state is not saved");
+        Ok(())
+    })?;
+    let memory = agent.resident_memory()?;
     Ok(vec![
         Figure::time(
             "write to the API server → packets judged by it, p50",
