@@ -312,6 +312,11 @@ impl Batch {
         self.messages
     }
 
+    /// How long the messages are, bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Whether there is no message.
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()

@@ -224,12 +224,22 @@ impl Table<'_> {
     }
 
     /// Elements of a set, each as [`element`] makes it. One that is there already stays.
-    pub(crate) fn add_elements(self, batch: &mut Batch, set: &str, elements: &[Vec<u8>]) {
+    pub(crate) fn add_elements<E: AsRef<[u8]>>(
+        self,
+        batch: &mut Batch,
+        set: &str,
+        elements: impl IntoIterator<Item = E>,
+    ) {
         self.elements(batch, (NFT_MSG_NEWSETELEM, NLM_F_CREATE), set, elements);
     }
 
     /// The end of elements, which must be there.
-    pub(crate) fn delete_elements(self, batch: &mut Batch, set: &str, elements: &[Vec<u8>]) {
+    pub(crate) fn delete_elements<E: AsRef<[u8]>>(
+        self,
+        batch: &mut Batch,
+        set: &str,
+        elements: impl IntoIterator<Item = E>,
+    ) {
         self.elements(batch, (NFT_MSG_DELSETELEM, 0), set, elements);
     }
 
@@ -238,12 +248,18 @@ impl Table<'_> {
         batch.push(NFT_MSG_DELSETELEM, 0, &self.named(&[(NFTA_SET_ELEM_LIST_SET, set)]));
     }
 
-    fn elements(self, batch: &mut Batch, (kind, flags): (u16, u16), set: &str, elements: &[Vec<u8>]) {
-        let mut rest = elements.iter().peekable();
+    fn elements<E: AsRef<[u8]>>(
+        self,
+        batch: &mut Batch,
+        (kind, flags): (u16, u16),
+        set: &str,
+        elements: impl IntoIterator<Item = E>,
+    ) {
+        let mut rest = elements.into_iter().peekable();
         while rest.peek().is_some() {
             let mut list = Vec::new();
             while let Some(element) = rest.next_if(|_| list.len() < LONGEST_LIST) {
-                write_attribute(&mut list, NFTA_LIST_ELEM, element);
+                write_attribute(&mut list, NFTA_LIST_ELEM, element.as_ref());
             }
             let mut attributes = self.named(&[(NFTA_SET_ELEM_LIST_SET, set)]);
             write_attribute(&mut attributes, NFTA_SET_ELEM_LIST_ELEMENTS, &list);

@@ -105,7 +105,7 @@ impl Move {
 /// In which of the pieces between the bounds of a map's intervals an address lies: how many bounds are before it.
 fn piece(set: &Set, address: IpAddr) -> usize {
     let address = bytes_of(address);
-    let is_before = |element: &&Vec<u8>| key(element).is_some_and(|bound| bound <= address.as_slice());
+    let is_before = |element: &&[u8]| key(element).is_some_and(|bound| bound <= address.as_slice());
     set.elements.iter().filter(is_before).count()
 }
 
@@ -116,7 +116,7 @@ fn plan(moves: &[Move], pod: &str, saved: &Listed, now: &Listed) -> Batch {
         let holder_set = restored_set(*family);
         let held_by = |address: &IpAddr| {
             let key_of = bytes_of(*address);
-            let elements = now.sets.get(&holder_set).into_iter().flat_map(|set| &set.elements);
+            let elements = now.sets.get(&holder_set).into_iter().flat_map(|set| set.elements.iter());
             let mut held = elements.filter(|element| key(element) == Some(key_of.as_slice()));
             held.next().and_then(|element| comment_of(Attributes(element).get(NFTA_SET_ELEM_USERDATA)?))
         };
@@ -127,30 +127,27 @@ fn plan(moves: &[Move], pod: &str, saved: &Listed, now: &Listed) -> Batch {
         let left = old.filter(|old| held_by(old) == Some(pod));
         let gone: Vec<_> = left.iter().chain(new).map(|address| bytes_of(*address)).collect();
         for (name, set) in &now.sets {
-            let elements = parts_of(set, *family, &gone).cloned().collect::<Vec<_>>();
-            Table(TABLE).delete_elements(&mut batch, name, &elements);
+            Table(TABLE).delete_elements(&mut batch, name, parts_of(set, *family, &gone));
         }
         let (Some(old), Some(new)) = (old, new) else { continue };
         let (from, to) = (bytes_of(*old), bytes_of(*new));
         for (name, set) in &saved.sets {
             let elements = parts_of(set, *family, std::slice::from_ref(&from));
-            let elements: Vec<_> = elements.map(|element| moved(element, &from, &to)).collect();
-            Table(TABLE).add_elements(&mut batch, name, &elements);
+            Table(TABLE).add_elements(&mut batch, name, elements.map(|element| moved(element, &from, &to)));
         }
-        Table(TABLE).add_elements(&mut batch, &holder_set, &[holder(*new, pod)]);
+        Table(TABLE).add_elements(&mut batch, &holder_set, [holder(*new, pod)]);
     }
     batch
 }
 
 /// The elements of a set of addresses, or of pairs of them, that have one of these in their keys.
-fn parts_of<'a>(set: &'a Set, family: Family, addresses: &[Vec<u8>]) -> impl Iterator<Item = &'a Vec<u8>> {
+fn parts_of<'a>(set: &'a Set, family: Family, addresses: &[Vec<u8>]) -> impl Iterator<Item = &'a [u8]> {
     let address = family.key_type();
     let fits = [address, address << TYPE_BITS | address].contains(&set.key_type)
         && set.flags & (NFT_SET_INTERVAL | NFT_SET_TIMEOUT) == 0;
-    let elements = if fits { set.elements.as_slice() } else { &[] };
-    elements.iter().filter(move |element| {
+    set.elements.iter().filter(move |element| {
         let mut parts = key(element).unwrap_or_default().chunks(family.length());
-        parts.any(|part| addresses.iter().any(|address| address == part))
+        fits && parts.any(|part| addresses.iter().any(|address| address == part))
     })
 }
 

@@ -27,8 +27,8 @@ const CHECKSUM: usize = 32;
 pub struct State {
     /// Of what the state is.
     pub header: Header,
-    /// The messages that make the table.
-    pub(super) messages: Vec<u8>,
+    /// The messages that make the table, in pieces of whole messages.
+    pub(super) messages: Vec<Vec<u8>>,
 }
 
 /// Of what a state is.
@@ -74,7 +74,7 @@ impl State {
         let (header, messages) = content.split_at_checked(end + 1).ok_or_else(damaged)?;
         let header: Header = serde_json::from_slice(header).map_err(|_| damaged())?;
         check_owner(path, (&header.node, &header.host), node)?;
-        Ok(Some(Self { header, messages: messages.to_vec() }))
+        Ok(Some(Self { header, messages: vec![messages.to_vec()] }))
     }
 
     /// Writes the state in place of the one before: whoever reads the file, at any moment, finds one of both.
@@ -89,8 +89,8 @@ impl State {
             source: source.into(),
         })?;
         content.push(b'\n');
-        content.extend(&self.messages);
-        write(path, FORMAT, &content)
+        let messages = self.messages.iter().map(Vec::as_slice);
+        write(path, FORMAT, &std::iter::once(content.as_slice()).chain(messages))
     }
 }
 
@@ -135,7 +135,7 @@ impl Ranges {
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let path = &beside(path);
         let content = serde_json::to_vec(self).map_err(|source| file("write", path)(source.into()))?;
-        write(path, RANGES_FORMAT, &content)
+        write(path, RANGES_FORMAT, &std::iter::once(content.as_slice()))
     }
 }
 
@@ -216,13 +216,16 @@ fn check_owner(path: &Path, (node, host): (&str, &str), expected: Option<&str>) 
 }
 
 /// Writes a file in place of the one before, and does not return until it is on disk.
-fn write(path: &Path, format: &str, content: &[u8]) -> Result<(), Error> {
+fn write<'a>(
+    path: &Path,
+    format: &'a str,
+    content: &(impl Iterator<Item = &'a [u8]> + Clone),
+) -> Result<(), Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("make", folder))?;
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
-    let bytes = [format.as_bytes(), b"\n", content].concat();
     let put = || {
         // One that another program left, or a link, is not written through.
         match fs::remove_file(&new) {
@@ -230,8 +233,12 @@ fn write(path: &Path, format: &str, content: &[u8]) -> Result<(), Error> {
             _ => {}
         }
         let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        written.write_all(&bytes)?;
-        written.write_all(&Sha256::digest(&bytes))?;
+        let mut checksum = Sha256::new();
+        for piece in [format.as_bytes(), b"\n"].into_iter().chain(content.clone()) {
+            written.write_all(piece)?;
+            checksum.update(piece);
+        }
+        written.write_all(&checksum.finalize())?;
         written.sync_all()?;
         fs::rename(&new, path)?;
         fs::File::open(folder)?.sync_all()

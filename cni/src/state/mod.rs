@@ -8,6 +8,7 @@
 
 mod address;
 mod file;
+mod packed;
 mod table;
 #[cfg(test)]
 mod tests;

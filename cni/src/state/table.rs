@@ -10,6 +10,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::file::host;
+use super::packed::Packed;
 use super::{Error, Header, RESTORED_CHAIN, SavedPod, State, TABLE, Timestamp, restored_set};
 use crate::netlink::numbers::{
     NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE,
@@ -32,6 +33,9 @@ const READS: u32 = 10;
 
 /// How much longer each pause between these is than the last.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a piece of the messages becomes, bytes, before the next one begins.
+const PIECE: usize = 1 << 16;
 
 /// The sets of pods whose doors are unknown, without the family. They exist with `--require-doors`.
 const WITHOUT_DOOR: &str = "without_door";
@@ -67,7 +71,7 @@ pub(super) struct Set {
     /// Its attributes but the name of the table.
     declaration: Vec<u8>,
     /// The attributes of each element.
-    pub(super) elements: Vec<Vec<u8>>,
+    pub(super) elements: Packed,
 }
 
 /// The table.
@@ -115,7 +119,7 @@ impl State {
     /// A digest of what it enforces, and for which pods, whenever that was.
     pub fn digest(&self) -> String {
         let mut digest = Sha256::new();
-        digest.update(&self.messages);
+        self.messages.iter().for_each(|piece| digest.update(piece));
         for SavedPod { pod, addresses } in &self.header.pods {
             digest.update(format!("{pod} {:?} {addresses:?}\n", pod.uid));
         }
@@ -131,7 +135,7 @@ impl State {
         let flags = if owned && persistent != 0 { NFT_TABLE_F_OWNER | persistent } else { 0 };
         let mut batch = Batch::default();
         Table(TABLE).create(&mut batch, flags);
-        listed.write_content(&mut batch);
+        listed.write_content(&mut batch, |_| ());
         self.mark(&mut batch, listed.sets.len());
         batch.into_messages()
     }
@@ -152,7 +156,7 @@ impl State {
                 of_family.for_each(|address| _ = held.entry(*address).or_insert(&pod.pod));
             }
             let held = held.into_iter().map(|(address, pod)| holder(address, &pod.to_string()));
-            table.add_elements(batch, &set, &held.collect::<Vec<_>>());
+            table.add_elements(batch, &set, held);
         }
     }
 
@@ -217,9 +221,9 @@ fn read_once(nftables: &mut Nftables) -> Result<Option<Listed>, netlink::Error> 
 
 impl Listed {
     /// The table that messages make.
-    fn of(written: &[u8]) -> Self {
+    fn of(written: &[Vec<u8>]) -> Self {
         let mut listed = Self::default();
-        for message in messages(written) {
+        for message in written.iter().flat_map(|piece| messages(piece)) {
             let attributes = message.attributes();
             match message.kind {
                 NFT_MSG_NEWTABLE => {
@@ -255,7 +259,7 @@ impl Listed {
                     flags: number(NFTA_SET_FLAGS),
                     key_type: number(NFTA_SET_KEY_TYPE),
                     declaration: chosen(attributes, &SET),
-                    elements: Vec::new(),
+                    elements: Packed::default(),
                 };
                 self.sets.insert(name.to_owned(), set);
             }
@@ -279,7 +283,7 @@ impl Listed {
             let addresses: BTreeSet<_> = pods.iter().flat_map(|pod| &pod.addresses).collect();
             let of_family = addresses.into_iter().filter(|address| Family::of(**address) == family);
             let keys = of_family.map(|address| bytes_of(*address)).filter(|key| !known.contains(key));
-            set.elements.extend(keys.map(|key| element(&key, None)));
+            keys.for_each(|key| set.elements.push(&element(&key, None)));
             set.sort();
         }
     }
@@ -295,16 +299,24 @@ impl Listed {
         hexadecimal(&digest.finalize())
     }
 
-    fn write(&self) -> Vec<u8> {
+    /// The messages that make it, in pieces that a process gives back when it has done with them.
+    fn write(&self) -> Vec<Vec<u8>> {
+        let mut pieces = Vec::new();
         let mut batch = Batch::default();
         Table(TABLE).create(&mut batch, self.flags);
-        self.write_content(&mut batch);
-        batch.into_messages()
+        self.write_content(&mut batch, |batch| {
+            if batch.len() >= PIECE {
+                pieces.push(std::mem::take(batch).into_messages());
+            }
+        });
+        pieces.push(batch.into_messages());
+        pieces
     }
 
     /// What rules refer to comes before them; elements come before the rules, because the kernel examines those again
     /// whenever a map that they refer to changes.
-    fn write_content(&self, batch: &mut Batch) {
+    /// `done` gets the batch when a part of it is complete.
+    fn write_content(&self, batch: &mut Batch, mut done: impl FnMut(&mut Batch)) {
         let mut table = Vec::new();
         write_attribute(&mut table, NFTA_ANY_TABLE, &zero_terminated(TABLE));
         for chain in self.chains.values() {
@@ -316,7 +328,8 @@ impl Listed {
             batch.push(NFT_MSG_NEWSET, NLM_F_CREATE, &attributes);
         }
         for (name, set) in &self.sets {
-            Table(TABLE).add_elements(batch, name, &set.elements);
+            Table(TABLE).add_elements(batch, name, set.elements.iter());
+            done(batch);
         }
         for (name, chain) in &self.chains {
             for rule in &chain.rules {
@@ -325,6 +338,7 @@ impl Listed {
                 attributes.extend(rule);
                 batch.push(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, &attributes);
             }
+            done(batch);
         }
     }
 }
@@ -334,15 +348,14 @@ impl Set {
     fn take(&mut self, attributes: Attributes<'_>) {
         let elements = attributes.nested(NFTA_SET_ELEM_LIST_ELEMENTS);
         let elements = elements.into_iter().flat_map(Attributes::iter);
-        self.elements.extend(elements.map(|element| chosen(Attributes(element.value), &ELEMENT)));
+        elements.for_each(|element| self.elements.push(&chosen(Attributes(element.value), &ELEMENT)));
     }
 
     /// Sorts the elements as the kernel takes those of intervals: where one begins at the end of another, the end
     /// comes first. Says whether one is there twice.
     fn sort(&mut self) -> bool {
-        let place = |element: &Vec<u8>| (key(element).map(<[u8]>::to_vec), !is_end(element));
-        self.elements.sort_by_cached_key(place);
-        self.elements.windows(2).any(|pair| matches!(pair, [one, next] if place(one) == place(next)))
+        self.elements
+            .sort_by(|one, other| key(one).cmp(&key(other)).then_with(|| is_end(other).cmp(&is_end(one))))
     }
 }
 
