@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::error::chain;
 use crate::health::{Condition, Health};
+use crate::kernel::give_back_memory;
 use crate::metrics::Metrics;
 
 /// The state is written at most so often.
@@ -182,6 +183,7 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
             }
             if pending && (ending || due <= Instant::now()) {
                 let outcome = self.save();
+                give_back_memory();
                 pending = outcome.is_err();
                 due = Instant::now() + outcome.err().unwrap_or(INTERVAL);
             }

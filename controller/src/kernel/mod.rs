@@ -32,6 +32,7 @@ pub use error::{Error, Unfit};
 pub use packet_log::{LoggedPacket, PacketLog};
 pub use read::{RuleCounter, count_elements, list_counters, list_tuples};
 use sys::check_strictly;
+pub(crate) use sys::give_back_memory;
 pub use table::{Chain, Counter, Place, Rule, Table, Tables};
 pub use watch::Watch;
 
