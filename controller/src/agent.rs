@@ -25,7 +25,6 @@ use crate::datapath::{Examiner, LocalPods};
 use crate::denials::{self, Denial, Explainer};
 use crate::doors::{DoorKeeper, DoorOptions, Finder};
 use crate::enforcer::Enforcer;
-use crate::error::chain;
 use crate::events::{self, News};
 use crate::health::Health;
 use crate::heard::Heard;
@@ -33,7 +32,7 @@ use crate::http;
 use crate::kernel::{Connection, Kernel, Watch, routes};
 use crate::message::{Case, Message, Question};
 use crate::metrics::Metrics;
-use crate::plugin;
+use crate::plugin::{self, Plugin};
 use crate::refusals::{PolicyNews, Refusals};
 use crate::sandboxes::{Sandboxes, Server};
 use crate::source::Changes;
@@ -133,8 +132,9 @@ pub fn run(options: Options) -> Result<()> {
         Follower { node: &node_name, heard, health: &health, metrics: &metrics, threads: &threads };
     let news = News { problems, denials, policies };
     let client = follower.follow(&source, news, policy_news.clone(), unknown, hand_on)?;
-    if let Some(Installation { installer, .. }) = plugin.clone() {
-        let keeper = plugin::Keeper::new(installer, health.clone(), metrics.clone());
+    let plugin = plugin.map(|it| (Plugin::new(it.installer), it.daemon_set));
+    if let Some((plugin, _)) = &plugin {
+        let keeper = plugin::Keeper::new(plugin.clone(), health.clone(), metrics.clone());
         threads.spawn("plugin", move || keeper.run())?;
     }
     let examiner = Examiner::new(socket, health.clone(), metrics.clone(), complaints);
@@ -185,16 +185,12 @@ pub fn run(options: Options) -> Result<()> {
             _ = ended => Err(anyhow!("nothing is left to enforce for: the source has ended")),
         }
     });
-    if let Some((plugin, client)) = plugin.zip(client)
-        && let Some(daemon_set) = plugin.daemon_set
+    threads.stop();
+    if let Some(((plugin, Some(daemon_set)), client)) = plugin.zip(client)
         && runtime.block_on(is_deleted(client, &daemon_set))
     {
-        let removed = plugin::remove(&plugin.installer.configurations);
-        removed.unwrap_or_else(|error| {
-            warn!(error = chain(&error), "the CNI plugin stays in the configuration");
-        });
+        plugin.withdraw();
     }
-    threads.stop();
     commits.finish(&saving, LAST_WRITE);
     // The receiver is gone only if the thread is, and then it has stopped.
     let _ = sender.send(Message::Stop);

@@ -1,8 +1,8 @@
 //! The CNI plugin in the node's configuration: installed, kept there, and taken out when podfence is uninstalled.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
@@ -17,9 +17,32 @@ use crate::metrics::Metrics;
 /// How often the configuration is looked at without a hint.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// The plugin as it is to be installed, until it is taken out.
+#[derive(Clone)]
+pub(crate) struct Plugin(Arc<Mutex<Option<Installer>>>);
+
+impl Plugin {
+    pub(crate) fn new(installer: Installer) -> Self {
+        Self(Arc::new(Mutex::new(Some(installer))))
+    }
+
+    /// Takes it out of the configuration. Its keeper does not put it back.
+    pub(crate) fn withdraw(&self) {
+        if let Some(installer) = self.lock().take()
+            && let Err(error) = remove(&installer.configurations)
+        {
+            warn!(error = chain(&error), "the CNI plugin stays in the configuration");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Installer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Keeps the plugin in the node's CNI configuration.
 pub(crate) struct Keeper {
-    installer: Installer,
+    plugin: Plugin,
     health: Health,
     metrics: Arc<Metrics>,
     /// What was said last.
@@ -27,11 +50,11 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(installer: Installer, health: Health, metrics: Arc<Metrics>) -> Self {
-        Self { installer, health, metrics, said: None }
+    pub(crate) fn new(plugin: Plugin, health: Health, metrics: Arc<Metrics>) -> Self {
+        Self { plugin, health, metrics, said: None }
     }
 
-    /// Installs the plugin whenever something changes in its folders, as long as the agent runs.
+    /// Installs the plugin whenever something changes in its folders, until it is withdrawn.
     pub(crate) fn run(mut self) {
         let (hint, hints) = mpsc::channel();
         // What is watched cannot be read, or there are no watches left: then it is looked at now and then.
@@ -43,14 +66,17 @@ impl Keeper {
         };
         let mut watcher = notify::recommended_watcher(on_event).ok();
         loop {
-            for folder in self.installer.folders() {
+            let wanted = self.plugin.lock();
+            let Some(installer) = &*wanted else { return };
+            for folder in installer.folders() {
                 // A folder that is made anew is another one.
                 if let Some(watcher) = &mut watcher {
                     let _ = watcher.unwatch(folder);
                     let _ = watcher.watch(folder, RecursiveMode::NonRecursive);
                 }
             }
-            let result = self.installer.install();
+            let result = installer.install();
+            drop(wanted);
             self.report(result);
             match hints.recv_timeout(LOOK) {
                 Ok(()) => hints.try_iter().for_each(drop),

@@ -1,6 +1,7 @@
 //! What the CNI plugin is answered is true: from the first packet on a pod is enforced, before the API server shows its
 //! addresses, and until its sandbox is gone.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,57 @@ lab::on_each_topology! {
     an_agent_that_is_killed_leaves_what_it_was_told_to_the_next
     an_address_is_free_as_soon_as_its_sandbox_is_gone
     a_pod_that_is_deleted_stays_isolated_while_its_sandbox_runs
+}
+
+/// A DaemonSet of the API server, as the chart's is called.
+fn daemon_set() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"namespace": "kube-system", "name": "podfence"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "podfence"}},
+            "template": {
+                "metadata": {"labels": {"app": "podfence"}},
+                "spec": {"containers": [{"name": "podfence", "image": "example.invalid/none"}]},
+            },
+        },
+    })
+}
+
+#[test]
+fn the_plugin_goes_with_the_daemon_set_and_stays_in_an_upgrade() -> Result<()> {
+    const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}"#;
+    let Some(scene) = Scene::raise(Topology::Bridge)? else { return Ok(()) };
+    let folder = scene.folder.path();
+    let (list, kubeconfig) = (folder.join("10-net.conflist"), scene.plane.kubeconfig(User::Administrator)?);
+    fs::write(&list, LIST)?;
+    let installed = || Ok::<_, anyhow::Error>(fs::read_to_string(&list)?.contains("podfence-cni"));
+    scene.plane.api().put(&namespace("kube-system", &json!({})))?;
+    scene.plane.api().put(&daemon_set())?;
+    for deleted in [false, true] {
+        let mut arguments = vec!["--install-cni".into(), "--daemon-set=kube-system/podfence".into()];
+        for (flag, path) in [
+            ("--kubeconfig", &kubeconfig),
+            ("--cni-socket", &scene.socket()),
+            ("--cni-configurations", &folder.to_owned()),
+            ("--cni-programs", &folder.to_owned()),
+        ] {
+            arguments.extend([PathBuf::from(flag), path.clone()]);
+        }
+        let mut agent = Agent::start_with(&scene.node, arguments)?;
+        agent.wait_ready(BOUND)?;
+        wait_until(BOUND, || {
+            ensure!(installed()?, "the plugin is not installed");
+            Ok(())
+        })?;
+        if deleted {
+            scene.plane.api().delete(&daemon_set())?;
+        }
+        agent.stop(BOUND)?;
+        ensure!(installed()? != deleted, "deleted: {deleted}");
+    }
+    ensure!(fs::read_to_string(&list)? == LIST);
+    Ok(())
 }
 
 /// A node with a client that the policy of `app: web` lets in, and a stranger.
