@@ -41,7 +41,7 @@ fn state() -> State {
         policies: String::new(),
         pods: vec![SavedPod { pod, addresses: vec![[10, 244, 1, 2].into()] }],
     };
-    State { header, messages: vec![b"messages\n".to_vec(), b"with lines".to_vec()] }
+    State { header, messages: vec![b"messages\nwith lines".to_vec()] }
 }
 
 #[test]
