@@ -74,7 +74,7 @@ struct LocalPod {
     pod: Pod,
     /// Whether the object is gone.
     gone: bool,
-    /// The addresses in its status that it has no more.
+    /// The addresses that it has no more, whether its status shows them already or still.
     freed: BTreeSet<IpAddr>,
 }
 
@@ -129,7 +129,8 @@ impl Sandboxes {
             Some(pod) if pod.node.as_deref() == Some(&self.node) && !pod.host_network => {
                 let before = self.pods.remove(name).filter(|before| before.pod.uid == pod.uid);
                 let mut freed = before.map(|before| before.freed).unwrap_or_default();
-                freed.retain(|address| pod.addresses.contains(address));
+                // A status without addresses may be older than the sandbox that is gone.
+                freed.retain(|address| pod.addresses.is_empty() || pod.addresses.contains(address));
                 for attached in self.attached.values_mut().filter(|attached| attached.is_of(&pod)) {
                     let shown = |address| pod.addresses.contains(address);
                     attached.settled |= attached.sandbox.addresses.iter().all(shown);
@@ -266,8 +267,7 @@ impl Sandboxes {
             let Some(attached) = self.attached.remove(attachment) else { continue };
             let name = attached.name();
             if let Some(local) = self.pods.get_mut(&name).filter(|local| attached.is_of(&local.pod)) {
-                let shown = |address: &&IpAddr| local.pod.addresses.contains(address);
-                local.freed.extend(attached.sandbox.addresses.iter().filter(shown));
+                local.freed.extend(&attached.sandbox.addresses);
                 changed.insert(name);
             }
         }

@@ -143,6 +143,11 @@ fn a_pod_has_the_addresses_of_its_sandboxes_until_its_status_says_the_same() {
         ("another pod of the name", &[Shown(OTHER_UID, NEW), Add("a", UID, OLD)], Some((NEW, false))),
         ("the sandbox is gone", &[Add("a", UID, OLD), Shown(UID, OLD), Del("a")], Some((&[], false))),
         ("and was never shown", &[Shown(UID, &[]), Add("a", UID, OLD), Del("a")], Some((&[], false))),
+        (
+            "its status is late",
+            &[Shown(UID, &[]), Add("a", UID, OLD), Del("a"), Shown(UID, OLD)],
+            Some((&[], false)),
+        ),
         ("one comes after it", &[Shown(UID, OLD), Del("a"), Add("b", UID, NEW)], Some((NEW, false))),
         (
             "with the same address",
