@@ -71,12 +71,6 @@ pub struct Sandbox {
     pub pod: PodReference,
     /// The addresses of the interface.
     pub addresses: Vec<IpAddr>,
-    /// The interface's other end, on the node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_interface: Option<String>,
-    /// The link address of the interface in the sandbox.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link_address: Option<String>,
 }
 
 /// What the plugin asks of the agent.

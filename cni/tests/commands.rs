@@ -48,8 +48,6 @@ impl Node {
             attachment: Attachment { container: container.into(), interface: "eth0".into() },
             pod: PodReference { namespace: "shop".into(), name: "web".into(), uid: None },
             addresses: Vec::new(),
-            host_interface: None,
-            link_address: None,
         };
         Ok(Records::open(&self.0.path().join("sandboxes"))?.put(&sandbox)?)
     }

@@ -195,7 +195,7 @@ impl Conversation {
 }
 
 #[test]
-fn the_agent_learns_who_the_pod_is_and_where() -> TestResult {
+fn the_agent_learns_who_the_pod_is_and_its_addresses() -> TestResult {
     let Some(node) = Node::new()? else { return Ok(()) };
     let agent = StandIn::start(&node)?;
     let versions = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -212,10 +212,6 @@ fn the_agent_learns_who_the_pod_is_and_where() -> TestResult {
             addresses.filter_map(|ip| ip["address"].as_str()?.split('/').next()).collect();
         let reported: Vec<_> = sandbox.addresses.iter().map(ToString::to_string).collect();
         assert_eq!((reported.len(), reported), (2, addresses.iter().map(ToString::to_string).collect()));
-        assert_eq!(sandbox.link_address, Some(pod.link_address("eth0")?.to_string()));
-        let door = sandbox.host_interface.context("no interface on the node")?;
-        assert!(door.starts_with("veth"), "{door} is no veth");
-        node.namespace.device_index(&door)?;
         node.succeed("del", &pod)?;
         assert_eq!(agent.asked(), [Request::Del(sandbox.attachment)]);
     }

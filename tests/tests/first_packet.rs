@@ -142,8 +142,6 @@ impl Scene {
                 uid: object["metadata"]["uid"].as_str().map(str::to_owned),
             },
             addresses: pod.addresses(),
-            host_interface: Some(pod.link()),
-            link_address: Some(pod.link_address().to_string()),
         })
     }
 
@@ -207,8 +205,6 @@ fn a_pod_is_enforced_before_its_status_shows_its_addresses(topology: Topology) -
         pod: PodReference { namespace: "shop".to_owned(), name: "none".to_owned(), uid: None },
         addresses: vec!["10.244.1.250".parse()?],
         attachment: Attachment { container: "none".to_owned(), interface: "eth0".to_owned() },
-        host_interface: None,
-        link_address: None,
     };
     let Answer::Refused(reason) = scene.ask(&Request::Add(unknown))? else {
         anyhow::bail!("it is added");

@@ -4,7 +4,6 @@ mod agent;
 mod configuration;
 mod environment;
 mod error;
-mod link;
 mod previous;
 
 use std::io::{Read, Write, stderr};
@@ -175,7 +174,7 @@ fn versions(text: &str) -> String {
 fn sandbox(target: Target, configuration: &Configuration) -> Result<Option<Sandbox>, Error> {
     let previous = Previous::read(configuration.previous()?)?;
     let Target { attachment, pod } = target;
-    pod.map(|pod| previous.sandbox(attachment, pod, link::leads_to_pod)).transpose()
+    pod.map(|pod| previous.sandbox(attachment, pod)).transpose()
 }
 
 fn records(socket: &Path) -> Result<Records, Error> {

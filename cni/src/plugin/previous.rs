@@ -18,9 +18,6 @@ pub(crate) struct Previous {
 #[derive(Debug, Deserialize)]
 struct Interface {
     name: String,
-    mac: Option<String>,
-    /// The pod's network namespace. On the node it is empty or missing.
-    sandbox: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,28 +34,15 @@ impl Previous {
             .map_err(|error| Error::Configuration(format!("prevResult: {error}")))
     }
 
-    /// The pod's network, where `leads_to_pod` recognizes devices that can be the node's end of a pod's link.
-    pub(crate) fn sandbox(
-        &self,
-        attachment: Attachment,
-        pod: PodReference,
-        leads_to_pod: impl Fn(&str) -> bool,
-    ) -> Result<Sandbox, Error> {
+    /// The pod's network.
+    pub(crate) fn sandbox(&self, attachment: Attachment, pod: PodReference) -> Result<Sandbox, Error> {
         let addresses = self.addresses(&attachment.interface)?;
         if addresses.is_empty() {
             let problem =
                 format!("prevResult has no address of {}: nothing can be enforced", attachment.interface);
             return Err(Error::Configuration(problem));
         }
-        let inside = self.interfaces().iter().find(|interface| interface.is(&attachment.interface));
-        let link_address = inside.and_then(|interface| interface.mac.clone()).filter(|mac| !mac.is_empty());
-        Ok(Sandbox {
-            host_interface: self.host_interface(leads_to_pod),
-            link_address,
-            attachment,
-            pod,
-            addresses,
-        })
+        Ok(Sandbox { attachment, pod, addresses })
     }
 
     fn interfaces(&self) -> &[Interface] {
@@ -74,25 +58,6 @@ impl Previous {
         };
         let addresses = self.ips.iter().flatten().filter(|address| !of_another(address));
         addresses.map(Address::parse).collect()
-    }
-
-    /// The one device on the node that leads to the pod. Plugins also list bridges and the node's own interfaces.
-    fn host_interface(&self, leads_to_pod: impl Fn(&str) -> bool) -> Option<String> {
-        let on_node = self.interfaces().iter().filter(|interface| !interface.is_inside());
-        let mut names = on_node.map(|interface| &interface.name).filter(|name| leads_to_pod(name));
-        let only = names.next()?;
-        names.next().is_none().then(|| only.clone())
-    }
-}
-
-impl Interface {
-    fn is_inside(&self) -> bool {
-        self.sandbox.as_deref().is_some_and(|sandbox| !sandbox.is_empty())
-    }
-
-    /// Whether it is the one of this name in the sandbox.
-    fn is(&self, name: &str) -> bool {
-        self.name == name && self.is_inside()
     }
 }
 
@@ -130,25 +95,21 @@ mod tests {
 
     use super::*;
 
-    /// Addresses, link address and device of the pod's interface `eth0`, where devices that begin with `veth` lead to
-    /// pods.
+    /// The addresses of the pod's interface `eth0`.
     fn found(result: &Value) -> String {
         let attachment = Attachment { container: "c".into(), interface: "eth0".into() };
         let pod = PodReference { namespace: "n".into(), name: "p".into(), uid: None };
         let read = Previous::read(&to_raw_value(result).unwrap());
-        match read.and_then(|previous| previous.sandbox(attachment, pod, |name| name.starts_with("veth"))) {
+        match read.and_then(|previous| previous.sandbox(attachment, pod)) {
             Ok(sandbox) => {
-                let addresses: Vec<_> = sandbox.addresses.iter().map(ToString::to_string).collect();
-                let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-                let [mac, host] = [sandbox.link_address, sandbox.host_interface].map(or_none);
-                format!("{} {mac} {host}", addresses.join(","))
+                sandbox.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
             }
             Err(error) => error.to_string(),
         }
     }
 
     #[test]
-    fn the_result_says_where_the_pod_is() {
+    fn the_result_says_which_addresses_the_pod_has() {
         let bridge = json!({"name": "cni0", "mac": "02:00:00:00:00:01"});
         let veth = json!({"name": "veth1", "mac": "02:00:00:00:00:02"});
         let inside = json!({"name": "eth0", "mac": "02:00:00:00:00:03", "sandbox": "/n"});
@@ -158,39 +119,22 @@ mod tests {
         ];
         let loose = json!({"address": "10.1.0.5/32"});
         for (what, result, expected) in [
-            (
-                "bridge",
-                json!({"interfaces": [bridge, veth, inside], "ips": both}),
-                "10.1.0.5,fd00::5 02:00:00:00:00:03 veth1",
-            ),
-            (
-                "a device of the node alone",
-                json!({"interfaces": [{"name": "veth1"}], "ips": [loose]}),
-                "10.1.0.5 - veth1",
-            ),
-            ("no interfaces", json!({"ips": [loose]}), "10.1.0.5 - -"),
-            (
-                "two devices that might be it",
-                json!({"interfaces": [veth, {"name": "veth2"}, inside], "ips": both}),
-                "10.1.0.5,fd00::5 02:00:00:00:00:03 -",
-            ),
+            ("bridge", json!({"interfaces": [bridge, veth, inside], "ips": both}), "10.1.0.5,fd00::5"),
+            ("no interface of the pod", json!({"interfaces": [veth], "ips": [loose]}), "10.1.0.5"),
+            ("no interfaces", json!({"ips": [loose]}), "10.1.0.5"),
             (
                 "addresses of others",
                 json!({"interfaces": [{"name": "lo", "sandbox": "/n"}, bridge, inside],
                        "ips": [{"address": "127.0.0.1/8", "interface": 0}, {"address": "10.1.0.1/16", "interface": 1},
                                {"address": "10.1.0.5/16", "interface": 2}, {"address": "10.1.0.6/16", "interface": -1}]}),
-                "10.1.0.5,10.1.0.6 02:00:00:00:00:03 -",
+                "10.1.0.5,10.1.0.6",
             ),
             (
                 "no address",
                 json!({"interfaces": [inside], "ips": []}),
                 "prevResult has no address of eth0: nothing can be enforced",
             ),
-            (
-                "no such address",
-                json!({"ips": [{"address": "web/24"}]}),
-                "prevResult: `web/24` is no address",
-            ),
+            ("no such address", json!({"ips": [{"address": "web/24"}]}), "prevResult: `web/24` is no address"),
             (
                 "another shape",
                 json!({"ips": "10.1.0.5"}),

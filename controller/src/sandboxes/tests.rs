@@ -116,8 +116,6 @@ fn sandbox(container: &str, uid: &str, addresses: &[&str]) -> Sandbox {
             uid: (!uid.is_empty()).then(|| uid.to_owned()),
         },
         addresses: parse(addresses),
-        host_interface: None,
-        link_address: None,
     }
 }
 
