@@ -100,7 +100,7 @@ impl Keeper {
         if !installed {
             self.health.bad(
                 Condition::Plugin,
-                format!("the CNI plugin is not installed, and pods start unenforced: {said}"),
+                format!("the CNI plugin is not installed, and pods start before they are enforced: {said}"),
             );
         }
         if self.said.as_ref() != Some(&said) {

@@ -101,9 +101,7 @@ mod tests {
         let pod = PodReference { namespace: "n".into(), name: "p".into(), uid: None };
         let read = Previous::read(&to_raw_value(result).unwrap());
         match read.and_then(|previous| previous.sandbox(attachment, pod)) {
-            Ok(sandbox) => {
-                sandbox.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-            }
+            Ok(sandbox) => sandbox.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             Err(error) => error.to_string(),
         }
     }
@@ -134,7 +132,11 @@ mod tests {
                 json!({"interfaces": [inside], "ips": []}),
                 "prevResult has no address of eth0: nothing can be enforced",
             ),
-            ("no such address", json!({"ips": [{"address": "web/24"}]}), "prevResult: `web/24` is no address"),
+            (
+                "no such address",
+                json!({"ips": [{"address": "web/24"}]}),
+                "prevResult: `web/24` is no address",
+            ),
             (
                 "another shape",
                 json!({"ips": "10.1.0.5"}),

@@ -64,6 +64,15 @@ fn what_is_saved_is_read_by_its_owner_alone() {
 }
 
 #[test]
+fn the_pieces_of_the_messages_are_one_behind_the_other() {
+    let folder = Folder::new("pieces");
+    let path = folder.file();
+    let pieces = vec![b"messages\nwith".to_vec(), Vec::new(), b" lines".to_vec()];
+    State { messages: pieces, ..state() }.save(&path).unwrap();
+    assert_eq!(State::read(&path, None).unwrap(), Some(state()));
+}
+
+#[test]
 fn no_other_file_is_taken_for_a_state() {
     let folder = Folder::new("others");
     let path = folder.file();

@@ -15,7 +15,7 @@ use super::{DoorOptions, Finder, Missing};
 use crate::denials::{About, Denial, Findings, Notice};
 use crate::kernel::{Place, Table};
 use crate::metrics::Metrics;
-use crate::sandboxes::Progress;
+use crate::sandboxes::Guard;
 
 /// How long a pod may be without a door before that is reported: one that ends loses it before its object is gone.
 const GRACE: Duration = Duration::from_secs(2);
@@ -51,12 +51,12 @@ impl DoorKeeper {
         self.finder.note(name, pod);
     }
 
-    /// How far a pod is enforced, if the kernel is in step.
-    pub(crate) fn progress(&self, pod: &ObjectName) -> Progress {
+    /// How a pod's door is guarded, if the kernel is in step.
+    pub(crate) fn guard(&self, pod: &ObjectName) -> Guard {
         if self.finder.doors().of_pods.contains_key(pod) {
-            Progress::Enforced
+            Guard::Complete
         } else {
-            Progress::WithoutDoor { required: self.options.required }
+            Guard::Unknown { required: self.options.required }
         }
     }
 

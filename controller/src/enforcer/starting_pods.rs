@@ -2,54 +2,68 @@
 
 use std::time::Instant;
 
-use podfence_cni::protocol::{Answer, Request};
+use podfence_cni::protocol::Sandbox;
 use policy_compiler::model::ObjectName;
 
 use super::{Enforcer, Standing};
+use crate::boot::Saved;
 use crate::doors::DoorKeeper;
 use crate::health::Health;
 use crate::kernel::Nftables;
-use crate::sandboxes::{Order, Progress};
+use crate::sandboxes::{Enforcement, Guard, Order};
 
 impl<K: Nftables> Enforcer<K> {
     /// Carries out what the CNI plugin asks.
     pub(super) fn take_order(&mut self, order: Order) {
-        let Some(sandboxes) = &mut self.sandboxes else { return };
-        // Until the objects are known, the restored table may do for a pod that it had.
-        if !self.programmed
-            && let Request::Add(sandbox) = &order.request
-            && self.saved.as_ref().is_some_and(|saved| saved.readdress(sandbox))
-        {
-            // If nobody waits any more, the plugin has given up.
-            let _ = order.answer.send(Answer::Done);
-        }
-        let progress = progress(self.standing, &self.health, self.doors.as_ref());
-        for (name, pod) in sandboxes.take(order, progress) {
+        let Some(mut sandboxes) = self.sandboxes.take() else { return };
+        for (name, pod) in sandboxes.take(order, &self.in_kernel()) {
             self.waiting_since.get_or_insert_with(Instant::now);
             self.put_pod(&name, pod);
         }
+        self.sandboxes = Some(sandboxes);
     }
 
     /// Answers the CNI plugin about pods that are enforced by now.
     pub(super) fn answer_plugin(&mut self) {
-        if let Some(sandboxes) = &mut self.sandboxes {
-            sandboxes.answer(progress(self.standing, &self.health, self.doors.as_ref()));
+        if let Some(mut sandboxes) = self.sandboxes.take() {
+            sandboxes.answer(&self.in_kernel());
+            self.sandboxes = Some(sandboxes);
+        }
+    }
+
+    fn in_kernel(&self) -> InKernel<'_> {
+        InKernel {
+            standing: self.standing,
+            health: &self.health,
+            doors: self.doors.as_ref(),
+            restored: self.saved.as_ref().filter(|_| !self.programmed),
         }
     }
 }
 
-/// How far pods are enforced that the compiler has.
-fn progress(
+/// What the kernel enforces of what the compiler has.
+struct InKernel<'a> {
     standing: Standing,
-    health: &Health,
-    doors: Option<&DoorKeeper>,
-) -> impl Fn(&ObjectName) -> Progress {
-    move |pod| match (standing, doors) {
-        (Standing::InStep, Some(doors)) => doors.progress(pod),
-        (Standing::InStep, None) => Progress::Enforced,
-        (Standing::Waiting | Standing::Unknown, _) => {
-            let reason = health.why_not_ready();
-            Progress::Pending(reason.unwrap_or_else(|| "the kernel is not in step yet".to_owned()))
+    health: &'a Health,
+    doors: Option<&'a DoorKeeper>,
+    /// The state that may be restored; `None` from when the objects are known.
+    restored: Option<&'a Saved>,
+}
+
+impl Enforcement for InKernel<'_> {
+    fn in_step(&self) -> Result<(), String> {
+        if self.standing == Standing::InStep {
+            return Ok(());
         }
+        let reason = self.health.why_not_ready();
+        Err(reason.unwrap_or_else(|| "the kernel is not in step yet".to_owned()))
+    }
+
+    fn door(&self, pod: &ObjectName) -> Guard {
+        self.doors.map_or(Guard::Complete, |doors| doors.guard(pod))
+    }
+
+    fn is_restored(&self, sandbox: &Sandbox) -> bool {
+        self.restored.is_some_and(|saved| saved.readdress(sandbox))
     }
 }

@@ -43,18 +43,28 @@ pub(crate) struct Order {
     pub(crate) answer: Sender<Answer>,
 }
 
-/// How far the kernel enforces a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// The kernel has its policies, and its door if doors are guarded.
-    Enforced,
-    /// The kernel has its policies; its door is unknown.
-    WithoutDoor {
-        /// Whether it is cut off as long as that is so.
+/// What the kernel enforces.
+pub(crate) trait Enforcement {
+    /// That the kernel is in step with the objects; if not, why.
+    fn in_step(&self) -> Result<(), String>;
+
+    /// How a pod's door is guarded.
+    fn door(&self, pod: &ObjectName) -> Guard;
+
+    /// Whether a table that was restored when the node booted enforces a pod, and nothing is known of the objects yet.
+    fn is_restored(&self, sandbox: &Sandbox) -> bool;
+}
+
+/// How a pod's door is guarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// It is, or none is.
+    Complete,
+    /// The door is unknown.
+    Unknown {
+        /// Whether the pod is cut off as long as that is so.
         required: bool,
     },
-    /// The kernel is not in step, and this is why.
-    Pending(String),
 }
 
 /// The sandboxes of the node, and what is known of their pods.
@@ -146,12 +156,11 @@ impl Sandboxes {
         }
     }
 
-    /// Carries out what the plugin asks. Returns the pods that are to be enforced otherwise than before. `progress` says
-    /// how far a pod is enforced now.
+    /// Carries out what the plugin asks. Returns the pods that are to be enforced otherwise than before.
     pub(crate) fn take(
         &mut self,
         Order { request, answer }: Order,
-        progress: impl Fn(&ObjectName) -> Progress,
+        kernel: &impl Enforcement,
     ) -> Vec<Enforced> {
         debug!(?request, "the CNI plugin asks");
         // If nobody waits any more, the plugin has given up.
@@ -160,7 +169,15 @@ impl Sandboxes {
         };
         match request {
             Request::Add(sandbox) => match self.records.put(&sandbox) {
-                Ok(()) => return self.add(sandbox, answer),
+                Ok(()) => {
+                    let answer = if kernel.is_restored(&sandbox) {
+                        reply(Ok(()));
+                        None
+                    } else {
+                        Some(answer)
+                    };
+                    return self.add(sandbox, answer);
+                }
                 Err(error) => reply(Err(records_fault(&error))),
             },
             Request::Del(attachment) => {
@@ -175,37 +192,24 @@ impl Sandboxes {
                 reply(Ok(()));
                 return changed;
             }
-            Request::Check(sandbox) => reply(self.check(&sandbox, progress)),
-            Request::Status => reply(match progress(&ObjectName::new("", "")) {
-                Progress::Pending(reason) => Err(reason),
-                Progress::Enforced | Progress::WithoutDoor { .. } => Ok(()),
-            }),
+            Request::Check(sandbox) => reply(self.check(&sandbox, kernel)),
+            Request::Status => reply(kernel.in_step()),
         }
         Vec::new()
     }
 
     /// Answers those whose pods are enforced by now, or who have waited long enough.
-    pub(crate) fn answer(&mut self, progress: impl Fn(&ObjectName) -> Progress) {
+    pub(crate) fn answer(&mut self, kernel: &impl Enforcement) {
         let waiting = std::mem::take(&mut self.waiting);
         let left = waiting.into_iter().filter(|waiting| {
             let Some(attached) = self.attached.get(&waiting.attachment) else { return false };
-            let (name, waited) = (attached.name(), waiting.since.elapsed());
-            let progress = if self.is_known(attached) {
-                progress(&name)
-            } else {
-                Progress::Pending(format!(
-                    "pod {name} with this UID is unknown on node {}: no object of the API server shows it",
-                    self.node
-                ))
-            };
-            let answer = match progress {
-                Progress::Enforced => Answer::Done,
-                Progress::WithoutDoor { required: false } if waited >= DOOR_PATIENCE => Answer::Done,
+            let waited = waiting.since.elapsed();
+            let answer = match self.guard_of(attached, kernel) {
+                Ok(Guard::Complete) => Answer::Done,
+                Ok(Guard::Unknown { required: false }) if waited >= DOOR_PATIENCE => Answer::Done,
                 _ if waited < LONGEST_WAIT => return true,
-                Progress::WithoutDoor { .. } => {
-                    Answer::Refused(format!("the door of pod {name} is unknown, and doors are required"))
-                }
-                Progress::Pending(reason) => Answer::Refused(reason),
+                Ok(Guard::Unknown { .. }) => Answer::Refused(door_is_unknown(attached)),
+                Err(reason) => Answer::Refused(reason),
             };
             if answer == Answer::Done {
                 self.metrics.sandbox_enforced(waited);
@@ -228,7 +232,7 @@ impl Sandboxes {
     }
 
     /// Attaches a sandbox. What has one of its addresses otherwise has it no more.
-    fn add(&mut self, sandbox: Sandbox, answer: Sender<Answer>) -> Vec<Enforced> {
+    fn add(&mut self, sandbox: Sandbox, answer: Option<Sender<Answer>>) -> Vec<Enforced> {
         let mut attached = Attached::new(sandbox);
         let name = attached.name();
         let shares = |other: &Attached| {
@@ -251,7 +255,7 @@ impl Sandboxes {
         }
         let attachment = attached.sandbox.attachment.clone();
         self.attached.insert(attachment.clone(), attached);
-        self.waiting.push(Waiting { attachment, since: Instant::now(), answer });
+        self.waiting.extend(answer.map(|answer| Waiting { attachment, since: Instant::now(), answer }));
         let enforced = self.enforced(&name);
         changed.extend(enforced.map(|pod| (name, Some(pod))));
         changed
@@ -274,7 +278,7 @@ impl Sandboxes {
         changed.into_iter().map(|name| (name.clone(), self.enforced(&name))).collect()
     }
 
-    fn check(&self, sandbox: &Sandbox, progress: impl Fn(&ObjectName) -> Progress) -> Result<(), String> {
+    fn check(&self, sandbox: &Sandbox, kernel: &impl Enforcement) -> Result<(), String> {
         let Some(attached) = self.attached.get(&sandbox.attachment) else {
             return Err(format!("{} is not attached", sandbox.attachment));
         };
@@ -285,21 +289,22 @@ impl Sandboxes {
             });
             return Err(format!("{} was attached with the addresses {was}, not {is}", sandbox.attachment));
         }
-        if !self.is_known(attached) {
-            return Err(format!("pod {} is unknown", sandbox.pod));
-        }
-        match progress(&attached.name()) {
-            Progress::Pending(reason) => Err(reason),
-            Progress::WithoutDoor { required: true } => {
-                Err(format!("the door of pod {} is unknown, and doors are required", sandbox.pod))
-            }
-            Progress::WithoutDoor { required: false } | Progress::Enforced => Ok(()),
+        match self.guard_of(attached, kernel)? {
+            Guard::Unknown { required: true } => Err(door_is_unknown(attached)),
+            Guard::Unknown { required: false } | Guard::Complete => Ok(()),
         }
     }
 
-    /// Whether the pod of a sandbox is one that the source has.
-    fn is_known(&self, attached: &Attached) -> bool {
-        self.pods.get(&attached.name()).is_some_and(|local| attached.is_of(&local.pod))
+    /// How the door of a sandbox's pod is guarded, if the kernel has the pod's policies; else why not.
+    fn guard_of(&self, attached: &Attached, kernel: &impl Enforcement) -> Result<Guard, String> {
+        let name = attached.name();
+        if self.pods.get(&name).is_none_or(|local| !attached.is_of(&local.pod)) {
+            return Err(format!(
+                "pod {name} with this UID is unknown on node {}: no object of the API server shows it",
+                self.node
+            ));
+        }
+        kernel.in_step().map(|()| kernel.door(&name))
     }
 
     /// A pod as it is to be enforced. Forgets one that is gone.
@@ -345,6 +350,10 @@ impl Attached {
         let uid = self.sandbox.pod.uid.as_deref().and_then(PodUid::parse);
         self.name() == pod.name && uid.zip(pod.uid).is_none_or(|(uid, other)| uid == other)
     }
+}
+
+fn door_is_unknown(attached: &Attached) -> String {
+    format!("the door of pod {} is unknown, and doors are required", attached.name())
 }
 
 fn records_fault(error: &records::Error) -> String {

@@ -28,11 +28,36 @@ enum Step {
 }
 use Step::{Add, Del, Gc, Gone, Restart, Shown};
 
+/// What the kernel enforces.
+#[derive(Debug, Clone)]
+struct Kernel {
+    in_step: Result<(), &'static str>,
+    guard: Guard,
+    restored: bool,
+}
+
+const ENFORCED: Kernel = Kernel { in_step: Ok(()), guard: Guard::Complete, restored: false };
+
+impl Enforcement for Kernel {
+    fn in_step(&self) -> Result<(), String> {
+        self.in_step.map_err(str::to_owned)
+    }
+
+    fn door(&self, _: &ObjectName) -> Guard {
+        self.guard
+    }
+
+    fn is_restored(&self, _: &Sandbox) -> bool {
+        self.restored
+    }
+}
+
 /// The sandboxes of a node with one pod.
 struct Scene {
     folder: TempDir,
     sandboxes: Sandboxes,
     asked: tokio::sync::mpsc::UnboundedReceiver<ObjectName>,
+    kernel: Kernel,
     /// The pod as it is enforced.
     enforced: Option<Pod>,
     shown: Option<Pod>,
@@ -42,7 +67,7 @@ impl Scene {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let (sandboxes, asked) = open(&folder);
-        Self { folder, sandboxes, asked, enforced: None, shown: None }
+        Self { folder, sandboxes, asked, kernel: ENFORCED, enforced: None, shown: None }
     }
 
     fn step(&mut self, step: Step) {
@@ -81,7 +106,7 @@ impl Scene {
     fn ask(&mut self, request: Request) -> Receiver<Answer> {
         let (answer, answered) = mpsc::channel();
         let order = Order { request, answer };
-        for (changed, pod) in self.sandboxes.take(order, |_| Progress::Enforced) {
+        for (changed, pod) in self.sandboxes.take(order, &self.kernel) {
             assert_eq!(changed, name());
             self.enforced = pod;
         }
@@ -190,30 +215,42 @@ fn a_pod_has_the_addresses_of_its_sandboxes_until_its_status_says_the_same() {
 
 #[test]
 fn the_plugin_is_answered_when_the_pod_is_enforced() {
-    let cut_off = Progress::WithoutDoor { required: true };
-    let pending = Progress::Pending("the kernel refuses".to_owned());
-    for (progress, answered) in [
-        (Progress::Enforced, true),
-        (Progress::WithoutDoor { required: false }, false),
-        (cut_off, false),
-        (pending, false),
+    let with = |guard| Kernel { guard, ..ENFORCED };
+    for (kernel, answered) in [
+        (ENFORCED, true),
+        (with(Guard::Unknown { required: false }), false),
+        (with(Guard::Unknown { required: true }), false),
+        (Kernel { in_step: Err("the kernel refuses"), ..ENFORCED }, false),
     ] {
         let mut scene = Scene::new();
         let answer = scene.ask(Request::Add(sandbox("a", UID, OLD)));
-        scene.sandboxes.answer(|_| Progress::Enforced);
+        scene.sandboxes.answer(&ENFORCED);
         assert!(answer.try_recv().is_err(), "the pod is unknown");
         assert_eq!(scene.asked.try_recv(), Ok(name()), "the source is asked for it");
         scene.step(Shown(OTHER_UID, &[]));
-        scene.sandboxes.answer(|_| Progress::Enforced);
+        scene.sandboxes.answer(&ENFORCED);
         assert!(answer.try_recv().is_err(), "it is another pod");
         scene.step(Shown(UID, &[]));
-        scene.sandboxes.answer(|_| progress.clone());
-        assert_eq!(answer.try_recv() == Ok(Answer::Done), answered, "{progress:?}");
-        assert_eq!(scene.sandboxes.look_again().is_none(), answered, "{progress:?}");
+        scene.sandboxes.answer(&kernel);
+        assert_eq!(answer.try_recv() == Ok(Answer::Done), answered, "{kernel:?}");
+        assert_eq!(scene.sandboxes.look_again().is_none(), answered, "{kernel:?}");
         drop(scene.ask(Request::Del(attachment("a"))));
-        scene.sandboxes.answer(|_| Progress::Enforced);
+        scene.sandboxes.answer(&ENFORCED);
         assert!(answer.recv().is_err(), "nobody waits for a sandbox that is gone");
     }
+}
+
+#[test]
+fn a_pod_that_the_restored_table_enforces_waits_for_nothing() {
+    let mut scene = Scene::new();
+    let unknown = Err("the objects are not known");
+    scene.kernel = Kernel { in_step: unknown, restored: true, ..ENFORCED };
+    assert_eq!(scene.ask(Request::Add(sandbox("a", UID, OLD))).try_recv(), Ok(Answer::Done));
+    assert!(scene.sandboxes.look_again().is_none());
+    let refused = Answer::Refused("the objects are not known".to_owned());
+    assert_eq!(scene.ask(Request::Status).try_recv(), Ok(refused));
+    scene.step(Shown(UID, &[]));
+    assert_eq!(scene.enforced.map(|pod| pod.addresses), Some(parse(OLD)), "it stays attached");
 }
 
 #[test]
@@ -229,7 +266,7 @@ fn a_check_says_what_is_not_as_it_was_added() {
     };
     assert_eq!(check(&mut scene, OLD), "a/eth0 is not attached");
     drop(scene.ask(Request::Add(sandbox("a", UID, OLD))));
-    assert_eq!(check(&mut scene, OLD), "pod shop/backend is unknown");
+    assert!(check(&mut scene, OLD).starts_with("pod shop/backend with this UID is unknown on node node-1"));
     scene.step(Shown(UID, &[]));
     assert_eq!(check(&mut scene, OLD), "done");
     assert_eq!(check(&mut scene, NEW), "a/eth0 was attached with the addresses 10.0.0.1, not 10.0.0.2");
