@@ -20,11 +20,8 @@ use crate::health::{Condition, Health};
 use crate::kernel::give_back_memory;
 use crate::metrics::Metrics;
 
-/// The state is written at most so often.
+/// The state is read and written at most so often, also where that fails: a large table takes a tenth of a second.
 const INTERVAL: Duration = Duration::from_secs(10);
-
-/// How soon it is tried again to read a table that did not hold still.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// The longest that the enforcer may take to say which pods the node has.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -182,10 +179,9 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if pending && (ending || due <= Instant::now()) {
-                let outcome = self.save();
+                pending = !self.save();
                 give_back_memory();
-                pending = outcome.is_err();
-                due = Instant::now() + outcome.err().unwrap_or(INTERVAL);
+                due = Instant::now() + INTERVAL;
             }
             if ending {
                 return;
@@ -223,21 +219,21 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
         (self.ask)()?.recv_timeout(PATIENCE).ok()
     }
 
-    /// Writes what the kernel has, if that is not written yet; else says when to try again.
-    fn save(&mut self) -> Result<(), Duration> {
-        let Some(path) = self.path.clone() else { return Ok(()) };
-        let pods = self.pods().ok_or(RETRY)?;
+    /// Writes what the kernel has, if that is not written yet. Whether it is written then.
+    fn save(&mut self) -> bool {
+        let Some(path) = self.path.clone() else { return true };
+        let Some(pods) = self.pods() else { return false };
         let ranges = Ranges { node: self.node.clone(), host: state::host(), ranges: pods.all_addresses() };
         let state = match State::of_kernel(&self.node, pods.pods) {
             Ok(state) => state,
             Err(error) => {
                 debug!(error = chain(&error), "the state is saved later");
-                return Err(RETRY);
+                return false;
             }
         };
         let content = Some((state.digest(), ranges.clone()));
         if self.saved == content {
-            return Ok(());
+            return true;
         }
         // Ranges beside no state mean a state that is lost.
         match state.save(&path).and_then(|()| ranges.save(&path)) {
@@ -247,7 +243,7 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
                 }
                 self.metrics.state_saved(state.header.saved.seconds());
                 self.saved = content;
-                Ok(())
+                true
             }
             Err(error) => {
                 self.metrics.state_failure();
@@ -256,7 +252,7 @@ impl<A: Fn() -> Option<Receiver<NodePods>>> Keeper<A> {
                     warn!(error, "the state is not saved: after a reboot the node enforces an older one");
                 }
                 self.saved = None;
-                Err(INTERVAL)
+                false
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::netlink::{
 };
 
 /// How often the table is read anew because the ruleset changes meanwhile.
-const READS: u32 = 10;
+const READS: u32 = 4;
 
 /// How much longer each pause between these is than the last.
 const PAUSE: Duration = Duration::from_millis(5);
