@@ -37,7 +37,7 @@ pub(crate) struct Metrics {
     doors: Gauge,
     without_door: Gauge,
     refused_addresses: Gauge,
-    plugin_installed: Gauge,
+    plugin_missing: Gauge,
     datapath_problems: Family<[(&'static str, &'static str); 1], Gauge>,
     policies_refused: Gauge,
     policy_refusals: Counter,
@@ -90,7 +90,7 @@ impl Metrics {
             doors: Gauge::default(),
             without_door: Gauge::default(),
             refused_addresses: Gauge::default(),
-            plugin_installed: Gauge::default(),
+            plugin_missing: Gauge::default(),
             datapath_problems: Family::default(),
             policies_refused: Gauge::default(),
             policy_refusals: Counter::default(),
@@ -173,9 +173,9 @@ impl Metrics {
                 &self.refused_addresses,
             ),
             (
-                "cni_plugin_installed",
-                "Whether the CNI plugin is in the node's configuration: 1 or 0",
-                &self.plugin_installed,
+                "cni_plugin_missing",
+                "Whether the CNI plugin is to be in the node's configuration and is not: 1 or 0",
+                &self.plugin_missing,
             ),
             (
                 "policies_refused",
@@ -288,9 +288,9 @@ impl Metrics {
         self.refused_addresses.set(i64::try_from(addresses).unwrap_or(i64::MAX));
     }
 
-    /// Whether the CNI plugin is in the node's configuration.
-    pub(crate) fn plugin_installed(&self, installed: bool) {
-        self.plugin_installed.set(installed.into());
+    /// Whether the CNI plugin is missing in the node's configuration.
+    pub(crate) fn plugin_missing(&self, missing: bool) {
+        self.plugin_missing.set(missing.into());
     }
 
     /// The kernel could not be read or has not taken a transaction.

@@ -96,7 +96,7 @@ impl Keeper {
             Ok(outcome) => (false, outcome.to_string()),
             Err(error) => (false, chain(&error)),
         };
-        self.metrics.plugin_installed(installed);
+        self.metrics.plugin_missing(!installed);
         if !installed {
             self.health.bad(
                 Condition::Plugin,
